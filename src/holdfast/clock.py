@@ -1,0 +1,57 @@
+"""Time, chance and identity: the only file that touches them.
+
+Everything else takes a `Clock` and a `Random` as arguments, so a test can hand in its own and never sleeps
+(`holdfast.testing`). Elapsed time is always read from the monotonic clock; the wall clock only names moments in records.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+import uuid
+from collections.abc import Callable
+from typing import Protocol
+
+__all__ = ["SYSTEM_CLOCK", "Clock", "Random", "SystemClock", "new_token", "system_random"]
+
+Random = Callable[[], float]
+"""A draw from the uniform distribution over [0, 1)."""
+
+system_random: Random = random.random
+"""Draws from Python's process-wide generator (Mersenne Twister, seeded by the operating system). Safe in threads."""
+
+
+class Clock(Protocol):
+    """Where policies read the time and wait. Implementations must be safe to share between threads and tasks."""
+
+    def monotonic(self) -> float:
+        """Seconds since an arbitrary moment; never goes back."""
+
+    def sleep(self, seconds: float) -> None:
+        """Block the calling thread for `seconds` (0 returns at once)."""
+
+    async def sleep_async(self, seconds: float) -> None:
+        """Suspend the calling task for `seconds`; cancelling the task ends the wait."""
+
+
+class SystemClock:
+    """The machine's own clock."""
+
+    __slots__ = ()
+
+    monotonic = staticmethod(time.monotonic)
+    sleep = staticmethod(time.sleep)
+
+    async def sleep_async(self, seconds: float) -> None:
+        # asyncio is imported late: it would be most of the time `import holdfast` takes.
+        import asyncio
+
+        await asyncio.sleep(seconds)
+
+
+SYSTEM_CLOCK: Clock = SystemClock()
+
+
+def new_token() -> str:
+    """A fresh identity of 32 hexadecimal digits (a version 4 UUID)."""
+    return uuid.uuid4().hex

@@ -1,0 +1,137 @@
+"""Deadlines: one absolute moment that everything inside obeys.
+
+    with within(2.0):              # everything in here that asks sees at most two seconds
+        transfer(1, 2, amount)
+
+    async with within(2.0):        # the same, and the block itself is cancelled when the time is up
+        await transfer(1, 2, amount)
+
+Deadlines nest: an inner one can shorten the outer, never lengthen it. The current one lives in a context variable, so it
+follows tasks that a task starts and stays out of other threads. Safe in threads and tasks; a `Deadline` is immutable.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar, Token
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from .clock import SYSTEM_CLOCK, Clock
+from .errors import ConfigurationError, DeadlineExceeded
+
+if TYPE_CHECKING:
+    from asyncio import Timeout
+    from datetime import timedelta
+
+__all__ = ["Deadline", "current_deadline", "seconds", "within"]
+
+
+def seconds(duration: float | timedelta, *, name: str = "duration") -> float:
+    """`duration` in seconds.
+
+    Args:
+        duration: seconds, or a `timedelta`.
+        name: what to call it in the error.
+
+    Raises:
+        ConfigurationError: it is not a number, not finite, or negative.
+    """
+    total = duration.total_seconds() if hasattr(duration, "total_seconds") else duration
+    if not isinstance(total, (int, float)) or isinstance(total, bool):
+        raise ConfigurationError(f"{name} must be seconds or a timedelta, not {type(duration).__name__}")
+    if not 0 <= total < float("inf"):
+        raise ConfigurationError(f"{name} must be a finite number of seconds, 0 or more, not {total}")
+    return float(total)
+
+
+class Deadline:
+    """A moment on a monotonic clock after which an answer is worth nothing.
+
+    Attributes:
+        expires_at: the moment, in the seconds of `clock.monotonic()`.
+    """
+
+    __slots__ = ("_clock", "expires_at")
+
+    def __init__(self, expires_at: float, clock: Clock = SYSTEM_CLOCK) -> None:
+        self.expires_at = expires_at
+        self._clock = clock
+
+    @classmethod
+    def after(cls, duration: float | timedelta, clock: Clock = SYSTEM_CLOCK) -> Deadline:
+        """The deadline `duration` (seconds or `timedelta`, 0 or more) from now."""
+        return cls(clock.monotonic() + seconds(duration), clock)
+
+    def remaining_s(self) -> float:
+        """Seconds left; 0.0 when it has passed."""
+        return max(0.0, self.expires_at - self._clock.monotonic())
+
+    def has_passed(self) -> bool:
+        """Whether no time is left."""
+        return self._clock.monotonic() >= self.expires_at
+
+    def __repr__(self) -> str:
+        return f"<Deadline in {self.expires_at - self._clock.monotonic():.3f} s>"
+
+
+_current: ContextVar[Deadline | None] = ContextVar("holdfast_deadline", default=None)
+
+current_deadline = _current.get
+"""The deadline of the calling context, or None."""
+
+
+class within:  # noqa: N801 - reads as a statement: `with within(2.0):`
+    """Give everything inside a deadline, `duration` (seconds or `timedelta`) from entering.
+
+    `with` sets it for all that asks (retries, pools, statements); `async with` cancels the block as well when it passes and
+    raises `DeadlineExceeded`. One instance serves one block.
+
+    Raises:
+        ConfigurationError: the duration is negative, not finite or not a number.
+        DeadlineExceeded: (`async with` only) the time was up before the block ended.
+    """
+
+    __slots__ = ("_clock", "_duration_s", "_timeout", "_token", "deadline")
+
+    deadline: Deadline
+    """The deadline in force inside, set on entering."""
+
+    def __init__(self, duration: float | timedelta, *, clock: Clock = SYSTEM_CLOCK) -> None:
+        self._duration_s = seconds(duration)
+        self._clock = clock
+        self._token: Token[Deadline | None] | None = None
+        self._timeout: Timeout | None = None
+
+    def __enter__(self) -> Deadline:
+        own = Deadline.after(self._duration_s, self._clock)
+        outer = _current.get()
+        self.deadline = outer if outer is not None and outer.expires_at <= own.expires_at else own
+        self._token = _current.set(self.deadline)
+        return self.deadline
+
+    def __exit__(self, *_: object) -> None:
+        if self._token is not None:
+            _current.reset(self._token)
+            self._token = None
+
+    async def __aenter__(self) -> Deadline:
+        import asyncio
+
+        deadline = self.__enter__()
+        self._timeout = asyncio.timeout(deadline.remaining_s())
+        await self._timeout.__aenter__()
+        return deadline
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        timeout, self._timeout = self._timeout, None
+        self.__exit__()
+        if timeout is None:
+            return
+        try:
+            await timeout.__aexit__(exc_type, exc, tb)
+        except TimeoutError as error:
+            if isinstance(exc, DeadlineExceeded):
+                raise exc from error
+            raise DeadlineExceeded(f"the block did not end within {self._duration_s:g} s") from error

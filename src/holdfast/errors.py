@@ -1,0 +1,428 @@
+"""Every error Holdfast raises, drawn once.
+
+    HoldfastError
+    ├── ConfigurationError (ValueError)        a setting, address or argument that cannot work
+    │   └── MissingExtra (ImportError)         the optional dependency is not installed
+    ├── UsageError (RuntimeError)              the call is wrong where it stands
+    │   └── ForeignTransaction                 inside a session that Holdfast did not open
+    ├── NotCommitted                           certain: nothing was applied
+    │   ├── Rejected                           refused here, before anything was sent
+    │   │   ├── BreakerOpen
+    │   │   ├── BulkheadFull
+    │   │   └── RateLimited
+    │   ├── DeadlineExceeded (TimeoutError)    the time was up
+    │   ├── Contended                          lost against other transactions, too often
+    │   ├── Unavailable                        no server took it
+    │   ├── Overloaded                         the server is short of something that comes back
+    │   ├── StorageExhausted                   the server is short of something that does not: call a person
+    │   ├── InProgress                         the same key is still running elsewhere
+    │   ├── KeyReused                          the same key with another payload
+    │   ├── ResultNotSerializable              the result cannot be stored under its key
+    │   └── StatementRejected                  the server refused the statement; it will again
+    │       ├── DataRejected
+    │       │   ├── Conflict                   a unique constraint
+    │       │   ├── ForeignKeyViolation
+    │       │   ├── CheckViolation
+    │       │   └── InvalidData                null, too long, out of range, malformed
+    │       ├── SchemaMismatch                 missing table or column
+    │       └── AccessDenied                   login or privilege
+    └── OutcomeUnknown                         it may have been applied; the key settles it
+
+`NotCommitted` and `OutcomeUnknown` are two of the three answers an operation has; the third is a plain return.
+Every error pickles, names the cure in its text, and never holds a parameter, a key or a password in `str()` or `repr()`.
+What happened on the way (attempts, time, the reason for stopping) rides along on any exception as a `Report`:
+`report_of(error)`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from .outcome import Failure, FailureClass, Outcome, Rejection
+
+__all__ = [
+    "AccessDenied",
+    "BreakerOpen",
+    "BulkheadFull",
+    "CheckViolation",
+    "ConfigurationError",
+    "Conflict",
+    "Contended",
+    "DataRejected",
+    "DeadlineExceeded",
+    "ForeignKeyViolation",
+    "ForeignTransaction",
+    "HoldfastError",
+    "InProgress",
+    "InvalidData",
+    "KeyReused",
+    "MissingExtra",
+    "NotCommitted",
+    "OutcomeUnknown",
+    "Overloaded",
+    "RateLimited",
+    "Rejected",
+    "Report",
+    "ResultNotSerializable",
+    "SchemaMismatch",
+    "StatementRejected",
+    "StorageExhausted",
+    "Unavailable",
+    "UsageError",
+    "attach_report",
+    "error_for",
+    "report_of",
+]
+
+
+class HoldfastError(Exception):
+    """The root of the tree.
+
+    Attributes:
+        code: a stable word for this kind of error, the anchor of its section in `docs/errors.md`.
+        outcome: what became of the operation, or None where there was none.
+        retry_after_s: seconds after which another try may succeed, or None.
+        failure: the classified cause, or None.
+    """
+
+    code: ClassVar[str] = "error"
+    outcome: Outcome | None = None
+    retry_after_s: float | None = None
+    failure: Failure | None = None
+
+    def __init__(
+        self, message: str = "", *, retry_after_s: float | None = None, failure: Failure | None = None
+    ) -> None:
+        super().__init__(message)
+        # Set only when given: the class holds the defaults, and pickling carries what stands in __dict__.
+        if retry_after_s is not None:
+            self.retry_after_s = retry_after_s
+        if failure is not None:
+            self.failure = failure
+
+
+class ConfigurationError(HoldfastError, ValueError):
+    """A setting, address or argument that cannot work; raised where it is given, before anything runs."""
+
+    code = "configuration"
+
+
+class MissingExtra(ConfigurationError, ImportError):
+    """An optional dependency is not installed; the text gives the command that installs it."""
+
+    code = "missing-extra"
+
+
+class UsageError(HoldfastError, RuntimeError):
+    """The call is right in itself but wrong where it stands."""
+
+    code = "usage"
+
+
+class ForeignTransaction(UsageError):
+    """A protected call inside a session or transaction that Holdfast did not open.
+
+    Holdfast reruns the whole unit of work from BEGIN; it cannot rerun the half that the caller already did.
+    """
+
+    code = "foreign-transaction"
+
+
+class NotCommitted(HoldfastError):
+    """Certain: nothing of this operation was applied."""
+
+    code = "not-committed"
+    outcome = Outcome.NOT_COMMITTED
+
+
+class Rejected(NotCommitted):
+    """Refused here, before anything was sent, to keep the rest working."""
+
+    code = "rejected"
+
+
+class BreakerOpen(Rejected):
+    """The circuit breaker is open: the server behind it failed too often lately."""
+
+    code = "breaker-open"
+
+
+class BulkheadFull(Rejected):
+    """Every permit is taken and the queue is full, or the wait for one was too long."""
+
+    code = "bulkhead-full"
+
+
+class RateLimited(Rejected):
+    """The rate limit is used up; `retry_after_s` says when the next call fits."""
+
+    code = "rate-limited"
+
+
+class DeadlineExceeded(NotCommitted, TimeoutError):
+    """The deadline passed before COMMIT was sent."""
+
+    code = "deadline-exceeded"
+
+
+class Contended(NotCommitted):
+    """The transaction lost against others at every attempt (deadlock, lock wait, serialization conflict)."""
+
+    code = "contended"
+
+
+class Unavailable(NotCommitted):
+    """No server took the operation: refused, lost before COMMIT, or not writable."""
+
+    code = "unavailable"
+
+
+class Overloaded(NotCommitted):
+    """The server has too much to do; come back later."""
+
+    code = "overloaded"
+
+
+class StorageExhausted(NotCommitted):
+    """The server ran out of space. Retrying does not help; a person must."""
+
+    code = "storage-exhausted"
+
+
+class InProgress(NotCommitted):
+    """Another caller is still running the operation with this key; its result can be asked for later."""
+
+    code = "in-progress"
+
+
+class KeyReused(NotCommitted):
+    """The key already belongs to an operation with another payload."""
+
+    code = "key-reused"
+
+
+class ResultNotSerializable(NotCommitted):
+    """The operation's result cannot be stored under its key, so a replay could not return it; rolled back."""
+
+    code = "result-not-serializable"
+
+
+class StatementRejected(NotCommitted):
+    """The server refused a statement, and will refuse it again.
+
+    Attributes:
+        rejection: the kind, as a `Rejection`.
+        constraint, table, columns: what the server named; never a value.
+    """
+
+    code = "statement-rejected"
+
+    @property
+    def rejection(self) -> Rejection:
+        """The kind of refusal."""
+        return (self.failure.rejection if self.failure else None) or Rejection.OTHER
+
+    @property
+    def constraint(self) -> str | None:
+        """The constraint or index the server named, or None."""
+        return self.failure.constraint if self.failure else None
+
+    @property
+    def table(self) -> str | None:
+        """The table the server named, or None."""
+        return self.failure.table if self.failure else None
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns the server named, possibly none."""
+        return self.failure.columns if self.failure else ()
+
+
+class DataRejected(StatementRejected):
+    """The data breaks a rule of the schema."""
+
+    code = "data-rejected"
+
+
+class Conflict(DataRejected):
+    """A unique constraint: the row exists already."""
+
+    code = "conflict"
+
+
+class ForeignKeyViolation(DataRejected):
+    """A foreign key: the row it points to is missing, or rows still point to it."""
+
+    code = "foreign-key"
+
+
+class CheckViolation(DataRejected):
+    """A CHECK or exclusion constraint."""
+
+    code = "check"
+
+
+class InvalidData(DataRejected):
+    """A value is null where it must not be, too long, out of range or malformed."""
+
+    code = "invalid-data"
+
+
+class SchemaMismatch(StatementRejected):
+    """A table or column is missing; `db.migrate(metadata)` adds what a model has and the database lacks."""
+
+    code = "schema-mismatch"
+
+
+class AccessDenied(StatementRejected):
+    """The login failed or the user lacks a privilege."""
+
+    code = "access-denied"
+
+
+class OutcomeUnknown(HoldfastError):
+    """The operation may or may not have been applied, and the deadline forbade finding out.
+
+    Running it again with the same key is safe and settles it. `operation_key` holds the key (also an automatic one);
+    it stands in no text.
+    """
+
+    code = "outcome-unknown"
+    outcome = Outcome.UNKNOWN
+    operation_key: str | None = None
+
+
+_BY_CLASS: dict[FailureClass, type[HoldfastError]] = {
+    FailureClass.CONTENTION: Contended,
+    FailureClass.UNSENT: Unavailable,
+    FailureClass.LOST: Unavailable,
+    FailureClass.ROLE_CHANGED: Unavailable,
+    FailureClass.OVERLOAD: Overloaded,
+    FailureClass.EXHAUSTED: StorageExhausted,
+    FailureClass.AMBIGUOUS: OutcomeUnknown,
+    FailureClass.CANCELLED: DeadlineExceeded,
+    FailureClass.PERMANENT: StatementRejected,
+}
+
+_BY_REJECTION: dict[Rejection, type[StatementRejected]] = {
+    Rejection.DUPLICATE: Conflict,
+    Rejection.FOREIGN_KEY: ForeignKeyViolation,
+    Rejection.CHECK: CheckViolation,
+    Rejection.NOT_NULL: InvalidData,
+    Rejection.TOO_LONG: InvalidData,
+    Rejection.OUT_OF_RANGE: InvalidData,
+    Rejection.INVALID_VALUE: InvalidData,
+    Rejection.TOO_LARGE: InvalidData,
+    Rejection.MISSING_TABLE: SchemaMismatch,
+    Rejection.MISSING_COLUMN: SchemaMismatch,
+    Rejection.MISSING_DATABASE: SchemaMismatch,
+    Rejection.ACCESS_DENIED: AccessDenied,
+    Rejection.WRONG_LOGIN: AccessDenied,
+}
+
+_CURES: dict[Rejection, str] = {
+    Rejection.DUPLICATE: "a row with this value exists already",
+    Rejection.FOREIGN_KEY: "the row it refers to is missing, or other rows still refer to it",
+    Rejection.CHECK: "the values break a CHECK constraint",
+    Rejection.NOT_NULL: "a value is missing where the column needs one",
+    Rejection.TOO_LONG: "a value is longer than its column",
+    Rejection.OUT_OF_RANGE: "a number is outside the range of its column",
+    Rejection.INVALID_VALUE: "a value does not fit the type of its column",
+    Rejection.TOO_LARGE: "the statement is larger than the server accepts",
+    Rejection.MISSING_TABLE: "the table does not exist; create it, for instance with db.migrate(metadata)",
+    Rejection.MISSING_COLUMN: "the column does not exist; add it, for instance with db.migrate(metadata)",
+    Rejection.MISSING_DATABASE: "the database does not exist; create it, or correct the name in the URL",
+    Rejection.ACCESS_DENIED: "the database user lacks a privilege; grant it",
+    Rejection.WRONG_LOGIN: "the server refused the login; check user name and password",
+    Rejection.SYNTAX: "the server does not understand the statement",
+    Rejection.OTHER: "the server refuses the statement and will again",
+}
+
+_ADVICE: dict[FailureClass, str] = {
+    FailureClass.CONTENTION: "lost against other transactions at every attempt; nothing was applied",
+    FailureClass.UNSENT: "the server could not be reached; nothing was applied",
+    FailureClass.LOST: "the connection was lost before COMMIT; nothing was applied",
+    FailureClass.ROLE_CHANGED: "the server does not accept writes; nothing was applied",
+    FailureClass.OVERLOAD: "the server is overloaded; nothing was applied, come back later",
+    FailureClass.EXHAUSTED: "the server ran out of space; nothing was applied, and retrying will not help",
+    FailureClass.AMBIGUOUS: (
+        "the connection failed while COMMIT was under way and the time was too short to find out; "
+        "run it again with the same key to settle it"
+    ),
+    FailureClass.CANCELLED: "the deadline passed before COMMIT; nothing was applied",
+}
+
+
+def error_for(failure: Failure, *, operation: str = "", advice: str = "") -> HoldfastError:
+    """The typed error that tells a caller what `failure` means.
+
+    Args:
+        failure: the classified cause.
+        operation: the operation's name, put in front of the text.
+        advice: replaces the standard sentence.
+
+    Returns:
+        An instance of the class the tree assigns; its text holds names and numbers, never a value.
+    """
+    if failure.failure_class is FailureClass.PERMANENT:
+        rejection = failure.rejection or Rejection.OTHER
+        error_class: type[HoldfastError] = _BY_REJECTION.get(rejection, StatementRejected)
+        sentence = advice or _CURES[rejection]
+        named = [f"constraint {failure.constraint}" if failure.constraint else ""]
+        named.append(f"table {failure.table}" if failure.table else "")
+        named.append(f"columns {', '.join(failure.columns)}" if failure.columns else "")
+        details = ", ".join(part for part in named if part)
+        if details:
+            sentence = f"{sentence} ({details})"
+    else:
+        error_class = _BY_CLASS[failure.failure_class]
+        sentence = advice or _ADVICE[failure.failure_class]
+    prefix = f"{operation}: " if operation else ""
+    return error_class(f"{prefix}{sentence} [{failure}]", failure=failure, retry_after_s=failure.retry_after_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What happened on the way to an exception; attached to it by the layer that stopped trying.
+
+    Attributes:
+        operation: the name of the operation or function.
+        attempts: how many attempts were begun.
+        elapsed_s: seconds from the first attempt to the end.
+        reason: why there was no further attempt, as a `decision.StopReason` value.
+        outcome: what became of the work, or None for a plain function.
+        explanation: the decision spelled out, one check a line.
+        exhausted: True once a retry layer has used up its attempts: layers around it pass the error through.
+    """
+
+    operation: str
+    attempts: int
+    elapsed_s: float
+    reason: str
+    outcome: Outcome | None = None
+    explanation: str = ""
+    exhausted: bool = False
+
+
+_REPORT = "__holdfast_report__"
+
+
+def attach_report(error: BaseException, report: Report) -> None:
+    """Put `report` on `error`; the innermost report stays. Errors without a `__dict__` go without."""
+    attributes = getattr(error, "__dict__", None)
+    if attributes is not None:
+        attributes.setdefault(_REPORT, report)
+
+
+def report_of(error: BaseException) -> Report | None:
+    """The report attached to `error` or to what caused it, or None."""
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        report = getattr(current, "__dict__", {}).get(_REPORT)
+        if isinstance(report, Report):
+            return report
+        seen.add(id(current))
+        current = current.__cause__
+    return None
