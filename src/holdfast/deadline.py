@@ -17,7 +17,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from .clock import SYSTEM_CLOCK, Clock
-from .errors import ConfigurationError, DeadlineExceeded
+from .errors import BlockTimedOut, ConfigurationError, OutcomeUnknown, report_of
+from .outcome import Outcome
 
 if TYPE_CHECKING:
     from asyncio import Timeout
@@ -84,11 +85,12 @@ class within:  # noqa: N801 - reads as a statement: `with within(2.0):`
     """Give everything inside a deadline, `duration` (seconds or `timedelta`) from entering.
 
     `with` sets it for all that asks (retries, pools, statements); `async with` cancels the block as well when it passes and
-    raises `DeadlineExceeded`. One instance serves one block.
+    raises `BlockTimedOut`. One instance serves one block.
 
     Raises:
         ConfigurationError: the duration is negative, not finite or not a number.
-        DeadlineExceeded: (`async with` only) the time was up before the block ended.
+        BlockTimedOut: (`async with` only) the time was up before the block ended.
+        OutcomeUnknown: the same, while an operation inside waited for the answer to its COMMIT.
     """
 
     __slots__ = ("_clock", "_duration_s", "_timeout", "_token", "deadline")
@@ -132,6 +134,8 @@ class within:  # noqa: N801 - reads as a statement: `with within(2.0):`
         try:
             await timeout.__aexit__(exc_type, exc, tb)
         except TimeoutError as error:
-            if isinstance(exc, DeadlineExceeded):
-                raise exc from error
-            raise DeadlineExceeded(f"the block did not end within {self._duration_s:g} s") from error
+            text = f"the block did not end within {self._duration_s:g} s"
+            report = report_of(exc) if exc is not None else None
+            if report is not None and report.outcome is Outcome.UNKNOWN:
+                raise OutcomeUnknown(f"{text}; {report.operation} may or may not have been applied") from exc
+            raise BlockTimedOut(text) from error

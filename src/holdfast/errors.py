@@ -26,7 +26,8 @@
     │       │   └── InvalidData                null, too long, out of range, malformed
     │       ├── SchemaMismatch                 missing table or column
     │       └── AccessDenied                   login or privilege
-    └── OutcomeUnknown                         it may have been applied; the key settles it
+    ├── OutcomeUnknown                         it may have been applied; the key settles it
+    └── BlockTimedOut (TimeoutError)           a `within` block was cut; what it had finished stands
 
 `NotCommitted` and `OutcomeUnknown` are two of the three answers an operation has; the third is a plain return.
 Every error pickles, names the cure in its text, and never holds a parameter, a key or a password in `str()` or `repr()`.
@@ -43,6 +44,7 @@ from .outcome import Failure, FailureClass, Outcome, Rejection
 
 __all__ = [
     "AccessDenied",
+    "BlockTimedOut",
     "BreakerOpen",
     "BulkheadFull",
     "CheckViolation",
@@ -291,6 +293,15 @@ class OutcomeUnknown(HoldfastError):
     code = "outcome-unknown"
     outcome = Outcome.UNKNOWN
     operation_key: str | None = None
+
+
+class BlockTimedOut(HoldfastError, TimeoutError):
+    """An `async with within(...)` block did not end in time and was cancelled.
+
+    Operations that had ended inside it stand; the one that was under way was not committed.
+    """
+
+    code = "block-timed-out"
 
 
 _BY_CLASS: dict[FailureClass, type[HoldfastError]] = {

@@ -1,0 +1,252 @@
+"""What identifies an operation, and how its result is kept: keys, fingerprints, records.
+
+A keyed operation writes one row, `(scope, key)`, as the first statement of its own transaction. The row is there exactly when
+the operation was committed, because both become visible in the same instant. The unique index does the rest: a second caller
+with the same key waits for the first one's transaction to end, and then either finds the row or may go ahead.
+
+Pure values and functions; safe everywhere. Keys and results never stand in a `repr`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from enum import Enum
+from typing import Any, Protocol, get_type_hints
+from uuid import UUID
+
+from .errors import ConfigurationError, ResultNotSerializable
+
+__all__ = [
+    "KEY_LENGTH_MAX",
+    "SCOPE_LENGTH_MAX",
+    "JsonCodec",
+    "OperationKey",
+    "Record",
+    "ResultCodec",
+    "fingerprint",
+]
+
+KEY_LENGTH_MAX = 255
+"""Characters in a key (Stripe's and most gateways' limit)."""
+SCOPE_LENGTH_MAX = 100
+"""Characters in a scope."""
+
+
+@dataclass(frozen=True, slots=True)
+class OperationKey:
+    """The identity of an operation: the same key in the same scope is the same operation.
+
+    Attributes:
+        scope: whose keys these are (an operation's name, a tenant); 1 to 100 printable ASCII characters.
+        key: 1 to 255 printable ASCII characters, none of them a space. Hidden in `repr`.
+
+    Raises:
+        ConfigurationError: scope or key is empty, too long, or has another character.
+    """
+
+    scope: str
+    key: str = field(repr=False)
+
+    def __post_init__(self) -> None:
+        _check_text("scope", self.scope, SCOPE_LENGTH_MAX)
+        _check_text("key", self.key, KEY_LENGTH_MAX)
+
+
+def _check_text(name: str, text: str, length_max: int) -> None:
+    # Databases compare trailing spaces, case and accents each in their own way; in this alphabet they all agree.
+    if not isinstance(text, str) or not text:
+        raise ConfigurationError(f"an operation's {name} must be a non-empty string")
+    if len(text) > length_max:
+        raise ConfigurationError(f"an operation's {name} may have {length_max} characters, this one has {len(text)}")
+    if not (text.isascii() and text.isprintable() and " " not in text):
+        raise ConfigurationError(f"an operation's {name} may hold printable ASCII characters without spaces only")
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A committed operation's row, as another attempt or caller finds it.
+
+    Attributes:
+        fingerprint: of the operation that wrote it (64 hexadecimal digits).
+        attempt: the number of the attempt that wrote it.
+        result: the encoded result, or None for a result of None.
+    """
+
+    fingerprint: str
+    attempt: int
+    result: str | None = field(repr=False)
+
+
+def fingerprint(operation: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
+    """What an operation was asked to do, as 64 hexadecimal digits (SHA-256).
+
+    Two calls have the same fingerprint exactly when they name the same operation with equal arguments. Only a digest is kept:
+    arguments cannot be read back from it.
+
+    Args:
+        operation: the operation's name.
+        args, kwargs: its arguments; whatever `JsonCodec` encodes. Other values count with the attributes of their
+            `__dict__`, names that start with an underscore left out.
+
+    Raises:
+        ConfigurationError: an argument cannot be told apart from others like it (no value of its own to look at).
+    """
+    try:
+        text = json.dumps(
+            [operation, list(args), dict(sorted(kwargs.items()))], default=_encode_argument, separators=(",", ":")
+        )
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(
+            f"{operation}: the arguments of a keyed operation must be plain values (numbers, text, dates, dataclasses, "
+            f"lists, dictionaries): {error}"
+        ) from None
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _encode_argument(value: Any) -> Any:
+    try:
+        return _encode_special(value)
+    except TypeError:
+        attributes = getattr(value, "__dict__", None)
+        if not attributes:
+            raise
+        public = sorted(item for item in attributes.items() if not item[0].startswith("_"))
+        return {f"${type(value).__qualname__}": dict(public)}
+
+
+class ResultCodec(Protocol):
+    """Turns an operation's result into text for its key row, and back."""
+
+    def encode(self, result: Any) -> str:
+        """The text that stands for `result`; raise `TypeError` or `ValueError` when there is none."""
+
+    def decode(self, text: str) -> Any:
+        """The result that `text` stands for."""
+
+
+class JsonCodec:
+    """JSON, with the types that services return besides JSON's own: `Decimal`, dates and times, `timedelta`, `UUID`, bytes,
+    tuples, sets, enumerations, dataclasses and Pydantic models.
+
+    Dataclasses, models and enumerations come back as what `result_type` (the operation's return annotation) says; nothing is
+    ever imported by a name read from the database.
+
+    Args:
+        result_type: the type of the result, or None for plain values.
+    """
+
+    __slots__ = ("_result_type",)
+
+    def __init__(self, result_type: Any = None) -> None:
+        self._result_type = result_type
+
+    def encode(self, result: Any) -> str:
+        """`result` as JSON text.
+
+        Raises:
+            ResultNotSerializable: it holds something that JSON and this codec have no form for, or that `decode` could not
+                rebuild.
+        """
+        try:
+            text = json.dumps(_prepare(result), default=_encode_special, separators=(",", ":"), ensure_ascii=False)
+            rebuilt = self.decode(text)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ResultNotSerializable(
+                f"a result of type {type(result).__name__} cannot be stored under its key ({error}); return plain values, "
+                "a dataclass or a model, and annotate the function's return type"
+            ) from None
+        if type(rebuilt) is not type(result):
+            raise ResultNotSerializable(
+                f"a result of type {type(result).__name__} would come back as {type(rebuilt).__name__}; "
+                f"annotate the function's return type with {type(result).__name__}"
+            )
+        return text
+
+    def decode(self, text: str) -> Any:
+        """The result that `text` stands for."""
+        return _rebuild(json.loads(text, object_hook=_decode_special), self._result_type)
+
+
+_ENCODERS: tuple[tuple[type, str, Callable[[Any], Any]], ...] = (
+    (Decimal, "$decimal", str),
+    (datetime, "$datetime", datetime.isoformat),
+    (date, "$date", date.isoformat),
+    (time, "$time", time.isoformat),
+    (timedelta, "$timedelta", lambda value: [value.days, value.seconds, value.microseconds]),
+    (UUID, "$uuid", str),
+    (bytes, "$bytes", bytes.hex),
+    (frozenset, "$frozenset", lambda value: sorted(value, key=repr)),
+    (set, "$set", lambda value: sorted(value, key=repr)),
+)
+
+_DECODERS: dict[str, Callable[[Any], Any]] = {
+    "$decimal": Decimal,
+    "$datetime": datetime.fromisoformat,
+    "$date": date.fromisoformat,
+    "$time": time.fromisoformat,
+    "$timedelta": lambda parts: timedelta(*parts),
+    "$uuid": UUID,
+    "$bytes": bytes.fromhex,
+    "$frozenset": frozenset,
+    "$set": set,
+    "$tuple": tuple,
+}
+
+
+def _prepare(value: Any) -> Any:
+    # json turns tuples into lists before it asks `default`; mark them first so that they come back as tuples.
+    if isinstance(value, tuple):
+        return {"$tuple": [_prepare(item) for item in value]}
+    if isinstance(value, list):
+        return [_prepare(item) for item in value]
+    if isinstance(value, dict):
+        for key in value:
+            if not isinstance(key, str):
+                raise TypeError(f"a dictionary key of type {type(key).__name__} would come back as text")
+            if key in _DECODERS:
+                raise ValueError(f"the dictionary key {key!r} is reserved")
+        return {key: _prepare(item) for key, item in value.items()}
+    if isinstance(value, Enum):
+        return value.value
+    return value
+
+
+def _encode_special(value: Any) -> Any:
+    for kind, tag, encode in _ENCODERS:
+        if isinstance(value, kind):
+            return {tag: encode(value)}
+    if isinstance(value, Enum):
+        return value.value
+    if is_dataclass(value) and not isinstance(value, type):
+        return {part.name: _prepare(getattr(value, part.name)) for part in fields(value)}
+    if hasattr(value, "model_dump"):
+        return value.model_dump(mode="json")
+    raise TypeError(f"a value of type {type(value).__name__} has no stored form")
+
+
+def _decode_special(found: dict[str, Any]) -> Any:
+    if len(found) == 1:
+        tag, content = next(iter(found.items()))
+        decode = _DECODERS.get(tag)
+        if decode is not None:
+            return decode(content)
+    return found
+
+
+def _rebuild(value: Any, kind: Any) -> Any:
+    if kind is None or not isinstance(kind, type):
+        return value
+    if isinstance(value, dict):
+        if is_dataclass(kind):
+            hints = get_type_hints(kind)
+            return kind(**{name: _rebuild(item, hints.get(name)) for name, item in value.items()})
+        if hasattr(kind, "model_validate"):
+            return kind.model_validate(value)
+    if issubclass(kind, Enum) and not isinstance(value, kind):
+        return kind(value)
+    return value
