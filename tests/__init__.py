@@ -1,0 +1,1 @@
+"""Holdfast's tests, by kind."""

@@ -1,0 +1,105 @@
+"""Shared fixtures: real servers, the seed of a run, Hypothesis profiles.
+
+Servers start when the first test asks for one and serve the whole session. Under pytest-xdist every worker would start its own.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import hypothesis
+import pytest
+
+from tests.servers import Server, ServerMissing, mariadb, mysql, postgresql
+
+IN_CI = os.environ.get("CI", "").lower() == "true"
+
+# CI must give the same answer for the same tree, so it always draws the same; everybody else explores. Both can be replayed.
+SEED = int(os.environ.get("HOLDFAST_SEED") or (1 if IN_CI else secrets.randbelow(2**32)))
+
+hypothesis.settings.register_profile("holdfast", deadline=None, print_blob=True)
+hypothesis.settings.load_profile("holdfast")
+
+_FLAVOURS = {"MariaDB": mariadb, "PostgreSQL": postgresql, "MySQL": mysql}
+_started: list[Server] = []
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Hand the seed to Hypothesis, unless the command line gave it one."""
+    if config.getoption("--hypothesis-seed", None) is None:
+        config.option.hypothesis_seed = str(SEED)
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    """What this run can be repeated with."""
+    seeds = f"seed: {SEED} (HOLDFAST_SEED), Hypothesis {config.getoption('--hypothesis-seed')} (--hypothesis-seed)"
+    return [seeds, *(f"{name}: {_version(module)}" for name, module in _FLAVOURS.items())]
+
+
+def _version(module: ModuleType) -> str:
+    try:
+        return str(module.version())
+    except ServerMissing as error:
+        return f"missing. {error}"
+
+
+def pytest_runtest_teardown() -> None:
+    """A test that leaves a server killed, stopped or paused does not spoil the next one."""
+    for server in _started:
+        server.heal()
+
+
+@pytest.fixture
+def seed() -> int:
+    """The seed of this run."""
+    return SEED
+
+
+@pytest.fixture
+def rng(request: pytest.FixtureRequest) -> random.Random:
+    """A generator of this test's own, the same in every run with the same seed."""
+    return random.Random(f"{SEED}:{request.node.nodeid}")
+
+
+def _serve(module: ModuleType) -> Iterator[Server]:
+    try:
+        server: Server = module.start()
+    except ServerMissing as error:
+        # Where tests are a gate a missing server is a failure: nothing may pass because it did not run.
+        (pytest.fail if IN_CI else pytest.skip)(str(error))
+    _started.append(server)
+    try:
+        yield server
+    finally:
+        _started.remove(server)
+        server.close()
+
+
+@pytest.fixture(scope="session")
+def mariadb_server() -> Iterator[Server]:
+    """A running MariaDB server, shared by the session."""
+    yield from _serve(mariadb)
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[Server]:
+    """A running PostgreSQL server, shared by the session."""
+    yield from _serve(postgresql)
+
+
+@pytest.fixture(scope="session")
+def mysql_server() -> Iterator[Server]:
+    """A running MySQL server, shared by the session."""
+    yield from _serve(mysql)
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: Path) -> str:
+    """The SQLAlchemy URL of a new SQLite file."""
+    return f"sqlite:///{tmp_path / 'holdfast.db'}"

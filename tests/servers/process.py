@@ -1,0 +1,313 @@
+"""A database server as a process: start, stop, kill, pause, ask.
+
+What differs between flavours (how to initialise, which command, how to log in) stands in their own files.
+"""
+
+from __future__ import annotations
+
+import abc
+import os
+import pwd
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, ClassVar
+
+import psutil
+
+__all__ = ["Server", "ServerFailed", "ServerMissing", "free_port", "run", "temporary_folder"]
+
+HOST = "127.0.0.1"
+READY_WITHIN_S = 60.0
+STOPPED_WITHIN_S = 20.0
+
+# The kernel ends a child (setpriv --pdeathsig) when the *thread* that started it ends. This one lives as long as the
+# interpreter, so a test may restart a server from any short-lived thread, and no server outlives a killed test run.
+_spawner = ThreadPoolExecutor(max_workers=1, thread_name_prefix="server-spawner")
+
+
+class ServerMissing(Exception):
+    """This machine cannot provide the server; the text says what would."""
+
+
+class ServerFailed(Exception):
+    """The server is here but did not do what it was told; the text ends with its log."""
+
+
+def free_port() -> int:
+    """A free loopback port below the ephemeral range.
+
+    A port of the ephemeral range could be taken as somebody's source port while its server is down for a test, and a client
+    that retries against it can even end up connected to itself.
+    """
+    draw = random.SystemRandom()  # unseeded on purpose: two test runs side by side must not draw the same ports
+    for _ in range(200):
+        port = draw.randrange(20_000, 32_000)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind((HOST, port))
+            return port
+    raise ServerFailed("no free port between 20000 and 32000")
+
+
+def temporary_folder(flavour: str, account: str | None) -> Path:
+    """A new folder that `account` owns (None: the caller)."""
+    folder = Path(tempfile.mkdtemp(prefix=f"holdfast-{flavour}-"))
+    if account is not None:
+        entry = pwd.getpwnam(account)
+        os.chown(folder, entry.pw_uid, entry.pw_gid)
+    return folder
+
+
+def account_or_caller(account: str) -> str | None:
+    """The unprivileged account to run as: `account` (or `nobody`) for root, None for anybody else."""
+    if os.geteuid() != 0:
+        return None
+    try:
+        pwd.getpwnam(account)
+    except KeyError:
+        return "nobody"
+    return account
+
+
+def _as_account(account: str | None) -> dict[str, Any]:
+    if account is None:
+        return {}
+    entry = pwd.getpwnam(account)
+    return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
+
+
+def run(command: Sequence[str], *, account: str | None = None, cwd: Path | None = None) -> None:
+    """Run a set-up command to its end, as `account`.
+
+    Raises:
+        ServerFailed: it exited with an error; the text holds the end of what it printed.
+    """
+    done = subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, cwd=cwd, check=False, **_as_account(account)
+    )
+    if done.returncode != 0:
+        said = (done.stdout + done.stderr)[-4000:]
+        raise ServerFailed(f"{command[0]} exited with {done.returncode}:\n{said}")
+
+
+class Server(abc.ABC):
+    """One running server with a database `holdfast`, an application's account and an administrator's.
+
+    Attributes:
+        flavour: `mariadb`, `mysql` or `postgresql`.
+        host, port: where it listens; the port stays the same over restarts.
+        database: the name of the database that `user` may do everything in.
+        user, password: the account of an application.
+        admin, admin_password: the account of an administrator, with every right.
+        folder: everything of this server; removed by `close`.
+        log: the file with what it printed.
+    """
+
+    flavour: ClassVar[str]
+    scheme: ClassVar[str]
+    """The SQLAlchemy dialect in `url`."""
+    stop_signal: ClassVar[signal.Signals] = signal.SIGTERM
+    """Asks for an orderly stop that does not wait for clients to leave."""
+
+    host = HOST
+    database = "holdfast"
+    user = "app"
+    password = "app-password"
+    admin = "admin"
+    admin_password = "admin-password"
+
+    def __init__(self, folder: Path, account: str | None) -> None:
+        self.folder = folder
+        self.log = folder / "server.log"
+        self.port = free_port()
+        self._account = account
+        self._process: subprocess.Popen[bytes] | None = None
+        self._paused: list[psutil.Process] = []
+
+    def __repr__(self) -> str:
+        return f"<{self.flavour} on {self.host}:{self.port}, pid {self._process.pid if self._process else None}>"
+
+    # ---- what a flavour says about itself
+
+    @abc.abstractmethod
+    def _command(self) -> list[str]:
+        """The command that runs the server in the foreground."""
+
+    @abc.abstractmethod
+    def connect(self, *, admin: bool = False, database: str | None = None) -> Any:
+        """A DB-API connection in autocommit mode, as the application or the administrator (`admin`)."""
+
+    @abc.abstractmethod
+    def set_global(self, name: str, value: object) -> None:
+        """Set a server-wide variable for connections made from now on, until the server restarts."""
+
+    @abc.abstractmethod
+    def get_global(self, name: str) -> object:
+        """The value of a server-wide variable."""
+
+    # ---- asking
+
+    def url(self, driver: str, *, user: str | None = None, database: str | None = None) -> str:
+        """The SQLAlchemy URL for `driver` (`pymysql`, `asyncmy`, `psycopg`, ...) as the application (or the admin)."""
+        user = user or self.user
+        password = self.admin_password if user == self.admin else self.password
+        return f"{self.scheme}+{driver}://{user}:{password}@{self.host}:{self.port}/{database or self.database}"
+
+    def admin_url(self, driver: str, *, database: str | None = None) -> str:
+        """The SQLAlchemy URL for `driver` as the administrator."""
+        return self.url(driver, user=self.admin, database=database)
+
+    def execute(self, sql: str, parameters: Sequence[object] = (), *, database: str | None = None) -> list[Any]:
+        """Run one statement as the administrator, committed at once; its rows, if it has any."""
+        connection = self.connect(admin=True, database=database)
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute(sql, tuple(parameters) or None)
+                return list(cursor.fetchall()) if cursor.description else []
+        finally:
+            connection.close()
+
+    @contextmanager
+    def global_setting(self, name: str, value: object) -> Iterator[None]:
+        """`set_global` for the length of a block."""
+        before = self.get_global(name)
+        self.set_global(name, value)
+        try:
+            yield
+        finally:
+            self.set_global(name, before)
+
+    # ---- the process
+
+    @property
+    def pid(self) -> int:
+        """The process id of the running server."""
+        if self._process is None:
+            raise ServerFailed(f"{self!r} is not running")
+        return self._process.pid
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the process is alive (also when paused)."""
+        return self._process is not None and self._process.poll() is None
+
+    def start(self) -> None:
+        """Start it and wait until both accounts can log in."""
+        if self.is_running:
+            return
+        _spawner.submit(self._spawn).result()
+        self._wait_until_ready()
+
+    def _spawn(self) -> None:
+        setpriv = shutil.which("setpriv")
+        guard = [setpriv, "--pdeathsig", "KILL"] if setpriv else []
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [*guard, *self._command()],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self.folder,
+                start_new_session=True,  # Ctrl-C goes to the tests, which then stop the server in good order
+                **_as_account(self._account),
+            )
+
+    def _wait_until_ready(self) -> None:
+        give_up_at = time.monotonic() + READY_WITHIN_S
+        while True:
+            try:
+                for admin in (True, False):
+                    self.connect(admin=admin).close()
+                return
+            except Exception as error:
+                if not self.is_running:
+                    raise ServerFailed(f"{self.flavour} ended while starting:\n{self._log_tail()}") from error
+                if time.monotonic() > give_up_at:
+                    self.kill()
+                    raise ServerFailed(
+                        f"{self.flavour} was not ready after {READY_WITHIN_S:g} s ({error}):\n{self._log_tail()}"
+                    ) from error
+            time.sleep(0.05)
+
+    def _log_tail(self) -> str:
+        return self.log.read_text(errors="replace")[-4000:] if self.log.exists() else "(no log)"
+
+    def stop(self) -> None:
+        """Stop it in good order; with SIGKILL when it takes longer than 20 s."""
+        if self._process is None:
+            return
+        self.resume()
+        self._process.send_signal(self.stop_signal)
+        try:
+            self._process.wait(STOPPED_WITHIN_S)
+        except subprocess.TimeoutExpired:
+            self.kill()
+        self._process = None
+
+    def kill(self) -> None:
+        """End it at once with SIGKILL, all its processes, as a crash would. `start` brings it back."""
+        if self._process is None:
+            return
+        self._paused = []
+        # PostgreSQL's backends are processes of their own: they die with it, and the data folder stays locked until they have.
+        processes = self._tree()
+        for process in processes:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        self._process.wait(STOPPED_WITHIN_S)
+        psutil.wait_procs(processes, timeout=STOPPED_WITHIN_S)
+        self._process = None
+
+    def restart(self) -> None:
+        """Stop it in good order and start it again."""
+        self.stop()
+        self.start()
+
+    def pause(self) -> None:
+        """Freeze it (SIGSTOP): connections stay open and nothing answers, as with a hung machine."""
+        self._paused = self._tree()
+        for process in self._paused:
+            with suppress(psutil.NoSuchProcess):
+                process.suspend()
+        # A signal reaches the threads one by one: return only when nothing runs any more.
+        give_up_at = time.monotonic() + STOPPED_WITHIN_S
+        while any(process.status() != psutil.STATUS_STOPPED for process in self._paused if process.is_running()):
+            if time.monotonic() > give_up_at:
+                raise ServerFailed(f"{self!r} would not pause")
+            time.sleep(0.002)
+
+    def resume(self) -> None:
+        """Let it go on after `pause`; harmless when it is not paused."""
+        for process in reversed(self._paused):
+            with suppress(psutil.NoSuchProcess):
+                process.resume()
+        self._paused = []
+
+    def heal(self) -> None:
+        """Bring it back to running, whatever a test did to it."""
+        self.resume()
+        if not self.is_running:
+            self._process = None
+            self.start()
+
+    def close(self) -> None:
+        """Stop it and remove everything it left."""
+        try:
+            self.stop()
+        finally:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _tree(self) -> list[psutil.Process]:
+        try:
+            root = psutil.Process(self.pid)
+            return [root, *root.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            return []
