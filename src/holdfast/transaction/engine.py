@@ -1,0 +1,427 @@
+"""The engine: what happened goes in, what to do next comes out. No clock, no I/O, no random."""
+
+from __future__ import annotations
+
+from ..decision import CONTENTION, Allowance, Decision, Situation, StopReason, decide
+from ..errors import (
+    Contended,
+    DeadlineExceeded,
+    HoldfastError,
+    InProgress,
+    KeyReused,
+    OutcomeUnknown,
+    Report,
+    error_for,
+)
+from ..events import AttemptFailed, CommitResolved, Event, OperationEnded, RetryDenied, RetryScheduled
+from ..operation import Record
+from ..outcome import Failure, FailureClass, Outcome, Stage, Verdict
+from .actions import (
+    ANSWERS,
+    BEGIN,
+    CLAIM,
+    COMMIT,
+    PROBE,
+    ROLL_BACK,
+    RUN,
+    STORE,
+    Action,
+    Do,
+    Happening,
+    Plan,
+    ProbeAnswer,
+    Protection,
+    What,
+)
+
+__all__ = ["Engine", "EngineMisused"]
+
+_HELD_UP = frozenset({FailureClass.CONTENTION, FailureClass.CANCELLED})
+"""How an insert fails that waits for another transaction: its lock wait or its statement time ran out."""
+
+_RESOLVE_DELAY_S_MIN = 0.005
+"""Half of what is left never reaches the deadline; below this the rest is slept through."""
+
+
+class EngineMisused(AssertionError):
+    """A shell reported something that does not answer what it was asked: a bug in the shell."""
+
+
+class Engine:
+    """Decides the life of one operation. One instance serves one operation; not shared between threads or tasks.
+
+    Attributes:
+        attempts: how many attempts were begun.
+        notes: events to emit, filled while `narrate` is True.
+        outcome: the answer, once there is one.
+    """
+
+    __slots__ = (
+        "_asked",
+        "_body_ran",
+        "_doubt",
+        "_doubt_since",
+        "_ending",
+        "_explanation",
+        "_failed_at",
+        "_failure",
+        "_failures",
+        "_interrupted",
+        "_may_rerun",
+        "_plan",
+        "_reason",
+        "_spent",
+        "_started_at",
+        "_waits",
+        "attempts",
+        "narrate",
+        "notes",
+        "outcome",
+    )
+
+    def __init__(self, plan: Plan, *, narrate: bool = False) -> None:
+        self._plan = plan
+        self.narrate = narrate
+        self.notes: list[Event] = []
+        self.attempts = 0
+        self.outcome: Outcome | None = None
+        self._asked: Do | None = None
+        self._started_at = 0.0
+        self._failure: Failure | None = None
+        self._failed_at: Do | None = None
+        self._failures: dict[Allowance | None, int] = {}
+        self._waits = 0
+        self._interrupted = False
+        self._body_ran = False
+        self._doubt = False
+        self._doubt_since = 0.0
+        self._may_rerun = True
+        self._spent = 0.0
+        self._ending: Action | None = None
+        self._reason = StopReason.SUCCEEDED
+        self._explanation = ""
+
+    def step(self, happened: Happening, now: float, draw: float) -> Action:
+        """What to do next.
+
+        Args:
+            happened: the answer to the action asked last (`STARTED` at first).
+            now: monotonic seconds.
+            draw: a number from [0, 1).
+
+        Raises:
+            EngineMisused: `happened` does not answer the last action.
+        """
+        what = happened.what
+        if what not in ANSWERS[self._asked]:
+            raise EngineMisused(f"asked to {self._asked}, told {what}")
+        if what is What.FAILED:
+            action = self._failed(happened, now, draw)
+        elif what is What.STARTED:
+            self._started_at = now
+            action = self._begin(now)
+        elif what is What.BEGAN:
+            action = CLAIM if self._plan.protection is Protection.KEY else self._run(now)
+        elif what is What.CLAIMED:
+            action = self._claimed(now)
+        elif what is What.RETURNED:
+            action = STORE if self._plan.keyed else self._commit(now)
+        elif what is What.STORED:
+            action = self._commit(now)
+        elif what is What.ACKNOWLEDGED:
+            action = self._committed(now, self.attempts, None)
+        elif what is What.FOUND:
+            action = self._found(happened.record, now)
+        elif what is What.SLEPT:
+            action = self._begin(now)
+        elif what is What.ANSWERED:
+            action = self._answered(happened.answer, now, draw)
+        else:
+            action = self._cleaned(now, draw)
+        self._asked = action.do
+        return action
+
+    def report(self, now: float) -> Report:
+        """What happened so far, for the error that ends the operation."""
+        return Report(
+            operation=self._plan.operation,
+            attempts=self.attempts,
+            elapsed_s=now - self._started_at,
+            reason=self._reason.value,
+            outcome=self.outcome,
+            explanation=self._explanation,
+            exhausted=self._reason in (StopReason.ATTEMPTS, StopReason.BUDGET, StopReason.DEADLINE),
+        )
+
+    # -- the way forward ---------------------------------------------------------------------------------------------
+
+    def _begin(self, now: float) -> Action:
+        if now >= self._plan.expires_at:
+            return self._out_of_time(now)
+        if self._doubt and self._plan.protection is Protection.STATUS:
+            return PROBE
+        # An attempt that may not run the body only asks the key row; it is not one of the caller's attempts.
+        if self._may_rerun:
+            self.attempts += 1
+        return BEGIN
+
+    def _claimed(self, now: float) -> Action:
+        # The insert went through, so no earlier attempt of this operation holds the key or ever will.
+        self._settle(Outcome.NOT_COMMITTED, now)
+        if self._may_rerun:
+            return self._run(now)
+        self._ending = self._give_up(now)
+        return ROLL_BACK
+
+    def _run(self, now: float) -> Action:
+        if now >= self._plan.expires_at:
+            self._ending = self._out_of_time(now)
+            return ROLL_BACK
+        self._body_ran = True
+        return RUN
+
+    def _commit(self, now: float) -> Action:
+        if now >= self._plan.expires_at:
+            self._ending = self._out_of_time(now)
+            return ROLL_BACK
+        return COMMIT
+
+    def _found(self, record: Record | None, now: float) -> Action:
+        assert record is not None
+        if record.fingerprint != self._plan.fingerprint:
+            error = KeyReused(
+                f"{self._plan.operation}: this key belongs to an operation with other arguments; "
+                "use a new key for a new operation"
+            )
+            self._reason = StopReason.NOT_RETRYABLE
+            self._ending = self._raise(error, Outcome.NOT_COMMITTED, now)
+        else:
+            self._ending = self._committed(now, record.attempt, record)
+        return ROLL_BACK
+
+    def _committed(self, now: float, attempt: int, record: Record | None) -> Action:
+        replayed = record is not None and not self._doubt
+        self._settle(Outcome.COMMITTED, now)
+        self.outcome = Outcome.COMMITTED
+        self._reason = StopReason.SUCCEEDED
+        budget = self._plan.budget
+        if budget is not None:
+            budget.deposit(now)
+            if self._spent:
+                budget.refund(self._spent, now)
+        if self.narrate:
+            self.notes.append(
+                OperationEnded(
+                    self._plan.operation, Outcome.COMMITTED, self.attempts, now - self._started_at, replayed=replayed
+                )
+            )
+        return Action(Do.RETURN, attempt=attempt, record=record if self._plan.keyed else None)
+
+    # -- failures ----------------------------------------------------------------------------------------------------
+
+    def _failed(self, happened: Happening, now: float, draw: float) -> Action:
+        failure = happened.failure
+        assert failure is not None
+        asked = self._asked
+        if happened.interrupted:
+            self._interrupted = True
+        if asked is Do.ROLL_BACK:
+            # The first failure is the one that counts; this one only says that the connection is no good.
+            return Action(Do.DISCARD)
+        if asked is Do.DISCARD:
+            return self._cleaned(now, draw)
+        self._failure = failure
+        self._failed_at = asked
+        if self.narrate:
+            self.notes.append(
+                AttemptFailed(self._plan.operation, self.attempts, failure.failure_class, failure.stage, failure.code)
+            )
+        if asked is Do.SLEEP or asked is Do.PROBE or failure.stage is Stage.CONNECT:
+            return self._next(now, draw)
+        if failure.failure_class is FailureClass.AMBIGUOUS and not self._doubt:
+            self._doubt = True
+            self._doubt_since = now
+        if failure.connection_usable and not self._interrupted:
+            return ROLL_BACK
+        # Whatever the server still does for this connection holds locks that the next attempt would wait for.
+        return Action(Do.DISCARD, kill=True)
+
+    def _cleaned(self, now: float, draw: float) -> Action:
+        if self._ending is None:
+            return self._next(now, draw)
+        if self._interrupted:
+            # The answer is known, but the caller left during the clean-up: the interrupt must not be swallowed.
+            return self._raise(None, self.outcome or Outcome.NOT_COMMITTED, now)
+        return self._ending
+
+    def _next(self, now: float, draw: float) -> Action:
+        """After a failure, with nothing held any more: retry, resolve, or end."""
+        failure = self._failure
+        assert failure is not None
+        plan = self._plan
+        if self._interrupted:
+            self._reason = StopReason.NOT_RETRYABLE
+            return self._raise(None, Outcome.UNKNOWN if self._doubt else Outcome.NOT_COMMITTED, now)
+        if self._doubt and plan.protection is Protection.NONE:
+            self._reason = StopReason.MAY_BE_APPLIED
+            return self._unknown(now)
+        if now >= plan.expires_at:
+            return self._out_of_time(now)
+        if self._failed_at is Do.CLAIM and failure.failure_class in _HELD_UP and (plan.keyed or self._doubt):
+            return self._wait_for_key(failure, now, draw)
+        if self._failed_at is Do.PROBE:
+            if failure.failure_class is FailureClass.PERMANENT:
+                return self._unknown(now)
+            return self._sleep_to_resolve(failure, now, draw)
+        return self._decide(failure, now, draw)
+
+    def _decide(self, failure: Failure, now: float, draw: float) -> Action:
+        plan = self._plan
+        allowance = plan.policy.allowances.get(failure.failure_class)
+        failures = self._failures.get(allowance, 0) + 1
+        self._failures[allowance] = failures
+        if self._body_ran and not plan.rerunnable:
+            decision = Decision(
+                Verdict.GIVE_UP,
+                reason=StopReason.NOT_RETRYABLE,
+                checks=(("can the body run again?", "no: it is the block of a with statement"),),
+            )
+        elif not self._may_rerun:
+            decision = Decision(Verdict.GIVE_UP, reason=self._reason)
+        else:
+            decision = decide(
+                Situation(
+                    failure=failure,
+                    failures=failures,
+                    now=now,
+                    draw=draw,
+                    expires_at=plan.expires_at,
+                    resolvable=plan.protection is not Protection.NONE,
+                    nested=plan.nested,
+                ),
+                plan.policy,
+                plan.budget,
+            )
+        if decision.checks:
+            self._explanation = decision.explain()
+        if decision.reason is None:
+            self._spent += decision.cost
+            return self._sleep(decision.delay_s, failure)
+        if self._may_rerun:
+            self._reason = decision.reason
+            if self.narrate and decision.reason is not StopReason.NOT_RETRYABLE:
+                self.notes.append(
+                    RetryDenied(plan.operation, self.attempts, failure.failure_class, decision.reason.value)
+                )
+        if self._doubt:
+            # The body may not run again, but the caller is still owed the truth about what was sent.
+            self._may_rerun = False
+            return self._sleep_to_resolve(failure, now, draw)
+        return self._give_up(now)
+
+    def _wait_for_key(self, failure: Failure, now: float, draw: float) -> Action:
+        # The body has not run: this is waiting for the key's holder, bounded by the deadline and not by attempts.
+        self._waits += 1
+        delay_s = CONTENTION.backoff.delay_s(self._waits, draw)
+        if now + delay_s >= self._plan.expires_at:
+            return self._out_of_time(now)
+        return self._sleep(delay_s, failure)
+
+    def _sleep_to_resolve(self, failure: Failure, now: float, draw: float) -> Action:
+        self._waits += 1
+        allowance = self._plan.policy.allowances.get(FailureClass.AMBIGUOUS, CONTENTION)
+        left_s = self._plan.expires_at - now
+        delay_s = min(allowance.backoff.delay_s(self._waits, draw), max(left_s / 2, _RESOLVE_DELAY_S_MIN))
+        return self._sleep(delay_s, failure)
+
+    def _sleep(self, delay_s: float, failure: Failure) -> Action:
+        if self.narrate:
+            self.notes.append(RetryScheduled(self._plan.operation, self.attempts, failure.failure_class, delay_s))
+        return Action(Do.SLEEP, delay_s=delay_s)
+
+    def _answered(self, answer: ProbeAnswer | None, now: float, draw: float) -> Action:
+        failure = self._failure
+        assert failure is not None
+        if answer is ProbeAnswer.COMMITTED:
+            return self._committed(now, self.attempts, None)
+        if answer is ProbeAnswer.ABORTED:
+            self._settle(Outcome.NOT_COMMITTED, now)
+            return self._begin(now) if self._may_rerun else self._give_up(now)
+        if answer is ProbeAnswer.IN_PROGRESS:
+            return self._sleep_to_resolve(failure, now, draw)
+        return self._unknown(now)
+
+    # -- endings -----------------------------------------------------------------------------------------------------
+
+    def _settle(self, outcome: Outcome, now: float) -> None:
+        if self._doubt:
+            self._doubt = False
+            if self.narrate:
+                self.notes.append(CommitResolved(self._plan.operation, outcome, now - self._doubt_since))
+
+    def _out_of_time(self, now: float) -> Action:
+        self._reason = StopReason.DEADLINE
+        if self._doubt:
+            return self._unknown(now)
+        plan = self._plan
+        name = plan.operation
+        error: HoldfastError
+        if self._failed_at is Do.CLAIM and plan.keyed:
+            error = InProgress(
+                f"{name}: another caller is still running the operation with this key; ask again with the same key",
+                failure=self._failure,
+            )
+        elif self._failure is not None and self._failure.failure_class is FailureClass.CONTENTION:
+            error = Contended(
+                f"{name}: lost against other transactions until the deadline passed; nothing was applied "
+                f"[{self._failure}]",
+                failure=self._failure,
+            )
+        else:
+            cause = f" [last failure: {self._failure}]" if self._failure is not None else ""
+            error = DeadlineExceeded(
+                f"{name}: the deadline passed before COMMIT was sent; nothing was applied{cause}", failure=self._failure
+            )
+        return self._raise(error, Outcome.NOT_COMMITTED, now)
+
+    def _give_up(self, now: float) -> Action:
+        failure = self._failure
+        assert failure is not None
+        if failure.failure_class is FailureClass.PERMANENT and failure.flavour is None:
+            return self._raise(None, Outcome.NOT_COMMITTED, now)
+        if failure.failure_class is FailureClass.AMBIGUOUS:
+            advice = "the connection failed while COMMIT was under way; it was found out that nothing was applied"
+            resolved = Failure(FailureClass.LOST, failure.stage, failure.flavour, failure.code, failure.name)
+            return self._raise(
+                error_for(resolved, operation=self._plan.operation, advice=advice), Outcome.NOT_COMMITTED, now
+            )
+        if failure.failure_class is FailureClass.CANCELLED:
+            advice = "the server stopped the statement (statement timeout or KILL QUERY); nothing was applied"
+            return self._raise(
+                error_for(failure, operation=self._plan.operation, advice=advice), Outcome.NOT_COMMITTED, now
+            )
+        return self._raise(error_for(failure, operation=self._plan.operation), Outcome.NOT_COMMITTED, now)
+
+    def _unknown(self, now: float) -> Action:
+        failure = self._failure
+        assert failure is not None
+        self._settle(Outcome.UNKNOWN, now)
+        error = OutcomeUnknown(
+            f"{self._plan.operation}: COMMIT was sent and its answer is missing; it may have been applied. "
+            f"{'Run it again with the same key to settle it' if self._plan.key else 'No key was used to settle it by'} "
+            f"[{failure}]",
+            failure=failure,
+        )
+        error.operation_key = self._plan.key
+        return self._raise(error, Outcome.UNKNOWN, now)
+
+    def _raise(self, error: HoldfastError | None, outcome: Outcome, now: float) -> Action:
+        self.outcome = outcome
+        if self.narrate:
+            failure_class = self._failure.failure_class if self._failure is not None else None
+            self.notes.append(
+                OperationEnded(
+                    self._plan.operation, outcome, self.attempts, now - self._started_at, failure_class=failure_class
+                )
+            )
+        return Action(Do.RAISE, error=error)

@@ -1,0 +1,89 @@
+"""The port: what a shell acts on. One port is one operation's way to its database."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from ..operation import Record
+    from ..outcome import Failure
+    from .actions import Do, ProbeAnswer
+
+__all__ = ["ROLLBACK_GRACE_S", "AsyncPort", "Port"]
+
+T = TypeVar("T")
+
+ROLLBACK_GRACE_S = 0.1
+"""How long after the deadline a ROLLBACK may still take; then the connection is closed instead."""
+
+
+class Port(Protocol[T]):
+    """What the synchronous shell acts on: one operation's way to the database.
+
+    Every method may raise anything; `classify` says what it means. A port keeps to the deadline it was made with: no
+    call returns later than `expires_at` (`roll_back`: plus `ROLLBACK_GRACE_S`; `discard` takes no time worth counting).
+    """
+
+    def begin(self) -> None:
+        """Get a connection and open a transaction on it."""
+
+    def claim(self, attempt: int) -> Record | None:
+        """Insert the key row, waiting for whoever holds the key: the committed row if there is one, else None."""
+
+    def run(self) -> T:
+        """Run the body and send everything it left unsent."""
+
+    def store(self, result: T) -> None:
+        """Write the result into the key row."""
+
+    def commit(self) -> None:
+        """Send COMMIT and wait for its answer."""
+
+    def roll_back(self) -> None:
+        """Roll back and give the connection back."""
+
+    def discard(self, *, kill: bool) -> None:
+        """Close the connection instead of giving it back; with `kill`, have the server end its work as well."""
+
+    def probe(self) -> ProbeAnswer:
+        """Ask the server what became of the transaction whose COMMIT was sent."""
+
+    def stored_result(self, record: Record) -> T:
+        """The result that the key row holds."""
+
+    def classify(self, error: BaseException, doing: Do) -> Failure:
+        """What `error` means, raised while `doing`."""
+
+
+class AsyncPort(Protocol[T]):
+    """What the asynchronous shell acts on; as `Port`, except that the shell itself cancels a call at the deadline."""
+
+    async def begin(self) -> None:
+        """As in `Port`."""
+
+    async def claim(self, attempt: int) -> Record | None:
+        """As in `Port`."""
+
+    async def run(self) -> T:
+        """As in `Port`."""
+
+    async def store(self, result: T) -> None:
+        """As in `Port`."""
+
+    async def commit(self) -> None:
+        """As in `Port`."""
+
+    async def roll_back(self) -> None:
+        """As in `Port`."""
+
+    async def discard(self, *, kill: bool) -> None:
+        """As in `Port`; everything that matters happens before the first suspension."""
+
+    async def probe(self) -> ProbeAnswer:
+        """As in `Port`."""
+
+    def stored_result(self, record: Record) -> T:
+        """As in `Port`."""
+
+    def classify(self, error: BaseException, doing: Do) -> Failure:
+        """As in `Port`."""
