@@ -1,0 +1,132 @@
+"""The retry budget: how much load retries may add, in all, whatever fails.
+
+Every success puts a fraction of a token in, every retry takes tokens out, and a small floor keeps quiet services able to
+retry at all. In an outage there are no successes, so the retries die down to the floor within one window instead of
+multiplying the load (four attempts without a budget: 4.0 times; with this one: at most 1.1 times and the floor).
+
+**The bound.** In any interval of `window` seconds that ends with a granted retry, tokens spent less tokens refunded are at most
+`floor_per_s * window` plus `ratio` times the successes in that interval and the slot (a tenth of the window) before it.
+
+The arithmetic is that of Finagle's `RetryBudget` and tower's `TpsBudget` with a floor of 1 a second instead of 10: a floor
+is multiplied by the number of processes. The refund for a retry that succeeded is the AWS SDKs': a service in which
+something always fails once, and then works, is not in an outage.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from .clock import SYSTEM_CLOCK, Clock
+from .deadline import seconds
+from .errors import ConfigurationError
+from .window import SlotWindow
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+__all__ = ["RetryBudget", "default_budget"]
+
+_PER_TOKEN = 1_000_000  # counted in whole millionths: ten deposits of a tenth make exactly one token
+
+
+class RetryBudget:
+    """Tokens for retries, shared by all that should slow down together. Exact and safe in threads and tasks.
+
+    Every method takes `now`, seconds on a monotonic clock; None reads the budget's own.
+
+    Attributes:
+        name: what events and metrics call it.
+    """
+
+    __slots__ = ("_clock", "_deposit", "_lock", "_reserve", "_window", "name")
+
+    def __init__(
+        self,
+        ratio: float = 0.1,
+        floor_per_s: float = 1.0,
+        window: float | timedelta = 10.0,
+        *,
+        clock: Clock = SYSTEM_CLOCK,
+        name: str = "",
+    ) -> None:
+        """Args:
+            ratio: tokens per success, default 0.1 (retries add at most a tenth to the load); 0 or more.
+            floor_per_s: tokens per second that need no success, default 1; 0 or more. All of `floor_per_s * window` can
+                be spent at once.
+            window: how long a success counts, seconds or `timedelta`, default 10 s; more than 0.
+            clock: read when a method is not given `now`.
+            name: what events and metrics call it.
+
+        Raises:
+            ConfigurationError: a value is outside its bounds.
+        """
+        window_s = seconds(window, name="RetryBudget.window")
+        if window_s <= 0:
+            raise ConfigurationError("RetryBudget.window must be more than 0 s")
+        for setting, value in (("ratio", ratio), ("floor_per_s", floor_per_s)):
+            if not 0 <= value < float("inf"):
+                raise ConfigurationError(f"RetryBudget.{setting} must be a finite number, 0 or more, not {value}")
+        self.name = name
+        self._clock = clock
+        self._deposit = round(ratio * _PER_TOKEN)
+        self._reserve = round(floor_per_s * window_s * _PER_TOKEN)
+        self._window = SlotWindow(window_s)
+        self._lock = threading.Lock()
+
+    def deposit(self, now: float | None = None) -> None:
+        """Put in what one success earns."""
+        if now is None:
+            now = self._clock.monotonic()
+        window = self._window
+        self._lock.acquire()  # half the price of `with`, on the path of every call that succeeds
+        try:
+            if now >= window.slot_ends:
+                window.advance(now)
+            window.newest += self._deposit
+        finally:
+            self._lock.release()
+
+    def try_spend(self, cost: float = 1.0, now: float | None = None) -> bool:
+        """Take `cost` tokens (0 or more) if they are there; whether they were."""
+        if now is None:
+            now = self._clock.monotonic()
+        price = _price(cost)
+        with self._lock:
+            if self._reserve + self._window.total(now) < price:
+                return False
+            self._window.newest -= price
+            return True
+
+    def refund(self, cost: float = 1.0, now: float | None = None) -> None:
+        """Give `cost` tokens back, because the retry they paid for succeeded."""
+        if now is None:
+            now = self._clock.monotonic()
+        price = _price(cost)
+        with self._lock:
+            self._window.advance(now)
+            self._window.newest += price
+
+    def balance(self, now: float | None = None) -> float:
+        """The tokens that could be spent at `now`."""
+        if now is None:
+            now = self._clock.monotonic()
+        with self._lock:
+            return max(0, self._reserve + self._window.total(now)) / _PER_TOKEN
+
+    def __repr__(self) -> str:
+        return f"<RetryBudget {self.name!r}: {self.balance():.1f} tokens>"
+
+
+def _price(cost: float) -> int:
+    if not 0 <= cost < float("inf"):
+        raise ConfigurationError(f"a cost must be a finite number of tokens, 0 or more, not {cost}")
+    return round(cost * _PER_TOKEN)
+
+
+_default = RetryBudget(name="default")
+
+
+def default_budget() -> RetryBudget:
+    """The process-wide budget, used by everything that was not given another."""
+    return _default
