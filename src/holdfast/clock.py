@@ -27,10 +27,10 @@ class Clock(Protocol):
     def monotonic(self) -> float:
         """Seconds since an arbitrary moment; never goes back."""
 
-    def sleep(self, seconds: float) -> None:
+    def sleep(self, seconds: float, /) -> None:
         """Block the calling thread for `seconds` (0 returns at once)."""
 
-    async def sleep_async(self, seconds: float) -> None:
+    async def sleep_async(self, seconds: float, /) -> None:
         """Suspend the calling task for `seconds`; cancelling the task ends the wait."""
 
 
@@ -42,7 +42,8 @@ class SystemClock:
     monotonic = staticmethod(time.monotonic)
     sleep = staticmethod(time.sleep)
 
-    async def sleep_async(self, seconds: float) -> None:
+    async def sleep_async(self, seconds: float, /) -> None:
+        """Suspend the calling task for `seconds`."""
         # asyncio is imported late: it would be most of the time `import holdfast` takes.
         import asyncio
 

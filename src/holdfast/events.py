@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Self
 
 from .outcome import FailureClass, Outcome, Stage
 
@@ -166,7 +167,7 @@ class Subscription:
         """Stop calling the hook."""
         self._stream._remove(self)
 
-    def __enter__(self) -> Subscription:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
