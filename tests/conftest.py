@@ -26,6 +26,7 @@ hypothesis.settings.register_profile("holdfast", deadline=None, print_blob=True)
 hypothesis.settings.load_profile("holdfast")
 
 _FLAVOURS = {"MariaDB": mariadb, "PostgreSQL": postgresql, "MySQL": mysql}
+_SERVER_FIXTURES = {f"{name.lower()}_server" for name in _FLAVOURS}
 _started: list[Server] = []
 
 
@@ -34,6 +35,13 @@ def pytest_configure(config: pytest.Config) -> None:
     """Hand the seed to Hypothesis, unless the command line gave it one."""
     if config.getoption("--hypothesis-seed", None) is None:
         config.option.hypothesis_seed = str(SEED)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs a server, so that `make test` can run everything else first."""
+    for item in items:
+        if "integration" in item.path.parts or _SERVER_FIXTURES.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.servers)
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:

@@ -1,0 +1,46 @@
+# The commands. Each sets up what it needs first, so a fresh machine needs nothing but Python 3.11 and make.
+
+PYTHON ?= python3
+VENV := .venv/bin
+CODE := $(wildcard src tests examples benchmarks tools)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo serve test test-fast test-servers check bench lock clean
+
+help:  ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup:  ## Create .venv from the locks (the other targets do it by themselves)
+	@$(PYTHON) tools/bootstrap.py
+
+demo: setup  ## Save users and move money while faults hit, unprotected, with tenacity and with Holdfast
+	@$(VENV)/python -m examples.ledger.demo
+
+serve: setup  ## Start the reference service on SQLite, or on DATABASE_URL
+	@$(VENV)/python -m examples.ledger
+
+test: test-fast test-servers  ## Run every test: first those that need no server, then those on real servers
+
+test-fast: setup  ## Run the tests that need no server
+	$(VENV)/python -m pytest -m "not servers" --durations=5
+
+test-servers:  ## Run the tests on real MariaDB, PostgreSQL and MySQL servers, which they start themselves
+	@$(PYTHON) tools/bootstrap.py --servers
+	$(VENV)/python -m pytest -m servers --durations=5
+
+check: setup  ## Lint, format, types (mypy and pyright) and import contracts
+	$(VENV)/ruff check $(CODE)
+	$(VENV)/ruff format --check $(CODE)
+	$(VENV)/mypy $(CODE)
+	$(VENV)/pyright
+	$(VENV)/lint-imports
+
+bench: setup  ## Measure side by side with the peers
+	@$(VENV)/python -m benchmarks
+
+lock: setup  ## Write the locks anew after a change of dependencies in pyproject.toml
+	@tools/lock.sh
+
+clean:  ## Remove what the other targets made
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build site
+	find src tests examples benchmarks tools -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
