@@ -83,7 +83,7 @@ current_deadline = _current.get
 """The deadline of the calling context, or None."""
 
 
-class within:  # noqa: N801 - reads as a statement: `with within(2.0):`
+class within:
     """Give everything inside a deadline, `duration` (seconds or `timedelta`) from entering.
 
     `with` sets it for all that asks (retries, pools, statements); `async with` cancels the block as well when it passes and
