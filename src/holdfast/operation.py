@@ -73,7 +73,7 @@ class Record:
 
     Attributes:
         fingerprint: of the operation that wrote it (64 hexadecimal digits).
-        attempt: the number of the attempt that wrote it.
+        attempt: which of the reader's own attempts wrote it (1 or more); 0: another call with the same key did.
         result: the encoded result, or None for a result of None.
     """
 

@@ -200,7 +200,7 @@ class Engine:
         return ROLL_BACK
 
     def _committed(self, now: float, attempt: int, record: Record | None) -> Action:
-        replayed = record is not None and not self._doubt
+        replayed = record is not None and record.attempt == 0
         self._settle(Outcome.COMMITTED, now)
         self.outcome = Outcome.COMMITTED
         self._reason = StopReason.SUCCEEDED
@@ -215,7 +215,7 @@ class Engine:
                     self._plan.operation, Outcome.COMMITTED, self.attempts, now - self._started_at, replayed=replayed
                 )
             )
-        return Action(Do.RETURN, attempt=attempt, record=record if self._plan.keyed else None)
+        return Action(Do.RETURN, attempt=attempt, record=record if replayed else None)
 
     # -- failures ----------------------------------------------------------------------------------------------------
 
