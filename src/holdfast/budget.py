@@ -35,8 +35,16 @@ class RetryBudget:
 
     Every method takes `now`, seconds on a monotonic clock; None reads the budget's own.
 
-    Attributes:
+    Args:
+        ratio: tokens per success, default 0.1 (retries add at most a tenth to the load); 0 or more.
+        floor_per_s: tokens per second that need no success, default 1; 0 or more. All of `floor_per_s * window` can be
+            spent at once.
+        window: how long a success counts, seconds or `timedelta`, default 10 s; more than 0.
+        clock: read when a method is not given `now`.
         name: what events and metrics call it.
+
+    Raises:
+        ConfigurationError: a value is outside its bounds.
     """
 
     __slots__ = ("_clock", "_deposit", "_lock", "_reserve", "_window", "name")
@@ -50,17 +58,6 @@ class RetryBudget:
         clock: Clock = SYSTEM_CLOCK,
         name: str = "",
     ) -> None:
-        """Args:
-            ratio: tokens per success, default 0.1 (retries add at most a tenth to the load); 0 or more.
-            floor_per_s: tokens per second that need no success, default 1; 0 or more. All of `floor_per_s * window` can
-                be spent at once.
-            window: how long a success counts, seconds or `timedelta`, default 10 s; more than 0.
-            clock: read when a method is not given `now`.
-            name: what events and metrics call it.
-
-        Raises:
-            ConfigurationError: a value is outside its bounds.
-        """
         window_s = seconds(window, name="RetryBudget.window")
         if window_s <= 0:
             raise ConfigurationError("RetryBudget.window must be more than 0 s")
@@ -71,51 +68,46 @@ class RetryBudget:
         self._clock = clock
         self._deposit = round(ratio * _PER_TOKEN)
         self._reserve = round(floor_per_s * window_s * _PER_TOKEN)
-        self._window = SlotWindow(window_s)
+        self._window = SlotWindow(window_s)  # ticks: successes; amounts: spent less refunded
         self._lock = threading.Lock()
 
     def deposit(self, now: float | None = None) -> None:
-        """Put in what one success earns."""
+        """Put in what one success earns. Takes no lock: it is on the path of every call that succeeds."""
         if now is None:
             now = self._clock.monotonic()
         window = self._window
-        self._lock.acquire()  # half the price of `with`, on the path of every call that succeeds
-        try:
-            if now >= window.slot_ends:
+        if now >= window.slot_ends:
+            with self._lock:
                 window.advance(now)
-            window.newest += self._deposit
-        finally:
-            self._lock.release()
+        window.tick()
 
     def try_spend(self, cost: float = 1.0, now: float | None = None) -> bool:
         """Take `cost` tokens (0 or more) if they are there; whether they were."""
-        if now is None:
-            now = self._clock.monotonic()
         price = _price(cost)
         with self._lock:
-            if self._reserve + self._window.total(now) < price:
+            if self._tokens(now) < price:
                 return False
-            self._window.newest -= price
+            self._window.add(price)
             return True
 
     def refund(self, cost: float = 1.0, now: float | None = None) -> None:
         """Give `cost` tokens back, because the retry they paid for succeeded."""
-        if now is None:
-            now = self._clock.monotonic()
         price = _price(cost)
         with self._lock:
-            self._window.advance(now)
-            self._window.newest += price
+            self._tokens(now)
+            self._window.add(-price)
 
     def balance(self, now: float | None = None) -> float:
-        """The tokens that could be spent at `now`."""
-        if now is None:
-            now = self._clock.monotonic()
+        """The tokens that could be spent."""
         with self._lock:
-            return max(0, self._reserve + self._window.total(now)) / _PER_TOKEN
+            return max(0, self._tokens(now)) / _PER_TOKEN
 
     def __repr__(self) -> str:
         return f"<RetryBudget {self.name!r}: {self.balance():.1f} tokens>"
+
+    def _tokens(self, now: float | None) -> int:
+        self._window.advance(self._clock.monotonic() if now is None else now)
+        return self._reserve + self._deposit * self._window.ticks() - self._window.amount()
 
 
 def _price(cost: float) -> int:

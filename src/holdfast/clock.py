@@ -10,15 +10,33 @@ import random
 import time
 import uuid
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-__all__ = ["SYSTEM_CLOCK", "Clock", "Random", "SystemClock", "new_token", "system_random"]
+if TYPE_CHECKING:
+    import asyncio
+    import threading
+
+__all__ = [
+    "SYSTEM_CLOCK",
+    "Clock",
+    "Random",
+    "SystemClock",
+    "WaitingClock",
+    "new_token",
+    "seeded_random",
+    "system_random",
+]
 
 Random = Callable[[], float]
 """A draw from the uniform distribution over [0, 1)."""
 
 system_random: Random = random.random
 """Draws from Python's process-wide generator (Mersenne Twister, seeded by the operating system). Safe in threads."""
+
+
+def seeded_random(seed: int) -> Random:
+    """Draws that are the same for the same `seed`: for tests and simulations."""
+    return random.Random(seed).random
 
 
 class Clock(Protocol):
@@ -32,6 +50,19 @@ class Clock(Protocol):
 
     async def sleep_async(self, seconds: float, /) -> None:
         """Suspend the calling task for `seconds`; cancelling the task ends the wait."""
+
+
+class WaitingClock(Clock, Protocol):
+    """A clock that can also bound the wait for somebody else: what a queue needs.
+
+    Both calls end when `event` is set or `seconds` have passed, and do not tell which: whoever waits knows what for.
+    """
+
+    def wait(self, event: threading.Event, seconds: float, /) -> None:
+        """Block the calling thread until `event` is set, at most `seconds`."""
+
+    async def wait_async(self, event: asyncio.Event, seconds: float, /) -> None:
+        """Suspend the calling task until `event` is set, at most `seconds`; cancelling the task ends the wait."""
 
 
 class SystemClock:
@@ -49,8 +80,22 @@ class SystemClock:
 
         await asyncio.sleep(seconds)
 
+    def wait(self, event: threading.Event, seconds: float, /) -> None:
+        """Block the calling thread until `event` is set, at most `seconds`."""
+        event.wait(seconds)
 
-SYSTEM_CLOCK: Clock = SystemClock()
+    async def wait_async(self, event: asyncio.Event, seconds: float, /) -> None:
+        """Suspend the calling task until `event` is set, at most `seconds`."""
+        import asyncio
+
+        try:
+            async with asyncio.timeout(seconds):
+                await event.wait()
+        except TimeoutError:
+            pass
+
+
+SYSTEM_CLOCK: WaitingClock = SystemClock()
 
 
 def new_token() -> str:

@@ -420,10 +420,15 @@ _REPORT = "__holdfast_report__"
 
 
 def attach_report(error: BaseException, report: Report) -> None:
-    """Put `report` on `error`; the innermost report stays. Errors without a `__dict__` go without."""
+    """Put `report` on `error`, unless it holds one that says exhausted. Errors without a `__dict__` go without.
+
+    The layer that used up its attempts has the last word; the report of one that only let the error through is replaced.
+    """
     attributes = getattr(error, "__dict__", None)
     if attributes is not None:
-        attributes.setdefault(_REPORT, report)
+        known = attributes.get(_REPORT)
+        if known is None or not known.exhausted:
+            attributes[_REPORT] = report
 
 
 def report_of(error: BaseException) -> Report | None:

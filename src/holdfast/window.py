@@ -1,18 +1,25 @@
-"""A sum over the last seconds, kept in slots: what the retry budget and the circuit breaker remember.
+"""What happened in the last seconds, kept in slots: what the retry budget and the circuit breaker remember.
 
 Ten closed slots and the one still filling, as in Finagle's and tower's budgets: cost and memory do not depend on the load,
-and what is older than the window drops out a slot at a time. The sum therefore covers between one window and one window
-plus a slot, never less than the window.
+and what is older than the window drops out a slot at a time. A window therefore covers between one window and one window
+plus a slot, never less.
 
-Not locked: its owner's lock guards it. So that the hot path costs two lines, the owner adds by hand:
+A slot counts two things. Ticks are what happens all the time (successes): a tick takes no lock, because the next step of an
+`itertools.count` is one step for every thread. The amount is what happens now and then (retries, failures); for it, and for
+reading, the owner holds a lock. The hot path of an owner:
 
     if now >= window.slot_ends:
-        window.advance(now)
-    window.newest += amount
+        with lock:
+            window.advance(now)
+    window.tick()
+
+A thread that is interrupted before its tick counts into a slot that has been closed meanwhile: closed slots are read anew
+every time, so nothing is lost.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 
 __all__ = ["SLOTS", "SlotWindow"]
@@ -22,25 +29,24 @@ SLOTS = 10
 
 
 class SlotWindow:
-    """Whole numbers added up over a sliding time window.
+    """Ticks and amounts, summed over a sliding time window.
 
     Attributes:
-        newest: the sum of the slot that is still filling.
-        slot_ends: the moment (seconds, monotonic) from which `advance` must be called before adding or reading.
-        older: the sum of the closed slots.
+        slot_ends: the moment (seconds, monotonic) from which `advance` must be called before ticking, adding or reading.
+        tick: counts one, without a lock.
     """
 
-    __slots__ = ("_closed", "_slot_s", "newest", "older", "slot_ends")
+    __slots__ = ("_slot_s", "_slots", "slot_ends", "tick")
 
     def __init__(self, window_s: float) -> None:
         self._slot_s = window_s / SLOTS
+        self._slots: deque[_Slot] = deque(maxlen=SLOTS + 1)
         self.clear()
 
     def clear(self) -> None:
         """Forget everything."""
-        self._closed: deque[int] = deque([0] * SLOTS, maxlen=SLOTS)
-        self.newest = 0
-        self.older = 0
+        self._slots.clear()
+        self._open_slot()
         self.slot_ends = float("-inf")
 
     def advance(self, now: float) -> None:
@@ -53,15 +59,41 @@ class SlotWindow:
             self.slot_ends = now + self._slot_s
             return
         ended = 1 + int(late_s / self._slot_s)
-        self._closed.append(self.newest)
-        self._closed.extend([0] * (ended - 1))
-        self.newest = 0
-        self.older = sum(self._closed)
+        for _ in range(ended):
+            self._open_slot()
         self.slot_ends += ended * self._slot_s
         if self.slot_ends <= now:  # a rounding error; without this every further call would close a slot
             self.slot_ends = now + self._slot_s
 
-    def total(self, now: float) -> int:
-        """The sum over the window that ends at `now`."""
-        self.advance(now)
-        return self.older + self.newest
+    def add(self, amount: int) -> None:
+        """Add `amount` to the newest slot."""
+        self._slots[-1].amount += amount
+
+    def ticks(self) -> int:
+        """The ticks in the window."""
+        return sum(slot.ticks() for slot in self._slots)
+
+    def amount(self) -> int:
+        """The sum of the amounts in the window."""
+        return sum(slot.amount for slot in self._slots)
+
+    def _open_slot(self) -> None:
+        slot = _Slot()
+        self._slots.append(slot)
+        self.tick = slot.tick
+
+
+class _Slot:
+    """One slot. Looking at an `itertools.count` moves it on, so the looks are counted as well and taken off."""
+
+    __slots__ = ("_looks", "amount", "tick")
+
+    def __init__(self) -> None:
+        self.tick = itertools.count().__next__
+        self.amount = 0
+        self._looks = 0
+
+    def ticks(self) -> int:
+        seen = self.tick() - self._looks
+        self._looks += 1
+        return seen

@@ -36,7 +36,7 @@ def test_a_refund_can_be_spent_again() -> None:
     assert not budget.try_spend(1, now=0.5)
 
 
-@pytest.mark.parametrize(("later_s", "balance"), [(9.9, 1.0), (11.0, 0.0), (1e6, 0.0)])
+@pytest.mark.parametrize("later_s, balance", [(9.9, 1.0), (11.0, 0.0), (1e6, 0.0)])
 def test_successes_are_forgotten_after_the_window(later_s: float, balance: float) -> None:
     """A success counts for the window, and for at most a slot longer."""
     budget = RetryBudget(ratio=1, floor_per_s=0, window=10)
@@ -112,7 +112,7 @@ def test_no_token_is_made_or_lost_between_threads() -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "named"),
+    "settings, named",
     [({"ratio": -0.1}, "ratio"), ({"floor_per_s": float("inf")}, "floor_per_s"), ({"window": 0}, "window")],
 )
 def test_wrong_settings_are_refused_by_name(settings: dict[str, float], named: str) -> None:

@@ -1,0 +1,87 @@
+"""What every policy can be put around: a function or a coroutine function, as decorator or as a call.
+
+A policy says how it surrounds either kind; the rest stands here once. Whether a callable is asynchronous is decided when it
+is decorated, never when it is called. A generator runs outside the call that made it, where no policy sees it fail:
+refused, as is an asynchronous callable handed to a synchronous call.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable
+from typing import Any, ParamSpec, TypeVar, cast
+
+from .errors import ConfigurationError
+
+__all__ = ["AroundCallables", "name_of"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def name_of(function: Callable[..., object]) -> str:
+    """What to call `function` in events and reports."""
+    inner = function.func if isinstance(function, functools.partial) else function
+    return getattr(inner, "__qualname__", type(inner).__name__)
+
+
+class AroundCallables(ABC):
+    """A policy that surrounds calls: `@policy`, `policy.call(...)`, `await policy.call_async(...)`."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def _around(self, function: Callable[P, R]) -> Callable[P, R]:
+        """`function` with the policy around each call."""
+
+    @abstractmethod
+    def _around_async(self, function: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
+        """The coroutine function `function` with the policy around each call."""
+
+    def __call__(self, function: Callable[P, R], /) -> Callable[P, R]:
+        """Decorate `function`, synchronous or asynchronous.
+
+        Raises:
+            ConfigurationError: it is not callable, or a generator function.
+        """
+        if _is_async(function):
+            wrapper = cast("Callable[P, R]", self._around_async(cast("Callable[P, Awaitable[Any]]", function)))
+        else:
+            wrapper = self._around(function)
+        return functools.wraps(function)(wrapper)
+
+    def call(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call `function` under the policy.
+
+        Raises:
+            ConfigurationError: it is a coroutine function (use `call_async`), a generator function, or not callable.
+        """
+        if _is_async(function):
+            raise ConfigurationError(f"{name_of(function)} is asynchronous: use `await policy.call_async(...)`")
+        return self._around(function)(*args, **kwargs)
+
+    async def call_async(self, function: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call the coroutine function `function` under the policy.
+
+        Raises:
+            ConfigurationError: it is a plain function (use `call`), a generator function, or not callable.
+        """
+        if not _is_async(function):
+            raise ConfigurationError(f"{name_of(function)} is not a coroutine function: use `policy.call(...)`")
+        return await self._around_async(function)(*args, **kwargs)
+
+
+def _is_async(function: Callable[..., object]) -> bool:
+    if not callable(function):
+        raise ConfigurationError(f"a policy surrounds a callable, not {type(function).__name__}")
+    # An object with `__call__` is what its `__call__` is; a class is not: calling it makes an instance.
+    is_function = isinstance(function, type) or inspect.isroutine(function) or isinstance(function, functools.partial)
+    code = function if is_function else type(function).__call__
+    if inspect.isgeneratorfunction(code) or inspect.isasyncgenfunction(code):
+        raise ConfigurationError(
+            f"{name_of(function)} is a generator: it would run outside the policy. "
+            "Put the policy around the code that consumes it, or around what it calls"
+        )
+    return inspect.iscoroutinefunction(code)
