@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
+import signal
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -12,6 +16,7 @@ import pytest
 from tests.servers import Server, ServerFailed, ServerMissing, mysql
 from tests.servers.process import free_port, run
 
+ROOT = Path(__file__).resolve().parents[2]
 FLAVOURS = ["mariadb", "postgresql", "mysql"]
 
 
@@ -131,3 +136,29 @@ def test_free_port_is_outside_the_ephemeral_range() -> None:
     """A client that retries against a stopped server can never be handed the server's own port."""
     lowest_ephemeral = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     assert max(free_port() for _ in range(50)) < lowest_ephemeral
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL], ids=lambda sent: sent.name)
+@pytest.mark.parametrize("flavour", FLAVOURS)
+def test_no_server_outlives_its_tests(flavour: str, sent: signal.Signals, request: pytest.FixtureRequest) -> None:
+    """Whether Ctrl-C or SIGKILL ends a program that started a server, the server ends with it."""
+    request.getfixturevalue(f"{flavour}_server")  # skips where there is none
+    program = (
+        f"import sys, time; sys.path.insert(0, {str(ROOT)!r}); from tests.servers import {flavour}\n"
+        f"server = {flavour}.start()\n"
+        "try:\n    print(server.pid, server.folder, flush=True); time.sleep(60)\nfinally:\n    server.close()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as owner:
+        assert owner.stdout is not None
+        said = owner.stdout.readline().split()
+        server = psutil.Process(int(said[0]))
+        owner.send_signal(sent)
+        owner.wait(30)
+    gone, alive = psutil.wait_procs([server], timeout=10)
+    folder = Path(said[1])
+    left = folder.exists()
+    shutil.rmtree(folder, ignore_errors=True)  # SIGKILL leaves nobody who could
+    assert ([server], []) == (gone, alive)
+    assert left == (sent is signal.SIGKILL)

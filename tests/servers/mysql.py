@@ -19,7 +19,7 @@ from pathlib import Path
 import psutil
 
 from tests.servers.mysql_protocol import ACCOUNTS_SQL, SETTINGS, MySQLProtocolServer
-from tests.servers.process import ServerFailed, ServerMissing, run
+from tests.servers.process import END_WITH_PARENT, ServerFailed, ServerMissing, run
 
 __all__ = ["MySQL", "start", "version"]
 
@@ -41,6 +41,7 @@ class MySQL(MySQLProtocolServer):
         inside = _inside(self.root, self.folder)
         return [
             *_chroot(self.root),
+            *END_WITH_PARENT,  # again: giving up rights clears it
             "mysqld",
             "--no-defaults",
             f"--datadir={inside}/data",

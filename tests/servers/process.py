@@ -23,14 +23,16 @@ from typing import Any, ClassVar
 
 import psutil
 
-__all__ = ["Server", "ServerFailed", "ServerMissing", "free_port", "run", "temporary_folder"]
+__all__ = ["END_WITH_PARENT", "Server", "ServerFailed", "ServerMissing", "free_port", "run", "temporary_folder"]
 
 HOST = "127.0.0.1"
 READY_WITHIN_S = 60.0
 STOPPED_WITHIN_S = 20.0
 
-# The kernel ends a child (setpriv --pdeathsig) when the *thread* that started it ends. This one lives as long as the
-# interpreter, so a test may restart a server from any short-lived thread, and no server outlives a killed test run.
+END_WITH_PARENT = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
+"""In front of a command: the kernel kills it when the thread that started it ends, so no server outlives a killed test run."""
+
+# That thread lives as long as the interpreter: a test may restart a server from any short-lived one.
 _spawner = ThreadPoolExecutor(max_workers=1, thread_name_prefix="server-spawner")
 
 
@@ -207,11 +209,9 @@ class Server(abc.ABC):
         self._wait_until_ready()
 
     def _spawn(self) -> None:
-        setpriv = shutil.which("setpriv")
-        guard = [setpriv, "--pdeathsig", "KILL"] if setpriv else []
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [*guard, *self._command()],
+                [*END_WITH_PARENT, *self._command()],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
