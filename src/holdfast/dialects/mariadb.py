@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from ..outcome import FailureClass, Rejection
+from ..outcome import Rejection
 from .mysql_family import CLIENT, PROXY, SERVER
-from .rows import Row, Table
+from .rows import AMBIGUOUS, CANCELLED, CONTENTION, LOST, PERMANENT, Row, Table
 
 __all__ = ["TABLE"]
-
-CONTENTION = FailureClass.CONTENTION
-LOST = FailureClass.LOST
-AMBIGUOUS = FailureClass.AMBIGUOUS
-PERMANENT = FailureClass.PERMANENT
-CANCELLED = FailureClass.CANCELLED
 
 _OWN = (
     Row(1020, "ER_CHECKREAD", CONTENTION, "the row changed after this snapshot was taken (innodb_snapshot_isolation)", aborts_commit=True),

@@ -2,20 +2,11 @@
 
 from __future__ import annotations
 
-from ..outcome import FailureClass, Rejection
+from ..outcome import Rejection
 from .mysql_family import CLIENT, PROXY, SERVER
-from .rows import Row, Table
+from .rows import AMBIGUOUS, CANCELLED, CONTENTION, EXHAUSTED, LOST, OVERLOAD, PERMANENT, ROLE_CHANGED, Row, Table
 
 __all__ = ["TABLE"]
-
-CONTENTION = FailureClass.CONTENTION
-LOST = FailureClass.LOST
-AMBIGUOUS = FailureClass.AMBIGUOUS
-ROLE_CHANGED = FailureClass.ROLE_CHANGED
-OVERLOAD = FailureClass.OVERLOAD
-EXHAUSTED = FailureClass.EXHAUSTED
-PERMANENT = FailureClass.PERMANENT
-CANCELLED = FailureClass.CANCELLED
 
 _OWN = (
     Row(1020, "ER_CHECKREAD", CONTENTION, "the row changed since it was read (MEMORY, MyISAM and NDB tables only)"),

@@ -6,20 +6,10 @@ Only what differs stands in `mysql` and `mariadb`.
 
 from __future__ import annotations
 
-from ..outcome import FailureClass, Rejection
-from .rows import Row
+from ..outcome import Rejection
+from .rows import AMBIGUOUS, CANCELLED, CONTENTION, EXHAUSTED, LOST, OVERLOAD, PERMANENT, ROLE_CHANGED, UNSENT, Row
 
 __all__ = ["CLIENT", "PROXY", "SERVER"]
-
-CONTENTION = FailureClass.CONTENTION
-UNSENT = FailureClass.UNSENT
-LOST = FailureClass.LOST
-AMBIGUOUS = FailureClass.AMBIGUOUS
-ROLE_CHANGED = FailureClass.ROLE_CHANGED
-OVERLOAD = FailureClass.OVERLOAD
-EXHAUSTED = FailureClass.EXHAUSTED
-PERMANENT = FailureClass.PERMANENT
-CANCELLED = FailureClass.CANCELLED
 
 # The value stands before the name in these texts, so each pattern is tied to the end of the message.
 _KEY = r"for key '(?:(?P<table>[^'.]+)\.)?(?P<constraint>[^'.]+)'\s*$"
@@ -28,8 +18,10 @@ _FOREIGN_KEY = (
     r"constraint fails \(`(?:[^`]+`\.`)?(?P<table>[^`]+)`, CONSTRAINT `(?P<constraint>[^`]+)` "
     r"FOREIGN KEY \((?P<columns>[^)]*)\)"
 )
+_TABLE_AT_END = r"(?:in|to) table '(?P<table>[^']+)'\s*$"
 _FOREIGN_DUPLICATE = r"in table '(?P<table>[^']+)', key '(?P<constraint>[^']+)'\s*$"
 _DENIED_TABLE = r"for table (?:`[^`]*`\.)?['`](?P<table>[^'`]+)['`]\s*$"
+_DENIED_COLUMN = r"for column '(?P<columns>[^']+)' in table '(?P<table>[^']+)'\s*$"
 _NO_TABLE = r"^(?:T|Unknown t)able '(?:[^'.]+\.)?(?P<table>[^'.]+)'"
 _NO_COLUMN = r"^Unknown column '(?:(?:[^'.]+\.)?(?P<table>[^'.]+)\.)?(?P<columns>[^'.]+)' in "
 _NULL_COLUMN = r"^Column '(?P<columns>[^']+)' cannot be null"
@@ -107,10 +99,10 @@ _EXHAUSTED = (
 _CANCELLED = (Row(1317, "ER_QUERY_INTERRUPTED", CANCELLED, "KILL QUERY stopped the statement"),)
 
 _DATA_REJECTED = (
-    Row(1022, "ER_DUP_KEY", PERMANENT, "duplicate key", aborts_commit=True, rejection=Rejection.DUPLICATE, details=r"in table '(?P<table>[^']+)'\s*$"),
+    Row(1022, "ER_DUP_KEY", PERMANENT, "duplicate key", aborts_commit=True, rejection=Rejection.DUPLICATE, details=_TABLE_AT_END),
     Row(1048, "ER_BAD_NULL_ERROR", PERMANENT, "null in a NOT NULL column", aborts_commit=True, rejection=Rejection.NOT_NULL, details=_NULL_COLUMN),
     Row(1062, "ER_DUP_ENTRY", PERMANENT, "duplicate key; for a key row it proves that the first attempt was committed", aborts_commit=True, rejection=Rejection.DUPLICATE, details=_KEY),
-    Row(1169, "ER_DUP_UNIQUE", PERMANENT, "duplicate key", aborts_commit=True, rejection=Rejection.DUPLICATE),
+    Row(1169, "ER_DUP_UNIQUE", PERMANENT, "duplicate key", aborts_commit=True, rejection=Rejection.DUPLICATE, details=_TABLE_AT_END),
     Row(1216, "ER_NO_REFERENCED_ROW", PERMANENT, "the parent row is missing", aborts_commit=True, rejection=Rejection.FOREIGN_KEY),
     Row(1217, "ER_ROW_IS_REFERENCED", PERMANENT, "child rows still refer to it", aborts_commit=True, rejection=Rejection.FOREIGN_KEY),
     Row(1264, "ER_WARN_DATA_OUT_OF_RANGE", PERMANENT, "number outside the column's range", rejection=Rejection.OUT_OF_RANGE, details=_COLUMN_AT_ROW),
@@ -139,7 +131,7 @@ _SCHEMA_OR_LOGIN = (
     Row(1109, "ER_UNKNOWN_TABLE", PERMANENT, "no such table", rejection=Rejection.MISSING_TABLE, details=_NO_TABLE),
     Row(1130, "ER_HOST_NOT_PRIVILEGED", PERMANENT, "this client's host may not connect", rejection=Rejection.WRONG_LOGIN, connection_usable=False),
     Row(1142, "ER_TABLEACCESS_DENIED_ERROR", PERMANENT, "the user lacks a privilege on the table", rejection=Rejection.ACCESS_DENIED, details=_DENIED_TABLE),
-    Row(1143, "ER_COLUMNACCESS_DENIED_ERROR", PERMANENT, "the user lacks a privilege on the column", rejection=Rejection.ACCESS_DENIED),
+    Row(1143, "ER_COLUMNACCESS_DENIED_ERROR", PERMANENT, "the user lacks a privilege on the column", rejection=Rejection.ACCESS_DENIED, details=_DENIED_COLUMN),
     Row(1146, "ER_NO_SUCH_TABLE", PERMANENT, "no such table", rejection=Rejection.MISSING_TABLE, details=_NO_TABLE),
     Row(1149, "ER_SYNTAX_ERROR", PERMANENT, "syntax error", rejection=Rejection.SYNTAX),
     Row(1227, "ER_SPECIFIC_ACCESS_DENIED_ERROR", PERMANENT, "the user lacks a global privilege", rejection=Rejection.ACCESS_DENIED),
@@ -153,7 +145,7 @@ _OTHERWISE_REFUSED = (
     Row(1153, "ER_NET_PACKET_TOO_LARGE", PERMANENT, "larger than max_allowed_packet; the server closes the connection", rejection=Rejection.TOO_LARGE, connection_usable=False),
     Row(1179, "ER_CANT_DO_THIS_DURING_AN_TRANSACTION", PERMANENT, "not inside a transaction", rejection=Rejection.OTHER),
     Row(1197, "ER_TRANS_CACHE_FULL", PERMANENT, "the transaction is larger than max_binlog_cache_size", rejection=Rejection.TOO_LARGE),
-    Row(1207, "ER_READ_ONLY_TRANSACTION", PERMANENT, "the caller asked for a read-only transaction", rejection=Rejection.OTHER),
+    Row(1207, "ER_READ_ONLY_TRANSACTION", PERMANENT, "locks cannot be taken in this transaction", rejection=Rejection.OTHER),
     Row(1223, "ER_CANT_UPDATE_WITH_READLOCK", PERMANENT, "this session holds a conflicting read lock itself", rejection=Rejection.OTHER),
     Row(1235, "ER_NOT_SUPPORTED_YET", PERMANENT, "not supported by this version", rejection=Rejection.OTHER),
     Row(1305, "ER_SP_DOES_NOT_EXIST", PERMANENT, "the savepoint went with the transaction: an earlier error is the real one", rejection=Rejection.OTHER, text=r"SAVEPOINT .* does not exist", hides_cause=True),

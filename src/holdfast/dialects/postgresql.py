@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import re
 
-from ..outcome import FailureClass, Rejection
-from .rows import Row, Table
+from ..outcome import Rejection
+from .rows import (
+    AMBIGUOUS,
+    CANCELLED,
+    CONTENTION,
+    EXHAUSTED,
+    LOST,
+    OVERLOAD,
+    PERMANENT,
+    ROLE_CHANGED,
+    UNSENT,
+    Row,
+    Table,
+)
 
 __all__ = ["TABLE", "find", "find_refusal"]
-
-CONTENTION = FailureClass.CONTENTION
-UNSENT = FailureClass.UNSENT
-LOST = FailureClass.LOST
-AMBIGUOUS = FailureClass.AMBIGUOUS
-ROLE_CHANGED = FailureClass.ROLE_CHANGED
-OVERLOAD = FailureClass.OVERLOAD
-EXHAUSTED = FailureClass.EXHAUSTED
-PERMANENT = FailureClass.PERMANENT
-CANCELLED = FailureClass.CANCELLED
 
 # The primary message names constraints and columns; values stand in DETAIL, which these patterns never see.
 _UNIQUE = r'^duplicate key value violates unique constraint "(?P<constraint>[^"]+)"'

@@ -8,7 +8,30 @@ from dataclasses import dataclass
 
 from ..outcome import FailureClass, Rejection
 
-__all__ = ["Row", "Table"]
+__all__ = [
+    "AMBIGUOUS",
+    "CANCELLED",
+    "CONTENTION",
+    "EXHAUSTED",
+    "LOST",
+    "OVERLOAD",
+    "PERMANENT",
+    "ROLE_CHANGED",
+    "UNSENT",
+    "Row",
+    "Table",
+]
+
+# Short, so that a row is a line.
+CONTENTION = FailureClass.CONTENTION
+UNSENT = FailureClass.UNSENT
+LOST = FailureClass.LOST
+AMBIGUOUS = FailureClass.AMBIGUOUS
+ROLE_CHANGED = FailureClass.ROLE_CHANGED
+OVERLOAD = FailureClass.OVERLOAD
+EXHAUSTED = FailureClass.EXHAUSTED
+PERMANENT = FailureClass.PERMANENT
+CANCELLED = FailureClass.CANCELLED
 
 
 @dataclass(frozen=True, slots=True)

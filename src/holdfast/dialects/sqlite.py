@@ -2,18 +2,10 @@
 
 from __future__ import annotations
 
-from ..outcome import FailureClass, Rejection
-from .rows import Row, Table
+from ..outcome import Rejection
+from .rows import CANCELLED, CONTENTION, EXHAUSTED, LOST, OVERLOAD, PERMANENT, UNSENT, Row, Table
 
 __all__ = ["TABLE", "find", "find_without_code"]
-
-CONTENTION = FailureClass.CONTENTION
-UNSENT = FailureClass.UNSENT
-LOST = FailureClass.LOST
-OVERLOAD = FailureClass.OVERLOAD
-EXHAUSTED = FailureClass.EXHAUSTED
-PERMANENT = FailureClass.PERMANENT
-CANCELLED = FailureClass.CANCELLED
 
 # SQLite's constraint texts name columns and indexes, never values; FOREIGN KEY names nothing at all.
 _UNIQUE = r"^UNIQUE constraint failed: (?:index '(?P<constraint>[^']+)'|(?P<columns>.+))$"
