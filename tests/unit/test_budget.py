@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import pytest
 
@@ -115,7 +116,7 @@ def test_no_token_is_made_or_lost_between_threads() -> None:
     "settings, named",
     [({"ratio": -0.1}, "ratio"), ({"floor_per_s": float("inf")}, "floor_per_s"), ({"window": 0}, "window")],
 )
-def test_wrong_settings_are_refused_by_name(settings: dict[str, float], named: str) -> None:
+def test_wrong_settings_are_refused_by_name(settings: dict[str, Any], named: str) -> None:
     """A value outside its bounds names the setting."""
     with pytest.raises(ConfigurationError, match=named):
         RetryBudget(**settings)
