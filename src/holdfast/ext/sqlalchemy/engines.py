@@ -1,0 +1,443 @@
+"""Engines whose connections come ready for Holdfast: set up once when they are made, at no cost per transaction.
+
+    endpoint = open_endpoint("mysql://app@db/shop")
+    with endpoint.engine.connect() as connection: ...      # SQLAlchemy, as always
+
+An endpoint is one database URL with its engine, its pool and what is known about the server. The engine can also be used
+directly: connections come back to the pool rolled back, except those that `session_of(connection).is_clean` says need not be.
+
+What happens when, by SQLAlchemy's own events:
+
+- *do_connect*: the connect timeout is shortened to the caller's deadline.
+- *connect*, once a physical connection: one statement sets the session up (PostgreSQL: none, it comes with the login).
+- *checkout*: a connection from before `retire()`, or idle for long and without a sign of life, is replaced.
+- *begin*, SQLite only: `BEGIN IMMEDIATE`, or `BEGIN` for `execution_options(holdfast_read_only=True)`.
+- *reset*, on the way back: ROLLBACK, unless the session is known to be clean.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy
+from sqlalchemy import event, exc
+from sqlalchemy import pool as sa_pool
+from sqlalchemy.engine import URL, Connection, Engine
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from ...clock import SYSTEM_CLOCK, Clock
+from ...deadline import current_deadline, seconds
+from ...dialects import Flavour
+from ...errors import ConfigurationError
+from .address import Address, resolve
+from .interrupt import Identity, identify
+from .isolation import level_of
+from .killer import AsyncKiller, Killer
+from .pushdown import LimitsSet, limits_for, statements_for
+from .settings import PoolSettings, SessionSettings, login_settings, pragmas, session_statement
+from .watchdog import WATCHDOG, Watchdog
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sqlalchemy.engine.interfaces import DBAPIConnection, Dialect
+    from sqlalchemy.pool import ConnectionPoolEntry, PoolResetState
+
+__all__ = ["READ_ONLY", "Endpoint", "PooledSession", "open_endpoint", "session_of"]
+
+READ_ONLY = "holdfast_read_only"
+"""The execution option of a connection whose transactions write nothing. SQLite then takes no write lock for them."""
+
+SIDE_CONNECT_TIMEOUT_S = 2.0
+_SESSION = "holdfast_session"
+_UNKNOWN_VARIABLE = 1193
+
+
+class PooledSession:
+    """What Holdfast knows of one physical connection, from its making to its closing.
+
+    Attributes:
+        identity: what names its session on the server; None for SQLite.
+        limits: the deadline it is set up for (`pushdown.push_down` takes it).
+        is_clean: set it when the transaction on the connection is known to have ended (COMMIT or ROLLBACK was answered) and
+            the connection goes back to the pool next: that then costs no ROLLBACK. Taken back by every return.
+        idle_since: when it came back to the pool, monotonic seconds; None while in use.
+        generation: which `retire()` it came after.
+    """
+
+    __slots__ = ("generation", "identity", "idle_since", "is_clean", "limits")
+
+    def __init__(self, identity: Identity | None, limits: LimitsSet, generation: int) -> None:
+        self.identity = identity
+        self.limits = limits
+        self.is_clean = False
+        self.idle_since: float | None = None
+        self.generation = generation
+
+
+def session_of(connection: Connection) -> PooledSession:
+    """What is known of the physical connection behind `connection` (of an `Endpoint`'s engine, open and valid).
+
+    Look it up while the connection works: on one that was invalidated SQLAlchemy would connect anew.
+    """
+    session: PooledSession = connection.connection.info[_SESSION]
+    return session
+
+
+def open_endpoint(
+    url: str | URL,
+    *,
+    asynchronous: bool = False,
+    pool: PoolSettings | None = None,
+    session: SessionSettings | None = None,
+    clock: Clock = SYSTEM_CLOCK,
+    watchdog: Watchdog = WATCHDOG,
+    engine_options: Mapping[str, Any] | None = None,
+) -> Endpoint:
+    """The endpoint of a URL; nothing is connected yet.
+
+    Args:
+        url: as `address.resolve` takes it.
+        asynchronous: whether to make an `AsyncEngine`.
+        pool, session: the settings; the defaults where None.
+        clock: measures idle times; the watchdog's.
+        watchdog: bounds signs of life and side connections of synchronous drivers.
+        engine_options: further arguments for SQLAlchemy's `create_engine` (`echo`, `json_serializer`, ...).
+
+    Raises:
+        ConfigurationError: the URL or an option cannot work.
+        MissingExtra: the driver is not installed.
+    """
+    address = resolve(url, asynchronous=asynchronous)
+    return Endpoint(
+        address,
+        asynchronous=asynchronous,
+        pool=pool or PoolSettings(),
+        session=session or SessionSettings(),
+        clock=clock,
+        watchdog=watchdog,
+        engine_options=engine_options or {},
+    )
+
+
+class Endpoint:
+    """One database URL: its engine, its pool, and what is known about its server. Safe in threads, or in one event loop.
+
+    Attributes:
+        engine: SQLAlchemy's engine; of an asynchronous endpoint, the one inside `async_engine`.
+        async_engine: the asynchronous engine, or None.
+        address: the URL with its driver.
+        pool, session: the settings.
+        killer: ends sessions on the server, best effort; None for SQLite, which has no server.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        *,
+        asynchronous: bool,
+        pool: PoolSettings,
+        session: SessionSettings,
+        clock: Clock,
+        watchdog: Watchdog,
+        engine_options: Mapping[str, Any],
+    ) -> None:
+        self.address = address
+        self.pool = pool
+        self.session = session
+        self._clock = clock
+        self._watchdog = watchdog
+        self._recycle_s = None if pool.recycle is None else seconds(pool.recycle)
+        self._ping_after_s = None if pool.ping_after is None else seconds(pool.ping_after)
+        self._flavour = address.flavour
+        self._version: str | None = None
+        self._detect_conflicts = True
+        self._generation = 0
+        made = self._create(asynchronous, {**self._pool_options(asynchronous), **engine_options})
+        self.async_engine = made if isinstance(made, AsyncEngine) else None
+        self.engine: Engine = made.sync_engine if isinstance(made, AsyncEngine) else made
+        self.killer = self._make_killer(asynchronous)
+        _bound_connecting(self.engine, address, seconds(pool.connect_timeout))
+        self._listen()
+
+    # -- what is known -----------------------------------------------------------------------------------------------
+
+    @property
+    def flavour(self) -> Flavour | None:
+        """Whose server it is; None for a `mysql` URL before its first connection, which tells MySQL and MariaDB apart."""
+        return self._flavour
+
+    @property
+    def server_version(self) -> str | None:
+        """The server's version, such as `10.11.8`; None before the first connection."""
+        return self._version
+
+    @property
+    def detects_conflicts(self) -> bool | None:
+        """Whether `snapshot` isolation refuses to overwrite what changed since (MySQL: never; MariaDB: if new enough).
+
+        None before the first connection to a server that may or may not.
+        """
+        if self._flavour is None or (self._flavour is Flavour.MARIADB and self._version is None):
+            return None
+        return self._flavour is not Flavour.MYSQL and self._detect_conflicts
+
+    # -- what can be done --------------------------------------------------------------------------------------------
+
+    def retire(self) -> None:
+        """Replace every connection made before now on its next way out of the pool; those in use finish undisturbed.
+
+        Not those to a SQLite database in memory, which ends with its connection and has no other place to be.
+        """
+        if not self.address.in_memory:
+            self._generation += 1
+
+    # -- making the engine -------------------------------------------------------------------------------------------
+
+    def _create(self, asynchronous: bool, options: dict[str, Any]) -> Engine | AsyncEngine:
+        connect_args = {**self._connect_args(), **options.pop("connect_args", {})}
+        options = {"hide_parameters": True, **options, "connect_args": connect_args}
+        try:
+            if asynchronous:
+                return create_async_engine(self.address.url, **options)
+            return sqlalchemy.create_engine(self.address.url, **options)
+        except (exc.ArgumentError, TypeError, ValueError) as error:
+            raise ConfigurationError(f"the engine cannot be made: {error}") from error
+
+    def _pool_options(self, asynchronous: bool) -> dict[str, Any]:
+        size, open_max = (1, 1) if self.address.in_memory else (self.pool.size, self.pool.open_max)
+        keep = self._recycle_s is None or self.address.in_memory
+        return {
+            "poolclass": _AsyncDeadlinePool if asynchronous else _DeadlinePool,
+            "pool_size": size,
+            "max_overflow": open_max - size,
+            "pool_timeout": self.session.deadline_s,
+            "pool_recycle": -1 if keep else self._recycle_s,
+            # The newest first: what is not needed grows old and is recycled instead of being kept warm by turns.
+            "pool_use_lifo": True,
+            "pool_reset_on_return": None,  # `_reset` does it
+        }
+
+    def _connect_args(self) -> dict[str, Any]:
+        backend, driver = self.address.backend, self.address.driver
+        query = self.address.url.query
+        if backend == "sqlite":
+            busy_ms = limits_for(Flavour.SQLITE, self.session.deadline_s)["busy_timeout"]
+            # The pool hands a connection from thread to thread, one at a time.
+            return {"timeout": int(busy_ms) / 1000, "check_same_thread": False}
+        if backend == "postgresql":
+            settings = login_settings(self.session)
+            if driver == "asyncpg":
+                return {"server_settings": settings}
+            words = [f"-c {name}={_escape(value)}" for name, value in settings.items()]
+            theirs = query.get("options", ())
+            return {"options": " ".join([*words, *([theirs] if isinstance(theirs, str) else theirs)])}
+        return {} if driver == "mariadbconnector" or "charset" in query else {"charset": "utf8mb4"}
+
+    def _make_killer(self, asynchronous: bool) -> Killer | AsyncKiller | None:
+        if self.address.backend == "sqlite":
+            return None
+        options: dict[str, Any] = {"poolclass": sa_pool.NullPool, "pool_reset_on_return": None}
+        if self.address.backend == "postgresql":
+            options["isolation_level"] = "AUTOCOMMIT"
+        made = self._create(asynchronous, options)
+        if isinstance(made, AsyncEngine):
+            _bound_connecting(made.sync_engine, self.address, SIDE_CONNECT_TIMEOUT_S)
+            return AsyncKiller(made)
+        _bound_connecting(made, self.address, SIDE_CONNECT_TIMEOUT_S)
+        return Killer(made, watchdog=self._watchdog, clock=self._clock)
+
+    def _listen(self) -> None:
+        engine = self.engine
+        event.listen(engine, "connect", self._connected)
+        event.listen(engine, "checkout", self._checked_out)
+        event.listen(engine, "checkin", self._checked_in)
+        event.listen(engine, "reset", self._reset)
+        if self.address.backend == "sqlite":
+            event.listen(engine, "begin", self._begin_sqlite)
+
+    # -- the life of a connection ------------------------------------------------------------------------------------
+
+    def _connected(self, connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
+        dialect = self.engine.dialect
+        flavour = _flavour_of(dialect)
+        if self._version is None or self._flavour is not flavour:
+            self._flavour = flavour
+            self._version = ".".join(str(part) for part in dialect.server_version_info or ())
+        # SQLAlchemy sets a connection back to this after a transaction with a level of its own.
+        dialect.default_isolation_level = level_of(flavour, self.session.isolation)
+        try:
+            self._set_up(flavour, connection)
+        except BaseException:
+            connection.close()  # the pool forgets a connection whose listener raised, and would leave it open
+            raise
+        driver_connection = record.driver_connection
+        record.info[_SESSION] = PooledSession(
+            identify(driver_connection, flavour), LimitsSet(flavour, self.session.deadline_s), self._generation
+        )
+
+    def _set_up(self, flavour: Flavour, connection: DBAPIConnection) -> None:
+        if flavour is Flavour.POSTGRESQL:
+            return
+        if flavour is Flavour.SQLITE:
+            # The driver must not begin transactions of its own: `_begin_sqlite` does, and says of which kind.
+            connection.isolation_level = None
+            for pragma in pragmas():
+                _execute(connection, pragma)
+            return
+        if self.address.driver == "pymysql" and "read_timeout" not in self.address.url.query:
+            connection._read_timeout = None  # `_bound_connecting` bounded the handshake by it
+        try:
+            _execute(connection, self._session_statement(flavour))
+        except self.engine.dialect.loaded_dbapi.Error as error:
+            if not self._detect_conflicts or _UNKNOWN_VARIABLE not in (*error.args[:1], getattr(error, "errno", None)):
+                raise
+            self._detect_conflicts = False
+            _execute(connection, self._session_statement(flavour))
+
+    def _session_statement(self, flavour: Flavour) -> str:
+        return session_statement(
+            flavour, self.session, detect_conflicts=self._detect_conflicts, recycle_s=self._recycle_s
+        )
+
+    def _checked_out(self, connection: DBAPIConnection, record: ConnectionPoolEntry, _proxy: object) -> None:
+        session: PooledSession = record.info[_SESSION]
+        idle_since, session.idle_since = session.idle_since, None
+        session.is_clean = False
+        if session.generation != self._generation:
+            raise exc.DisconnectionError("retired")
+        if idle_since is None or self._ping_after_s is None:
+            return
+        if self._clock.monotonic() - idle_since >= self._ping_after_s and not self._is_alive(connection, record):
+            raise exc.InvalidatePoolError("no sign of life")
+
+    def _is_alive(self, connection: DBAPIConnection, record: ConnectionPoolEntry) -> bool:
+        if self.address.backend == "sqlite":
+            return True
+        expires_at = self._clock.monotonic() + _shortened(seconds(self.pool.connect_timeout))
+        dialect = self.engine.dialect
+        try:
+            if self.async_engine is not None:
+                return dialect.do_ping(connection)
+            with self._watchdog.guard(record.driver_connection, expires_at):
+                return dialect.do_ping(connection)
+        except dialect.loaded_dbapi.Error:
+            return False
+
+    def _checked_in(self, _connection: DBAPIConnection | None, record: ConnectionPoolEntry) -> None:
+        session: PooledSession | None = record.info.get(_SESSION)
+        if session is not None:
+            session.idle_since = self._clock.monotonic()
+
+    def _reset(self, connection: DBAPIConnection, record: ConnectionPoolEntry, state: PoolResetState) -> None:
+        session: PooledSession | None = record.info.get(_SESSION)
+        is_clean = session is not None and session.is_clean
+        if session is not None:
+            session.is_clean = False
+        if is_clean or state.transaction_was_reset or state.terminate_only or not state.asyncio_safe:
+            return
+        connection.rollback()
+
+    def _begin_sqlite(self, connection: Connection) -> None:
+        options = connection.get_execution_options()
+        if options.get("isolation_level") == "AUTOCOMMIT":
+            return
+        limits = session_of(connection).limits
+        deadline = current_deadline()
+        if deadline is not None:
+            change = statements_for(Flavour.SQLITE, deadline.remaining_s(), limits.current_s, limits.default_s)
+            if change is not None:
+                connection.exec_driver_sql(change.statement)
+                limits.current_s = change.limits_s
+        connection.exec_driver_sql("BEGIN" if options.get(READ_ONLY) else "BEGIN IMMEDIATE")
+
+
+class _WaitsUntilTheDeadline:
+    """A queue pool whose callers wait for a connection no longer than their own deadline allows."""
+
+    _longest_wait_s: float
+
+    @property
+    def _timeout(self) -> float:
+        return _shortened(self._longest_wait_s)
+
+    @_timeout.setter
+    def _timeout(self, timeout_s: float) -> None:
+        self._longest_wait_s = timeout_s
+
+    def recreate(self) -> Any:
+        made = super().recreate()  # type: ignore[misc]
+        made._longest_wait_s = self._longest_wait_s
+        return made
+
+
+class _DeadlinePool(_WaitsUntilTheDeadline, sa_pool.QueuePool):
+    pass
+
+
+class _AsyncDeadlinePool(_WaitsUntilTheDeadline, sa_pool.AsyncAdaptedQueuePool):
+    pass
+
+
+def _shortened(longest_s: float) -> float:
+    """`longest_s`, or what the caller's deadline leaves of it."""
+    deadline = current_deadline()
+    return longest_s if deadline is None else min(longest_s, deadline.remaining_s())
+
+
+def _whole(timeout_s: float) -> int:
+    return max(1, math.ceil(timeout_s))
+
+
+_CONNECT_TIMEOUTS: dict[str, tuple[str, Callable[[float], float]]] = {
+    "pymysql": ("connect_timeout", float),
+    "asyncmy": ("connect_timeout", float),
+    "aiomysql": ("connect_timeout", float),
+    "mysqldb": ("connect_timeout", _whole),
+    "mysqlconnector": ("connection_timeout", _whole),
+    "mariadbconnector": ("connect_timeout", _whole),
+    "psycopg": ("connect_timeout", _whole),
+    "psycopg2": ("connect_timeout", _whole),
+    "asyncpg": ("timeout", float),
+}
+_SHORTEST_S = 0.05
+"""Drivers take 0 for "for ever"."""
+
+
+def _bound_connecting(engine: Engine, address: Address, longest_s: float) -> None:
+    """Have every connect of `engine` end within `longest_s` seconds, or by the caller's deadline."""
+    if address.driver not in _CONNECT_TIMEOUTS:
+        return
+    name, rounded = _CONNECT_TIMEOUTS[address.driver]
+
+    def bound(_dialect: Dialect, _record: object, _arguments: object, parameters: dict[str, Any]) -> None:
+        # What the URL says counts too: it is there when the driver's parameters are made.
+        longest = min(longest_s, float(parameters.get(name, longest_s)))
+        timeout_s = max(_SHORTEST_S, _shortened(longest))
+        parameters[name] = rounded(timeout_s)
+        if address.driver == "pymysql":
+            # PyMySQL's connect timeout ends with TCP's handshake; the server's may take for ever.
+            parameters.setdefault("read_timeout", timeout_s)
+
+    event.listen(engine, "do_connect", bound)
+
+
+def _flavour_of(dialect: Dialect) -> Flavour:
+    if getattr(dialect, "is_mariadb", False):
+        return Flavour.MARIADB
+    return Flavour(dialect.name)
+
+
+def _execute(connection: DBAPIConnection, statement: str) -> None:
+    cursor = connection.cursor()
+    try:
+        cursor.execute(statement)
+    finally:
+        cursor.close()
+
+
+def _escape(value: str) -> str:
+    """A value within libpq's `options`, where a space ends it."""
+    return value.replace("\\", "\\\\").replace(" ", "\\ ")
