@@ -158,13 +158,15 @@ def _apt_install(packages: list[str]) -> None:
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     with _no_services():
         _run(["apt-get", "update", "-qq"], environment)
-        _run(["apt-get", "install", "-qq", "-y", "--no-install-recommends", *packages], environment)
+        _run(
+            ["apt-get", "install", "-qq", "-y", "-o", "Dpkg::Use-Pty=0", "--no-install-recommends", *packages],
+            environment,
+        )
 
 
 @contextmanager
-def _no_services() -> Iterator[None]:
+def _no_services(policy: Path = Path("/usr/sbin/policy-rc.d")) -> Iterator[None]:
     """Debian starts what it installs, unless this policy forbids it (exit 101). Whatever was there is put back."""
-    policy = Path("/usr/sbin/policy-rc.d")
     before = (policy.read_bytes(), policy.stat().st_mode) if policy.exists() else None
     policy.write_text("#!/bin/sh\nexit 101\n")
     policy.chmod(0o755)
@@ -179,7 +181,9 @@ def _no_services() -> Iterator[None]:
 
 
 def _run(command: list[object], environment: dict[str, str] | None = None) -> None:
-    subprocess.run([str(word) for word in command], check=True, stdin=subprocess.DEVNULL, env=environment)
+    words = [str(word) for word in command]
+    # What goes well needs no words; what goes wrong is said on the error stream.
+    subprocess.run(words, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env=environment)
 
 
 if __name__ == "__main__":
