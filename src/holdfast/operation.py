@@ -224,8 +224,9 @@ def _encode_special(value: Any) -> Any:
         return value.value
     if is_dataclass(value) and not isinstance(value, type):
         return {part.name: _prepare(getattr(value, part.name)) for part in fields(value)}
-    if hasattr(value, "model_dump"):
-        return value.model_dump(mode="json")
+    dump = getattr(value, "model_dump", None)
+    if callable(dump):
+        return dump(mode="json")
     raise TypeError(f"a value of type {type(value).__name__} has no stored form")
 
 

@@ -16,6 +16,7 @@ from tests.house.sources import PACKAGE, ROOT
 DOWN = "Imports only point down"
 NO_EXTRA = "import holdfast loads no extra"
 INDEPENDENT = "Extras do not know each other"
+ONE_IMPORTER = "SQLAlchemy has one importer"
 PURE = "The state machine touches no port"
 
 # One deliberate violation each: the contract it breaks, the file it is planted in, and the line.
@@ -29,6 +30,8 @@ VIOLATIONS = [
     (NO_EXTRA, "__init__.py", "from .ext import planted_one"),
     (NO_EXTRA, "__init__.py", "try:\n    import holdfast.ext.planted_one\nexcept ImportError:\n    pass"),
     (INDEPENDENT, "ext/planted_one.py", "from . import planted_two"),
+    (ONE_IMPORTER, "operation.py", "import sqlalchemy"),
+    (ONE_IMPORTER, "ext/planted_one.py", "def late():\n    from sqlalchemy.orm import Session"),
     (PURE, "transaction/engine.py", "from .port import Port"),
     (PURE, "transaction/actions.py", "from ..clock import Clock"),
 ]
