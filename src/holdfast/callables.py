@@ -38,7 +38,7 @@ class AroundCallables(ABC):
 
     @abstractmethod
     def _around_async(self, function: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
-        """The coroutine function `function` with the policy around each call."""
+        """The same for a coroutine function."""
 
     def __call__(self, function: Callable[P, R], /) -> Callable[P, R]:
         """Decorate `function`, synchronous or asynchronous.

@@ -77,9 +77,10 @@ class Deadline:
         return f"<Deadline in {self.expires_at - self._clock.monotonic():.3f} s>"
 
 
-_current: ContextVar[Deadline | None] = ContextVar("holdfast_deadline", default=None)
+CURRENT: ContextVar[Deadline | None] = ContextVar("holdfast_deadline", default=None)
+"""Where the deadline in force lives. For hot paths; others use `current_deadline` and `within`."""
 
-current_deadline = _current.get
+current_deadline = CURRENT.get
 """The deadline of the calling context, or None."""
 
 
@@ -107,15 +108,15 @@ class within:
         self._timeout: Timeout | None = None
 
     def __enter__(self) -> Deadline:
-        own = Deadline.after(self._duration_s, self._clock)
-        outer = _current.get()
+        own = Deadline(self._clock.monotonic() + self._duration_s, self._clock)
+        outer = CURRENT.get()
         self.deadline = outer if outer is not None and outer.expires_at <= own.expires_at else own
-        self._token = _current.set(self.deadline)
+        self._token = CURRENT.set(self.deadline)
         return self.deadline
 
     def __exit__(self, *_: object) -> None:
         if self._token is not None:
-            _current.reset(self._token)
+            CURRENT.reset(self._token)
             self._token = None
 
     async def __aenter__(self) -> Deadline:

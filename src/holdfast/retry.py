@@ -130,8 +130,8 @@ class retry(AroundCallables):
     def _block_name(self) -> str:
         return self._name or "block"
 
-    def _around(self, function: Callable[P, R]) -> Callable[P, R]:
-        name = self._name or name_of(function)
+    def _around(self, function: Callable[P, R], name: str | None = None) -> Callable[P, R]:
+        name = self._name or name or name_of(function)
         get_layer, set_layer, reset_layer = LAYER.get, LAYER.set, LAYER.reset
         monotonic, sleep = self._clock.monotonic, self._clock.sleep
         deposit = None if self._budget is None else self._budget.deposit
@@ -167,8 +167,8 @@ class retry(AroundCallables):
 
         return retried if self._deadline_s is None else self._bounded(retried)
 
-    def _around_async(self, function: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
-        name = self._name or name_of(function)
+    def _around_async(self, function: Callable[P, Awaitable[R]], name: str | None = None) -> Callable[P, Awaitable[R]]:
+        name = self._name or name or name_of(function)
         get_layer, set_layer, reset_layer = LAYER.get, LAYER.set, LAYER.reset
         monotonic, sleep_async = self._clock.monotonic, self._clock.sleep_async
         deposit = None if self._budget is None else self._budget.deposit
