@@ -1,0 +1,253 @@
+"""`AsyncDatabase`: saves that hold, for asyncio. `Database`, awaited; its docstrings hold here as well."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, overload
+
+from sqlalchemy.util import greenlet_spawn
+
+from ...clock import SYSTEM_CLOCK, Clock, Random, system_random
+from ...errors import ConfigurationError
+from ...events import EVENTS, EventStream
+from ...transaction import AsyncShell
+from . import saving
+from .database_settings import DatabaseSettings
+from .engines import Endpoint, open_endpoint
+from .keyrows import with_operations
+from .locks import by_id, lock_statement
+from .migrate import MigrationReport, migrate
+from .operations import AsyncOperation, OperationOptions, call_hooks_async, options_for
+from .runtime import Runtime
+from .unit import AsyncUnit, Ran, Unit, running_unit
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+    from types import TracebackType
+
+    from sqlalchemy import MetaData
+    from sqlalchemy.engine import URL
+
+    from ...breaker import CircuitBreaker
+    from ...budget import RetryBudget
+    from ...operation import ResultCodec
+    from .sessions import UnitAsyncSession
+
+__all__ = ["AsyncDatabase"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+M = TypeVar("M")
+
+
+class AsyncDatabase:
+    """`Database` for asyncio: create it at start, share it between the tasks of one event loop, close it at the end.
+
+        db = AsyncDatabase("mysql+asyncmy://app@db1/shop")
+
+        @db.transaction
+        async def transfer(tx: AsyncSession, source: int, target: int, amount: Decimal) -> Receipt: ...
+
+    A URL without a driver gets asyncmy, psycopg or aiosqlite. Arguments and errors are those of `Database`.
+    """
+
+    def __init__(
+        self,
+        url: str | URL | Endpoint,
+        settings: DatabaseSettings | None = None,
+        *,
+        budget: RetryBudget | None = None,
+        breaker: CircuitBreaker | None = None,
+        events: EventStream = EVENTS,
+        clock: Clock = SYSTEM_CLOCK,
+        random: Random = system_random,
+    ) -> None:
+        self.settings = settings or DatabaseSettings()
+        endpoint = (
+            url
+            if isinstance(url, Endpoint)
+            else open_endpoint(
+                url, asynchronous=True, pool=self.settings.pool, session=self.settings.session, clock=clock
+            )
+        )
+        if endpoint.async_engine is None:
+            raise ConfigurationError("AsyncDatabase needs open_endpoint(..., asynchronous=True), or use Database")
+        self.engine = endpoint.async_engine
+        self._runtime = Runtime(
+            endpoint,
+            self.settings,
+            budget=budget,
+            breaker=breaker,
+            events=events,
+            clock=clock,
+            random=random,
+        )
+
+    # -- transactions ------------------------------------------------------------------------------------------------
+
+    @overload
+    def transaction(self, fn: Callable[Concatenate[UnitAsyncSession, P], Awaitable[R]], /) -> AsyncOperation[P, R]: ...
+
+    @overload
+    def transaction(
+        self,
+        *,
+        name: str | None = None,
+        scope: str | None = None,
+        deadline: float | timedelta | None = None,
+        isolation: str | None = None,
+        protect: bool | None = None,
+        codec: ResultCodec | None = None,
+    ) -> Callable[[Callable[Concatenate[UnitAsyncSession, P], Awaitable[R]]], AsyncOperation[P, R]]: ...
+
+    def transaction(  # type: ignore[misc]  # mypy cannot match a ParamSpec against the implementation
+        self,
+        fn: Callable[..., Any] | None = None,
+        /,
+        *,
+        name: str | None = None,
+        scope: str | None = None,
+        deadline: float | timedelta | None = None,
+        isolation: str | None = None,
+        protect: bool | None = None,
+        codec: ResultCodec | None = None,
+    ) -> Any:
+        """As `Database.transaction`, for coroutine functions."""
+
+        def decorate(function: Callable[..., Any]) -> Any:
+            options = options_for(function, name=name, scope=scope, codec=codec)
+            return self._operation(function, options.having(deadline=deadline, isolation=isolation, protect=protect))
+
+        return decorate if fn is None else decorate(fn)
+
+    def _operation(
+        self, fn: Callable[Concatenate[UnitAsyncSession, P], Awaitable[R]], options: OperationOptions
+    ) -> AsyncOperation[P, R]:
+        return AsyncOperation(self._runtime, fn, self.settings.checked(options))
+
+    async def run(
+        self, fn: Callable[Concatenate[UnitAsyncSession, P], Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> R:
+        """As `Database.run`."""
+        return await self._operation(fn, options_for(fn))(*args, **kwargs)
+
+    async def read(
+        self, fn: Callable[Concatenate[UnitAsyncSession, P], Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> R:
+        """As `Database.read`."""
+        return await self._operation(fn, options_for(fn, read_only=True))(*args, **kwargs)
+
+    @asynccontextmanager
+    async def begin(
+        self,
+        *,
+        name: str = "block",
+        deadline: float | timedelta | None = None,
+        isolation: str | None = None,
+        protect: bool | None = None,
+    ) -> AsyncIterator[UnitAsyncSession]:
+        """As `Database.begin`: `async with db.begin() as tx:`.
+
+        The deadline does not cut the block itself; every statement in it is cut. Use `async with within(...)` around it for
+        both.
+        """
+        runtime = self._runtime
+        options = self.settings.checked(
+            OperationOptions(name).having(deadline=deadline, isolation=isolation, protect=protect)
+        )
+        outer = runtime.open_unit()
+        if outer is not None:
+            assert outer.async_session is not None
+            yield outer.async_session
+            return
+        runtime.refuse_foreign_transaction(name)
+        with runtime.within(options) as until:
+            unit: Unit[None]
+            plan, unit = runtime.prepare(options, None, until, rerunnable=False)
+            port = AsyncUnit(unit, _nothing)
+            shell: AsyncShell[Ran[None]] = AsyncShell(
+                plan, port, clock=runtime.clock, random=runtime.random, events=runtime.events
+            )
+            await shell.enter()
+            assert port.session is not None
+            failed: BaseException | None = None
+            with unit.inside():
+                try:
+                    yield port.session
+                except BaseException as error:  # noqa: BLE001 - the shell raises it after the rollback
+                    failed = error
+            ran = await shell.leave(failed)
+        await call_hooks_async(unit, ran.hooks)
+
+    # -- saves -------------------------------------------------------------------------------------------------------
+
+    async def save(self, obj: M, *, key: str | None = None, deadline: float | timedelta | None = None) -> M:
+        """As `Database.save`."""
+        return (await self.save_all([obj], key=key, deadline=deadline))[0]
+
+    async def save_all(
+        self, objs: Sequence[M], *, key: str | None = None, deadline: float | timedelta | None = None
+    ) -> list[M]:
+        """As `Database.save_all`."""
+        objects, asked = saving.checked(objs, keyed=key is not None)
+
+        async def write(session: UnitAsyncSession, _: list[Any]) -> list[M]:
+            copies = [await session.merge(obj) for obj in objects]
+            await session.flush()
+            return copies
+
+        options = OperationOptions(saving.operation_name(objects), codec=saving.IdentityCodec())
+        operation = self._operation(write, options.having(deadline=deadline))
+        saved: list[M] | saving.Identities = await (operation if key is None else operation.keyed(key))(asked)
+        if isinstance(saved, saving.Identities):
+            wanted = saving.wanted(objects, saved)
+
+            async def load(session: UnitAsyncSession) -> list[M]:
+                return [await session.get_one(model, identity) for model, identity in wanted]
+
+            saved = await self.read(load)
+        saving.give_back(objects, saved)
+        return saved
+
+    # -- inside a transaction ----------------------------------------------------------------------------------------
+
+    async def lock(self, model: type[M], ids: Iterable[Any]) -> dict[Any, M]:
+        """As `Database.lock`."""
+        session = running_unit(self._runtime, "lock()").async_session
+        assert session is not None
+        return by_id(await session.scalars(lock_statement(model, ids)))
+
+    def after_commit(self, hook: Callable[P, object], /, *args: P.args, **kwargs: P.kwargs) -> None:
+        """As `Database.after_commit`; a hook may be a coroutine function."""
+        running_unit(self._runtime, "after_commit()").hooks.append((hook, args, kwargs))
+
+    # -- the database ------------------------------------------------------------------------------------------------
+
+    async def migrate(self, metadata: MetaData | None = None, *, dry_run: bool = False) -> MigrationReport:
+        """As `Database.migrate`."""
+        engine = self.engine.sync_engine
+        return await greenlet_spawn(lambda: migrate(engine, with_operations(metadata), dry_run=dry_run))
+
+    async def purge(self, rows_max: int = 1_000) -> int:
+        """As `Database.purge`."""
+        return await greenlet_spawn(self._runtime.purge, rows_max)
+
+    async def close(self) -> None:
+        """As `Database.close`; waits for what runs in the background."""
+        await self._runtime.close_async()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        return f"<AsyncDatabase {self.engine.url.render_as_string(hide_password=True)}>"
+
+
+async def _nothing(session: UnitAsyncSession) -> None:
+    """The body of a block stands in the caller's code."""

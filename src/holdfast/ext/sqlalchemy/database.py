@@ -1,0 +1,309 @@
+"""`Database`: saves that hold, for threads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, overload
+
+from ...clock import SYSTEM_CLOCK, Clock, Random, system_random
+from ...errors import ConfigurationError
+from ...events import EVENTS, EventStream
+from ...transaction import Shell
+from . import saving
+from .database_settings import DatabaseSettings
+from .engines import Endpoint, open_endpoint
+from .keyrows import with_operations
+from .locks import by_id, lock_statement
+from .migrate import MigrationReport, migrate
+from .operations import Operation, OperationOptions, call_hooks, options_for
+from .runtime import Runtime
+from .unit import Ran, running_unit
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+    from types import TracebackType
+
+    from sqlalchemy import MetaData
+    from sqlalchemy.engine import URL
+
+    from ...breaker import CircuitBreaker
+    from ...budget import RetryBudget
+    from ...operation import ResultCodec
+    from .sessions import UnitSession
+
+__all__ = ["Database"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+M = TypeVar("M")
+
+
+class Database:
+    """A database whose writes survive deadlocks, lost connections, failover and overload, each applied exactly once.
+
+        db = Database("postgresql://app@db1/shop")
+
+        @db.transaction
+        def transfer(tx: Session, source: int, target: int, amount: Decimal) -> Receipt: ...
+
+    Create one at start, share it between threads, close it at the end (`with Database(...) as db:` does both).
+
+    Args:
+        url: an SQLAlchemy URL, or an `Endpoint` made by `open_endpoint` (which keeps its own pool and session settings). A URL
+            without a driver gets PyMySQL, psycopg or sqlite3.
+        settings: everything else; see `DatabaseSettings` for names, units, defaults and bounds.
+        budget: the share of extra load its retries may add; default: one of its own.
+        breaker: opens when the server fails too often; default: one of its own.
+        events: where its events go; default: the process-wide stream.
+        clock, random: for tests.
+
+    Raises:
+        ConfigurationError: URL or settings cannot work; the text names the cure and never shows the password.
+        MissingExtra: the driver is not installed.
+    """
+
+    def __init__(
+        self,
+        url: str | URL | Endpoint,
+        settings: DatabaseSettings | None = None,
+        *,
+        budget: RetryBudget | None = None,
+        breaker: CircuitBreaker | None = None,
+        events: EventStream = EVENTS,
+        clock: Clock = SYSTEM_CLOCK,
+        random: Random = system_random,
+    ) -> None:
+        self.settings = settings or DatabaseSettings()
+        endpoint = (
+            url
+            if isinstance(url, Endpoint)
+            else open_endpoint(url, pool=self.settings.pool, session=self.settings.session, clock=clock)
+        )
+        if endpoint.async_engine is not None:
+            raise ConfigurationError("Database needs open_endpoint(..., asynchronous=False), or use AsyncDatabase")
+        self.engine = endpoint.engine
+        self._runtime = Runtime(
+            endpoint,
+            self.settings,
+            budget=budget,
+            breaker=breaker,
+            events=events,
+            clock=clock,
+            random=random,
+        )
+
+    # -- transactions ------------------------------------------------------------------------------------------------
+
+    @overload
+    def transaction(self, fn: Callable[Concatenate[UnitSession, P], R], /) -> Operation[P, R]: ...
+
+    @overload
+    def transaction(
+        self,
+        *,
+        name: str | None = None,
+        scope: str | None = None,
+        deadline: float | timedelta | None = None,
+        isolation: str | None = None,
+        protect: bool | None = None,
+        codec: ResultCodec | None = None,
+    ) -> Callable[[Callable[Concatenate[UnitSession, P], R]], Operation[P, R]]: ...
+
+    def transaction(  # type: ignore[misc]  # mypy cannot match a ParamSpec against the implementation
+        self,
+        fn: Callable[..., Any] | None = None,
+        /,
+        *,
+        name: str | None = None,
+        scope: str | None = None,
+        deadline: float | timedelta | None = None,
+        isolation: str | None = None,
+        protect: bool | None = None,
+        codec: ResultCodec | None = None,
+    ) -> Any:
+        """Make a function one operation: from BEGIN to COMMIT, rerun as a whole, applied exactly once.
+
+        The function gets a fresh session first, at every attempt; its other parameters are the caller's. It must not commit
+        and should touch nothing but the database: what follows a save goes into `after_commit`.
+
+        Args:
+            fn: the function (when used without parentheses).
+            name: its name in events and errors, and the scope of its keys; default: the function's qualified name.
+            scope: another scope for its keys.
+            deadline: seconds or `timedelta` for the whole operation; default: the database's. A deadline of the caller's
+                (`within`) that ends earlier counts.
+            isolation: `snapshot`, `serializable`, `read committed`, `repeatable read`; default: the database's.
+            protect: find out an ambiguous commit although there is no key; default: the database's.
+            codec: how the result is stored under a key; default: JSON after the return annotation.
+
+        Raises:
+            ConfigurationError: the function is a coroutine or generator function, or an option is out of bounds.
+        """
+
+        def decorate(function: Callable[..., Any]) -> Any:
+            options = options_for(function, name=name, scope=scope, codec=codec)
+            return self._operation(function, options.having(deadline=deadline, isolation=isolation, protect=protect))
+
+        return decorate if fn is None else decorate(fn)
+
+    def _operation(self, fn: Callable[Concatenate[UnitSession, P], R], options: OperationOptions) -> Operation[P, R]:
+        return Operation(self._runtime, fn, self.settings.checked(options))
+
+    def run(self, fn: Callable[Concatenate[UnitSession, P], R], /, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call `fn(session, *args, **kwargs)` as one operation, as `transaction` describes."""
+        return self._operation(fn, options_for(fn))(*args, **kwargs)
+
+    def read(self, fn: Callable[Concatenate[UnitSession, P], R], /, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call `fn(session, *args, **kwargs)` in a read-only transaction, and again after any failure that passes."""
+        return self._operation(fn, options_for(fn, read_only=True))(*args, **kwargs)
+
+    @contextmanager
+    def begin(
+        self,
+        *,
+        name: str = "block",
+        deadline: float | timedelta | None = None,
+        isolation: str | None = None,
+        protect: bool | None = None,
+    ) -> Iterator[UnitSession]:
+        """One transaction as a block: `with db.begin() as tx:`.
+
+        A block cannot run twice, so a failure inside it is raised and never retried. Everything else holds: deadline, the truth
+        about an ambiguous commit, typed errors, after-commit hooks.
+
+        Args:
+            name, deadline, isolation, protect: as in `transaction`.
+        """
+        runtime = self._runtime
+        options = self.settings.checked(
+            OperationOptions(name).having(deadline=deadline, isolation=isolation, protect=protect)
+        )
+        outer = runtime.open_unit()
+        if outer is not None:
+            assert outer.session is not None
+            yield outer.session
+            return
+        runtime.refuse_foreign_transaction(name)
+        with runtime.within(options) as until:
+            plan, unit = runtime.prepare(options, _nothing, until, rerunnable=False)
+            shell: Shell[Ran[None]] = Shell(
+                plan, unit, clock=runtime.clock, random=runtime.random, events=runtime.events
+            )
+            shell.enter()
+            assert unit.session is not None
+            failed: BaseException | None = None
+            with unit.inside():
+                try:
+                    yield unit.session
+                except BaseException as error:  # noqa: BLE001 - the shell raises it after the rollback
+                    failed = error
+            ran = shell.leave(failed)
+        call_hooks(unit, ran.hooks)
+
+    # -- saves -------------------------------------------------------------------------------------------------------
+
+    def save(self, obj: M, *, key: str | None = None, deadline: float | timedelta | None = None) -> M:
+        """Insert or update one object, exactly once.
+
+        Validates, makes its keys, writes it in a transaction of its own (or the one that is open), and calls the after-commit
+        hooks. The object gets its generated values; it is not attached to any session.
+
+        Args:
+            obj: an instance of a mapped class, not in a session. Without a primary key (or with one that is not stored yet) it
+                is inserted, otherwise updated. Its `validate()` method is called first, if it has one.
+            key: the request's key: the same key again returns the object saved before.
+            deadline: seconds or `timedelta`; default: the database's.
+
+        Returns:
+            The saved object, with everything that was loaded; detached.
+
+        Raises:
+            InvalidData, Conflict, ForeignKeyViolation, ...: the data breaks a rule; nothing was applied.
+            NotCommitted, OutcomeUnknown: as for any operation.
+        """
+        return self.save_all([obj], key=key, deadline=deadline)[0]
+
+    def save_all(
+        self, objs: Sequence[M], *, key: str | None = None, deadline: float | timedelta | None = None
+    ) -> list[M]:
+        """`save` for several objects: all of them, or none."""
+        objects, asked = saving.checked(objs, keyed=key is not None)
+
+        def write(session: UnitSession, _: list[Any]) -> list[M]:
+            copies = [session.merge(obj) for obj in objects]
+            session.flush()
+            return copies
+
+        options = OperationOptions(saving.operation_name(objects), codec=saving.IdentityCodec())
+        operation = self._operation(write, options.having(deadline=deadline))
+        saved: list[M] | saving.Identities = (operation if key is None else operation.keyed(key))(asked)
+        if isinstance(saved, saving.Identities):
+            wanted = saving.wanted(objects, saved)
+            saved = self.read(lambda session: [session.get_one(model, identity) for model, identity in wanted])
+        saving.give_back(objects, saved)
+        return saved
+
+    # -- inside a transaction ----------------------------------------------------------------------------------------
+
+    def lock(self, model: type[M], ids: Iterable[Any]) -> dict[Any, M]:
+        """Lock rows until the end of the running transaction, in the order of their primary keys.
+
+        Args:
+            model: a mapped class.
+            ids: primary keys (tuples where the key has several columns).
+
+        Returns:
+            The fresh objects by primary key; ids without a row are left out. SQLite has no row locks: its writers exclude each
+            other from BEGIN.
+
+        Raises:
+            UsageError: no transaction of this database is running here.
+        """
+        session = running_unit(self._runtime, "lock()").session
+        assert session is not None
+        return by_id(session.scalars(lock_statement(model, ids)))
+
+    def after_commit(self, hook: Callable[P, object], /, *args: P.args, **kwargs: P.kwargs) -> None:
+        """Call `hook(*args, **kwargs)` once the running transaction is known to be committed.
+
+        Called once, after COMMIT was acknowledged or found out, in the order given; never after a rollback or a replay. A hook
+        that raises is logged and reported (`HookFailed`); the save stands. If the process dies between COMMIT and the hook, the
+        hook is lost.
+
+        Raises:
+            UsageError: no transaction of this database is running here.
+        """
+        running_unit(self._runtime, "after_commit()").hooks.append((hook, args, kwargs))
+
+    # -- the database ------------------------------------------------------------------------------------------------
+
+    def migrate(self, metadata: MetaData | None = None, *, dry_run: bool = False) -> MigrationReport:
+        """Create missing tables, columns and indexes of `metadata`, and Holdfast's own table; never drop or narrow.
+
+        Safe when several processes start at once. See `migrate.migrate`.
+        """
+        return migrate(self.engine, with_operations(metadata), dry_run=dry_run)
+
+    def purge(self, rows_max: int = 1_000) -> int:
+        """Remove up to `rows_max` expired key rows; how many it were. Happens by itself now and then as well."""
+        return self._runtime.purge(rows_max)
+
+    def close(self) -> None:
+        """Close the pool. Operations that are still running end first; call it when none are."""
+        self._runtime.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Database {self.engine.url.render_as_string(hide_password=True)}>"
+
+
+def _nothing(session: UnitSession) -> None:
+    """The body of a block stands in the caller's code."""

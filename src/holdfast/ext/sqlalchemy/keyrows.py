@@ -1,0 +1,204 @@
+"""The table of key rows, `holdfast_operations`, and the four statements that use it.
+
+The statements are compiled once per engine and sent as text: a keyed operation should cost little more than its round trips.
+Times are the database's own clock, in whole seconds since 1970, so that a host with a wrong clock cannot expire a key early.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    bindparam,
+    delete,
+    exc,
+    insert,
+    literal_column,
+    select,
+    text,
+    tuple_,
+    update,
+)
+from sqlalchemy.dialects import mysql, postgresql, sqlite
+
+from ...dialects import Flavour, classify
+from ...operation import KEY_LENGTH_MAX, SCOPE_LENGTH_MAX, OperationKey, Record
+from ...outcome import Rejection, Stage
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Connection, Dialect
+    from sqlalchemy.sql import ClauseElement
+    from sqlalchemy.sql.expression import ColumnClause
+
+__all__ = ["OPERATIONS", "KeyRows", "with_operations"]
+
+_METADATA = MetaData()
+
+
+def _exact(length: int) -> String:
+    """Text that compares byte by byte: the usual MySQL collations hold 'KEY' and 'key' for the same."""
+    return String(length).with_variant(
+        mysql.VARCHAR(length, charset="ascii", collation="ascii_bin"), "mysql", "mariadb"
+    )
+
+
+OPERATIONS = Table(
+    "holdfast_operations",
+    _METADATA,
+    Column("scope", _exact(SCOPE_LENGTH_MAX), primary_key=True),
+    Column("key", _exact(KEY_LENGTH_MAX), primary_key=True),
+    Column("fingerprint", _exact(64), nullable=False),
+    Column("attempt", BigInteger().with_variant(Integer, "sqlite"), nullable=False),
+    Column("result", Text().with_variant(mysql.MEDIUMTEXT(), "mysql", "mariadb")),
+    Column("created", BigInteger().with_variant(Integer, "sqlite"), nullable=False),
+    Column("expires", BigInteger().with_variant(Integer, "sqlite"), nullable=False),
+    Index("holdfast_operations_expires", "expires"),
+    mysql_engine="InnoDB",
+    mysql_charset="utf8mb4",
+    comment="One row per keyed operation that was committed; Holdfast removes it after `expires` (seconds since 1970).",
+)
+"""Key rows. A row is visible exactly when its operation was committed."""
+
+
+def with_operations(metadata: MetaData | None) -> MetaData:
+    """A copy of `metadata` (or an empty one) that has the table of key rows as well; the original stays as it is."""
+    whole = MetaData()
+    for table in metadata.sorted_tables if metadata is not None else ():
+        table.to_metadata(whole)
+    if OPERATIONS.name not in whole.tables:
+        OPERATIONS.to_metadata(whole)
+    return whole
+
+
+_SECONDS_NOW = {
+    Flavour.MYSQL: "UNIX_TIMESTAMP()",
+    Flavour.MARIADB: "UNIX_TIMESTAMP()",
+    Flavour.POSTGRESQL: "CAST(EXTRACT(EPOCH FROM now()) AS BIGINT)",
+    Flavour.SQLITE: "CAST(strftime('%s', 'now') AS INTEGER)",
+}
+
+
+_MYSQL_FAMILY = frozenset({Flavour.MYSQL, Flavour.MARIADB})
+
+
+def _insert_unless_there(flavour: Flavour, values: dict[str, Any]) -> ClauseElement:
+    if flavour is Flavour.POSTGRESQL:
+        # A plain insert would abort the transaction on a duplicate.
+        return postgresql.insert(OPERATIONS).values(values).on_conflict_do_nothing()
+    if flavour is Flavour.SQLITE:
+        return sqlite.insert(OPERATIONS).values(values).on_conflict_do_nothing()
+    return insert(OPERATIONS).values(values)
+
+
+def _purge(flavour: Flavour) -> ClauseElement:
+    now: ColumnClause[int] = literal_column(_SECONDS_NOW[flavour])
+    if flavour in _MYSQL_FAMILY:
+        return text(f"DELETE FROM {OPERATIONS.name} WHERE expires <= {now.text} ORDER BY expires LIMIT :p_rows_max")
+    columns = OPERATIONS.c
+    expired = (
+        select(columns.scope, columns.key)
+        .where(columns.expires <= now)
+        .order_by(columns.expires)
+        .limit(bindparam("p_rows_max", type_=Integer))
+    )
+    if flavour is Flavour.POSTGRESQL:
+        expired = expired.with_for_update(skip_locked=True)
+    return delete(OPERATIONS).where(tuple_(columns.scope, columns.key).in_(expired))
+
+
+class _Statement:
+    """SQL text for one dialect, with its parameters put into the form the driver takes."""
+
+    __slots__ = ("_names", "_positional", "text")
+
+    def __init__(self, clause: ClauseElement, dialect: Dialect) -> None:
+        compiled = clause.compile(dialect=dialect)
+        self.text = str(compiled)
+        self._positional = bool(compiled.positional)  # type: ignore[attr-defined]
+        self._names: tuple[str, ...] = tuple(compiled.positiontup or ())  # type: ignore[attr-defined]
+
+    def execute(self, connection: Connection, **values: Any) -> Any:
+        parameters = tuple(values[name] for name in self._names) if self._positional else values
+        return connection.exec_driver_sql(self.text, parameters)
+
+
+class KeyRows:
+    """The statements for one dialect. Immutable after construction; safe to share."""
+
+    __slots__ = ("_flavour", "_forget", "_insert", "_purge", "_read", "_store")
+
+    def __init__(self, dialect: Dialect, flavour: Flavour) -> None:
+        self._flavour = flavour
+        now: ColumnClause[int] = literal_column(_SECONDS_NOW[flavour])
+        columns = OPERATIONS.c
+        this = (columns.scope == bindparam("p_scope")) & (columns.key == bindparam("p_key"))
+        values = {
+            "scope": bindparam("p_scope"),
+            "key": bindparam("p_key"),
+            "fingerprint": bindparam("p_fingerprint"),
+            "attempt": bindparam("p_attempt"),
+            "created": now,
+            "expires": now + bindparam("p_ttl_s", type_=Integer),
+        }
+        self._insert = _Statement(_insert_unless_there(flavour, values), dialect)
+        read = select(columns.fingerprint, columns.attempt, columns.result, (columns.expires <= now).label("expired"))
+        if flavour in _MYSQL_FAMILY:
+            # A locking read sees what is committed now, whatever snapshot the transaction has.
+            read = read.with_for_update(read=True)
+        self._read = _Statement(read.where(this), dialect)
+        self._store = _Statement(update(OPERATIONS).where(this).values(result=bindparam("p_result")), dialect)
+        self._forget = _Statement(delete(OPERATIONS).where(this, columns.expires <= now), dialect)
+        self._purge = _Statement(_purge(flavour), dialect)
+
+    def claim(
+        self, connection: Connection, key: OperationKey, fingerprint: str, attempt: int, ttl_s: int
+    ) -> Record | None:
+        """Insert the row of `key`, waiting while another transaction holds it.
+
+        Args:
+            attempt: a number that tells this attempt from every other of any caller; it comes back in the record.
+
+        Returns:
+            None when the row is ours now; the committed row when there is one that has not expired.
+        """
+        while not self._inserted(connection, key, fingerprint, attempt, ttl_s):
+            row = self._read.execute(connection, p_scope=key.scope, p_key=key.key).one_or_none()
+            if row is None:
+                continue  # removed as expired between the two statements
+            if not row.expired:
+                return Record(fingerprint=row.fingerprint, attempt=row.attempt, result=row.result)
+            self._forget.execute(connection, p_scope=key.scope, p_key=key.key)
+        return None
+
+    def store(self, connection: Connection, key: OperationKey, result: str) -> None:
+        """Put the encoded result into the row of `key`, which this transaction has inserted."""
+        self._store.execute(connection, p_scope=key.scope, p_key=key.key, p_result=result)
+
+    def purge(self, connection: Connection, rows_max: int) -> int:
+        """Remove up to `rows_max` expired rows; how many it were."""
+        return int(self._purge.execute(connection, p_rows_max=rows_max).rowcount)
+
+    def _inserted(self, connection: Connection, key: OperationKey, fingerprint: str, attempt: int, ttl_s: int) -> bool:
+        try:
+            done = self._insert.execute(
+                connection,
+                p_scope=key.scope,
+                p_key=key.key,
+                p_fingerprint=fingerprint,
+                p_attempt=attempt,
+                p_ttl_s=ttl_s,
+            )
+        except exc.IntegrityError as error:
+            # MySQL has no insert that reports a duplicate without hiding other errors; 1062 leaves the transaction open.
+            if classify(error, stage=Stage.BODY, flavour=self._flavour).rejection is not Rejection.DUPLICATE:
+                raise
+            return False
+        return bool(done.rowcount == 1)

@@ -1,0 +1,45 @@
+"""Row locks in a fixed order: two transactions that lock the same rows cannot wait for each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from sqlalchemy import inspect, select, tuple_
+
+from ...errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Mapper
+
+__all__ = ["by_id", "lock_statement"]
+
+M = TypeVar("M")
+
+
+def lock_statement(model: type[M], ids: Iterable[Any]) -> Any:
+    """`SELECT ... WHERE <primary key> IN (...) ORDER BY <primary key> FOR UPDATE`.
+
+    Args:
+        model: a mapped class.
+        ids: primary keys; tuples where the key has several columns. Doubles are harmless.
+
+    Raises:
+        ConfigurationError: `model` is not mapped.
+    """
+    mapper: Mapper[M] | None = inspect(model, raiseerr=False)
+    if mapper is None or not hasattr(mapper, "primary_key"):
+        raise ConfigurationError(f"lock() takes a mapped class, not {model!r}")
+    columns = mapper.primary_key
+    wanted = list(dict.fromkeys(ids))
+    condition = columns[0].in_(wanted) if len(columns) == 1 else tuple_(*columns).in_(wanted)
+    return select(model).where(condition).order_by(*columns).with_for_update().execution_options(populate_existing=True)
+
+
+def by_id(objects: Iterable[M]) -> dict[Any, M]:
+    """The objects by primary key: the bare value of a single column, a tuple of several."""
+    found: dict[Any, M] = {}
+    for obj in objects:
+        identity = inspect(obj).identity
+        found[identity[0] if len(identity) == 1 else tuple(identity)] = obj
+    return found

@@ -1,0 +1,328 @@
+"""Transaction functions: what `db.transaction` makes of a function.
+
+    @db.transaction
+    def transfer(tx: Session, source: int, target: int, amount: Decimal) -> Receipt: ...
+
+    transfer(1, 2, amount)                      # from BEGIN to COMMIT, rerun as a whole, applied exactly once
+    transfer.keyed(request_key)(1, 2, amount)   # the same key again returns the same receipt
+    transfer.having(deadline=2.0)(1, 2, amount)
+
+The function is called once an attempt, with a fresh session first. It must not commit, and whatever it does outside the
+database (mail, HTTP) belongs into `db.after_commit(...)`.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from functools import update_wrapper
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, TypeVar, cast, get_type_hints
+
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
+from sqlalchemy.util import greenlet_spawn
+
+from ...deadline import seconds
+from ...errors import ConfigurationError, ForeignTransaction, UsageError
+from ...operation import SCOPE_LENGTH_MAX, JsonCodec, OperationKey, ResultCodec, fingerprint
+from ...transaction import AsyncShell, Shell
+from .unit import AsyncUnit, Hook, Unit
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+    from ...operation import Record
+    from .runtime import Runtime
+    from .sessions import UnitAsyncSession, UnitSession
+
+__all__ = ["AsyncOperation", "Operation", "OperationOptions", "call_hooks", "call_hooks_async", "options_for"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class OperationOptions:
+    """How one operation differs from its database's defaults.
+
+    Attributes:
+        name: the operation's name in events, errors and as the default scope of its keys.
+        scope: whose keys these are; None: the operation's own.
+        deadline_s: seconds for the whole operation, or None for the database's default.
+        isolation: `snapshot`, `serializable`, `read committed`, ... for its transactions, or None for the default.
+        protect: whether an ambiguous commit without a key is found out as well; None: the database's default.
+        read_only: the operation writes nothing.
+        codec: how its result is stored under a key; None: JSON after the function's return annotation.
+    """
+
+    name: str
+    scope: str | None = None
+    deadline_s: float | None = None
+    isolation: str | None = None
+    protect: bool | None = None
+    read_only: bool = False
+    codec: ResultCodec | None = None
+
+    def having(
+        self,
+        *,
+        deadline: float | timedelta | None = None,
+        isolation: str | None = None,
+        protect: bool | None = None,
+    ) -> OperationOptions:
+        """A copy with some options changed."""
+        return replace(
+            self,
+            deadline_s=self.deadline_s if deadline is None else seconds(deadline, name="deadline"),
+            isolation=self.isolation if isolation is None else isolation,
+            protect=self.protect if protect is None else protect,
+        )
+
+
+def options_for(
+    fn: Callable[..., Any],
+    *,
+    name: str | None = None,
+    scope: str | None = None,
+    codec: ResultCodec | None = None,
+    read_only: bool = False,
+) -> OperationOptions:
+    """The options of an operation that runs `fn`, as far as they follow from it."""
+    plain = getattr(fn, "__qualname__", type(fn).__qualname__).replace(".<locals>", "").replace(" ", "_")
+    return OperationOptions(
+        name=name or plain, scope=scope, read_only=read_only, codec=codec or JsonCodec(_result_type(fn))
+    )
+
+
+def _result_type(fn: Callable[..., Any]) -> Any:
+    try:
+        return get_type_hints(fn).get("return")
+    except (NameError, TypeError, AttributeError):
+        return None  # an annotation that only a type checker can see; plain results need none
+
+
+def _refuse_async(fn: Callable[..., Any]) -> None:
+    """A synchronous database cannot await.
+
+    Raises:
+        ConfigurationError: `fn` is a coroutine or generator function.
+    """
+    if inspect.iscoroutinefunction(fn):
+        raise ConfigurationError(f"{fn.__qualname__} is a coroutine function; use AsyncDatabase for it")
+    _refuse_generator(fn)
+
+
+def _refuse_sync(fn: Callable[..., Any]) -> None:
+    """An asynchronous database awaits its functions.
+
+    Raises:
+        ConfigurationError: `fn` is a plain or generator function.
+    """
+    _refuse_generator(fn)
+    if not inspect.iscoroutinefunction(fn) and not inspect.iscoroutinefunction(type(fn).__call__):
+        name = getattr(fn, "__qualname__", repr(fn))
+        raise ConfigurationError(f"{name} is not a coroutine function; write `async def`, or use Database for it")
+
+
+def _refuse_generator(fn: Callable[..., Any]) -> None:
+    if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
+        raise ConfigurationError(f"{fn.__qualname__} is a generator; a transaction function returns its result at once")
+
+
+def _refuse_caller_session(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    for value in (*args, *kwargs.values()):
+        state = getattr(value, "_sa_instance_state", None)
+        if isinstance(value, (Session, AsyncSession)) or (state is not None and state.session_id is not None):
+            what = "a session" if state is None else f"a {type(value).__name__} that belongs to a session"
+            raise ForeignTransaction(
+                f"{name} was given {what} of the caller's; a transaction function works in its own session, which is new "
+                "at every attempt: pass ids and values, and load the objects inside"
+            )
+
+
+class _TransactionFunction(Generic[P, R]):
+    """What both kinds share: a function, its options, and perhaps a key. Immutable once it is handed out."""
+
+    def __init__(self, runtime: Runtime, fn: Callable[..., Any], options: OperationOptions) -> None:
+        self._runtime = runtime
+        self._fn = fn
+        self._options = options
+        self._key: OperationKey | None = None
+        update_wrapper(cast("Callable[..., Any]", self), fn)
+
+    def keyed(self, key: str, *, scope: str | None = None) -> Self:
+        """The same function under `key`: called again with the same key it returns the same result without running.
+
+        Args:
+            key: 1 to 255 printable ASCII characters without spaces.
+            scope: whose key it is; default: this operation's.
+
+        Raises:
+            ConfigurationError: the key or scope has a wrong form.
+            KeyReused: (on calling) the key belongs to a call with other arguments.
+            InProgress: (on calling) another caller ran it until the deadline.
+        """
+        bound = type(self)(self._runtime, self._fn, self._options)
+        bound._key = OperationKey(scope or self._options.scope or self._options.name[-SCOPE_LENGTH_MAX:], key)
+        return bound
+
+    def having(
+        self,
+        *,
+        deadline: float | timedelta | None = None,
+        isolation: str | None = None,
+        protect: bool | None = None,
+    ) -> Self:
+        """The same function with some options changed; see `Database.transaction`."""
+        options = self._options.having(deadline=deadline, isolation=isolation, protect=protect)
+        bound = type(self)(self._runtime, self._fn, options)
+        bound._key = self._key
+        return bound
+
+    def _fingerprint(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+        if args or kwargs:
+            _refuse_caller_session(self._options.name, args, kwargs)
+        return fingerprint(self._options.name, args, kwargs) if self._key is not None else ""
+
+
+class Operation(_TransactionFunction[P, R]):
+    """A transaction function of a `Database`. Safe to share between threads.
+
+    Calling it raises `NotCommitted` or one of its kinds when nothing was applied, `OutcomeUnknown` when the deadline forbade
+    finding out, and whatever the function itself raises, after a rollback.
+    """
+
+    def __init__(
+        self, runtime: Runtime, fn: Callable[Concatenate[UnitSession, P], R], options: OperationOptions
+    ) -> None:
+        _refuse_async(fn)
+        super().__init__(runtime, fn, options)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run the operation; see the class."""
+        runtime, fn, options, key = self._runtime, self._fn, self._options, self._key
+        asked = self._fingerprint(args, kwargs)
+
+        def body(session: UnitSession) -> R:
+            result: R = fn(session, *args, **kwargs)
+            return result
+
+        outer = runtime.open_unit()
+        if outer is not None:
+            return _join(outer, options, key, asked, body)
+        runtime.refuse_foreign_transaction(options.name)
+        with runtime.within(options) as until:
+            plan, unit = runtime.prepare(options, body, until, key=key, fingerprint=asked)
+            ran = Shell(plan, unit, clock=runtime.clock, random=runtime.random, events=runtime.events).run()
+        if ran.hooks:
+            call_hooks(unit, ran.hooks)
+        runtime.purge_when_due(used_key=plan.key is not None)
+        return ran.result
+
+
+class AsyncOperation(_TransactionFunction[P, R]):
+    """A transaction function of an `AsyncDatabase`; as `Operation`, awaited. Safe to share between tasks."""
+
+    def __init__(
+        self, runtime: Runtime, fn: Callable[Concatenate[UnitAsyncSession, P], Awaitable[R]], options: OperationOptions
+    ) -> None:
+        _refuse_sync(fn)
+        super().__init__(runtime, fn, options)
+
+    async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run the operation; see the class."""
+        runtime, fn, options, key = self._runtime, self._fn, self._options, self._key
+        asked = self._fingerprint(args, kwargs)
+
+        async def body(session: UnitAsyncSession) -> R:
+            result: R = await fn(session, *args, **kwargs)
+            return result
+
+        outer = runtime.open_unit()
+        if outer is not None:
+            return await _join_async(outer, options, key, asked, body)
+        runtime.refuse_foreign_transaction(options.name)
+        with runtime.within(options) as until:
+            unit: Unit[R]
+            plan, unit = runtime.prepare(options, None, until, key=key, fingerprint=asked)
+            port = AsyncUnit(unit, body)
+            shell = AsyncShell(plan, port, clock=runtime.clock, random=runtime.random, events=runtime.events)
+            ran = await shell.run()
+        if ran.hooks:
+            await call_hooks_async(unit, ran.hooks)
+        runtime.purge_when_due(used_key=plan.key is not None)
+        return ran.result
+
+
+# -- joining the transaction that is open already ----------------------------------------------------------------------
+
+
+def _join(
+    outer: Unit[Any], options: OperationOptions, key: OperationKey | None, asked: str, body: Callable[[UnitSession], R]
+) -> R:
+    _refuse_other_isolation(outer, options)
+    assert outer.session is not None
+    if key is None:
+        return body(outer.session)
+    found = outer.claim_joined(key, asked)
+    if found is not None:
+        return _decoded(options, found)  # type: ignore[no-any-return]
+    result = body(outer.session)
+    outer.store_joined(key, options.codec, result)
+    return result
+
+
+async def _join_async(
+    outer: Unit[Any],
+    options: OperationOptions,
+    key: OperationKey | None,
+    asked: str,
+    body: Callable[[UnitAsyncSession], Awaitable[R]],
+) -> R:
+    _refuse_other_isolation(outer, options)
+    assert outer.async_session is not None
+    if key is None:
+        return await body(outer.async_session)
+    found = await greenlet_spawn(outer.claim_joined, key, asked)
+    if found is not None:
+        return _decoded(options, found)  # type: ignore[no-any-return]
+    result = await body(outer.async_session)
+    await greenlet_spawn(outer.store_joined, key, options.codec, result)
+    return result
+
+
+def _decoded(options: OperationOptions, found: Record) -> Any:
+    assert options.codec is not None
+    return None if found.result is None else options.codec.decode(found.result)
+
+
+def _refuse_other_isolation(outer: Unit[Any], options: OperationOptions) -> None:
+    if options.isolation is not None and options.isolation != outer.isolation:
+        raise UsageError(
+            f"{options.name} asks for isolation {options.isolation!r} inside {outer.name}, which runs at "
+            f"{outer.isolation or 'the default'}; give the outer operation the stronger level"
+        )
+
+
+# -- after COMMIT --------------------------------------------------------------------------------------------------------
+
+
+def call_hooks(unit: Unit[Any], hooks: list[Hook]) -> None:
+    """Call each hook once; one that raises is reported and changes nothing."""
+    for hook, args, kwargs in hooks:
+        try:
+            hook(*args, **kwargs)
+        except Exception as error:  # noqa: BLE001 - the save stands whatever a hook does
+            unit.hook_failed(hook, error)
+
+
+async def call_hooks_async(unit: Unit[Any], hooks: list[Hook]) -> None:
+    """As `call_hooks`; what a hook returns is awaited if it can be."""
+    for hook, args, kwargs in hooks:
+        try:
+            returned = hook(*args, **kwargs)
+            if inspect.isawaitable(returned):
+                await returned
+        except Exception as error:  # noqa: BLE001 - the save stands whatever a hook does
+            unit.hook_failed(hook, error)

@@ -1,0 +1,321 @@
+"""What all operations of one `Database` share: engine, key rows, budget, breaker, watch, and the engine's events."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import weakref
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from sqlalchemy import event
+from sqlalchemy.util import greenlet_spawn
+
+from ...breaker import CircuitBreaker
+from ...budget import RetryBudget
+from ...clock import Clock, Random, new_token
+from ...deadline import Deadline, seconds, within
+from ...dialects import Flavour
+from ...errors import ForeignTransaction
+from ...events import EventStream, KeysPurged, PoolRetired
+from ...layer import retry_is_active
+from ...operation import OperationKey
+from ...outcome import FailureClass
+from ...transaction import Plan, Protection
+from .keyrows import KeyRows
+from .killer import AsyncKiller
+from .sessions import UnitAsyncSession, UnitSession
+from .unit import UNIT_OPTION, Unit, current_unit
+from .watchdog import WATCHDOG
+
+if TYPE_CHECKING:
+    from asyncio import Future
+
+    from sqlalchemy.engine import Connection, Engine, ExceptionContext
+
+    from .database_settings import DatabaseSettings
+    from .engines import Endpoint
+    from .interrupt import Identity
+    from .operations import OperationOptions
+    from .watchdog import Guard
+
+__all__ = ["Runtime"]
+
+R = TypeVar("R")
+
+_log = logging.getLogger("holdfast")
+
+_PURGE_EVERY_KEYS = 512
+_PURGE_ROWS_MAX = 1_000
+
+_foreign: ContextVar[weakref.ref[Connection] | None] = ContextVar("holdfast_foreign_transaction", default=None)
+
+
+class Runtime:
+    """The shared part of a database. Safe in threads and tasks."""
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        settings: DatabaseSettings,
+        *,
+        budget: RetryBudget | None,
+        breaker: CircuitBreaker | None,
+        events: EventStream,
+        clock: Clock,
+        random: Random,
+    ) -> None:
+        self.endpoint = endpoint
+        self.engine = engine = endpoint.engine
+        self.settings = settings
+        self.events = events
+        self.clock = clock
+        self.random = random
+        self.budget = budget or RetryBudget(clock=clock)
+        self.breaker = breaker or CircuitBreaker("database", clock=clock, events=events)
+        self._deadline_s = settings.deadline_s
+        self.key_ttl_s = int(seconds(settings.key_ttl))
+        self._automatic_key_ttl_s = int(seconds(settings.automatic_key_ttl))
+        self._name = engine.url.host or engine.url.drivername
+        self._key_rows: KeyRows | None = None
+        self._keys_used = 0
+        self._purging = threading.Lock()
+        self._background: set[Future[None]] = set()
+        _listen(engine)
+        _survive_fork(engine)
+
+    # -- the server --------------------------------------------------------------------------------------------------
+
+    @property
+    def flavour_or_none(self) -> Flavour | None:
+        """The server's flavour, or None before the first connection."""
+        return self.endpoint.flavour
+
+    @property
+    def flavour(self) -> Flavour:
+        """The server's flavour; known once a connection was made."""
+        flavour = self.flavour_or_none
+        assert flavour is not None, "asked before the first connection"
+        return flavour
+
+    @property
+    def key_rows(self) -> KeyRows:
+        """The statements on the key table."""
+        if self._key_rows is None:
+            self._key_rows = KeyRows(self.engine.dialect, self.flavour)
+        return self._key_rows
+
+    def new_session(self) -> UnitSession:
+        """A session for one attempt; what it loaded stays readable after COMMIT."""
+        return UnitSession(self.engine, expire_on_commit=False)
+
+    def new_async_session(self) -> UnitAsyncSession:
+        """As `new_session`."""
+        return UnitAsyncSession(self.endpoint.async_engine, expire_on_commit=False)
+
+    def watch(self, driver_connection: object, expires_at: float) -> Guard | None:
+        """Cut what the connection does when `expires_at` comes; None where a task's cancellation does that."""
+        if self.endpoint.async_engine is not None:
+            return None
+        return WATCHDOG.guard(driver_connection, expires_at)
+
+    def kill(self, identity: Identity) -> None:
+        """End a session on the server, from another connection, in the background."""
+        if self.endpoint.killer is not None:
+            self.endpoint.killer.kill_soon(identity)
+
+    def retire_pool(self) -> None:
+        """Replace every pooled connection before its next use."""
+        self.endpoint.retire()
+        if self.events.subscriptions:
+            self.events.emit(PoolRetired(self._name, FailureClass.ROLE_CHANGED))
+
+    # -- operations --------------------------------------------------------------------------------------------------
+
+    def within(self, options: OperationOptions) -> within:
+        """The operation's deadline as a context: pool, server and everything the body calls see it."""
+        return within(self._deadline_s if options.deadline_s is None else options.deadline_s, clock=self.clock)
+
+    def prepare(
+        self,
+        options: OperationOptions,
+        body: Callable[[UnitSession], R] | None,
+        deadline: Deadline,
+        *,
+        key: OperationKey | None = None,
+        fingerprint: str = "",
+        rerunnable: bool = True,
+    ) -> tuple[Plan, Unit[R]]:
+        """The plan and the port of one operation."""
+        settings = self.settings
+        expires_at = self.clock.monotonic() + deadline.remaining_s()
+        keyed = key is not None
+        protection = self._protection(options, keyed=keyed)
+        if protection is Protection.KEY and key is None:
+            key = OperationKey("holdfast", new_token())
+        plan = Plan(
+            operation=options.name,
+            expires_at=expires_at,
+            protection=protection,
+            keyed=keyed,
+            fingerprint=fingerprint,
+            policy=settings.policy,
+            budget=self.budget,
+            rerunnable=rerunnable,
+            nested=retry_is_active(),
+            key=key.key if key is not None else None,
+        )
+        unit: Unit[R] = Unit(
+            self,
+            options.name,
+            body,
+            expires_at=expires_at,
+            protection=protection,
+            key=key,
+            fingerprint=fingerprint,
+            ttl_s=self.key_ttl_s if keyed else self._automatic_key_ttl_s,
+            codec=options.codec,
+            isolation=options.isolation,
+            read_only=options.read_only,
+        )
+        return plan, unit
+
+    def _protection(self, options: OperationOptions, *, keyed: bool) -> Protection:
+        if keyed:
+            return Protection.KEY
+        protect = self.settings.protect if options.protect is None else options.protect
+        if options.read_only or not protect:
+            return Protection.NONE
+        # PostgreSQL keeps the fate of every transaction: asking costs a round trip, a key row would cost a write.
+        return Protection.STATUS if self.engine.dialect.name == "postgresql" else Protection.KEY
+
+    def open_unit(self) -> Unit[Any] | None:
+        """The unit of this database whose body is running in the calling context: what starts here joins it."""
+        unit = current_unit()
+        return unit if unit is not None and unit.runtime is self else None
+
+    def refuse_foreign_transaction(self, name: str) -> None:
+        """An operation cannot start inside a transaction that somebody else opened on the same engine.
+
+        Raises:
+            ForeignTransaction: there is one in the calling context.
+        """
+        reference = _foreign.get()
+        if reference is None:
+            return
+        connection = reference()
+        if connection is None or connection.closed or connection.invalidated or not connection.in_transaction():
+            _foreign.set(None)
+        elif connection.engine.pool is self.engine.pool:
+            raise ForeignTransaction(
+                f"{name} was called inside a transaction that was not opened by Holdfast. Holdfast must own the whole unit "
+                "from BEGIN to COMMIT to run it again; move the outer statements into the transaction function, or end the "
+                "outer transaction first"
+            )
+
+    # -- housekeeping ------------------------------------------------------------------------------------------------
+
+    def purge_when_due(self, *, used_key: bool) -> None:
+        """Now and then, remove a batch of expired key rows in the background."""
+        if not used_key:
+            return
+        self._keys_used += 1
+        if self._keys_used % _PURGE_EVERY_KEYS == 0 and self._purging.acquire(blocking=False):
+            self._purge_in_background()
+
+    def purge(self, rows_max: int) -> int:
+        """Remove up to `rows_max` expired key rows; how many it were. Synchronous: async callers wrap it."""
+        with self.engine.begin() as connection:
+            rows = self.key_rows.purge(connection, rows_max)
+        if rows and self.events.subscriptions:
+            self.events.emit(KeysPurged(self._name, rows))
+        return rows
+
+    def _purge_in_background(self) -> None:
+        if self.endpoint.async_engine is None:
+            threading.Thread(target=self._purge_quietly, name="holdfast-purge", daemon=True).start()
+            return
+        import asyncio
+
+        task = asyncio.ensure_future(greenlet_spawn(self._purge_quietly))
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    def _purge_quietly(self) -> None:
+        try:
+            self.purge(_PURGE_ROWS_MAX)
+        except Exception:
+            _log.warning("expired key rows could not be removed; the next batch tries again", exc_info=True)
+        finally:
+            self._purging.release()
+
+    def log_hook_failure(self, operation: str, hook: str, error: Exception) -> None:
+        """An after-commit hook raised: say so where operators look."""
+        _log.error("%s is committed, but its after-commit hook %s failed", operation, hook, exc_info=error)
+
+    def close(self) -> None:
+        """Close the pool."""
+        self.engine.dispose()
+
+    async def close_async(self) -> None:
+        """Let what runs in the background end, then close the pool."""
+        import asyncio
+
+        if self._background:
+            await asyncio.wait(self._background)
+        if isinstance(self.endpoint.killer, AsyncKiller):
+            await self.endpoint.killer.aclose()
+        assert self.endpoint.async_engine is not None
+        await self.endpoint.async_engine.dispose()
+
+
+def _unit_of(connection: Connection) -> Unit[Any] | None:
+    return connection.get_execution_options().get(UNIT_OPTION)
+
+
+def _listen(engine: Engine) -> None:
+    """Tell each unit what happens on its connection, and remember transactions that are nobody's unit."""
+
+    @event.listens_for(engine, "begin")
+    def on_begin(connection: Connection) -> None:
+        if _unit_of(connection) is None:
+            _foreign.set(weakref.ref(connection))
+
+    @event.listens_for(engine, "commit")
+    def on_commit(connection: Connection) -> None:
+        unit = _unit_of(connection)
+        if unit is not None:
+            unit.on_commit_sent()
+        else:
+            _foreign.set(None)
+
+    @event.listens_for(engine, "rollback")
+    def on_rollback(connection: Connection) -> None:
+        if _unit_of(connection) is None:
+            _foreign.set(None)
+
+    @event.listens_for(engine, "rollback_savepoint")
+    def on_rollback_savepoint(connection: Connection, name: str, context: Any) -> None:
+        unit = _unit_of(connection)
+        if unit is not None:
+            unit.on_savepoint_rollback()
+
+    @event.listens_for(engine, "handle_error")
+    def on_error(context: ExceptionContext) -> None:
+        unit = _unit_of(context.connection) if context.connection is not None else None
+        if unit is not None:
+            unit.on_error(context)
+
+
+def _survive_fork(engine: Engine) -> None:
+    """A child must not touch its parent's sockets: it forgets the pool without closing what is in it."""
+    reference = weakref.ref(engine)
+
+    def forget_pool() -> None:
+        forked = reference()
+        if forked is not None:
+            forked.dispose(close=False)
+
+    os.register_at_fork(after_in_child=forget_pool)

@@ -1,0 +1,472 @@
+"""The port to SQLAlchemy: one operation's session, from checkout to COMMIT.
+
+Written once, synchronously. `AsyncUnit` runs the same code in a greenlet, the way SQLAlchemy's own asyncio layer does.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Awaitable, Callable
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from sqlalchemy import exc, text
+from sqlalchemy.orm import exc as orm_exc
+from sqlalchemy.util import greenlet_spawn
+
+from ...clock import new_token
+from ...dialects import Flavour, classify
+from ...errors import BreakerOpen, BulkheadFull, HoldfastError, KeyReused, UsageError
+from ...events import ConnectionDiscarded, HookFailed
+from ...layer import retry_layer
+from ...outcome import Failure, FailureClass, Outcome, Stage
+from ...transaction import Do, ProbeAnswer, Protection
+from . import pushdown
+from .engines import READ_ONLY, PooledSession, session_of
+from .isolation import level_of
+from .sessions import UnitAsyncSession, UnitSession, end_by_commit, end_by_rollback, was_acknowledged
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Connection, ExceptionContext
+
+    from ...breaker import Permit
+    from ...operation import OperationKey, Record, ResultCodec
+    from .runtime import Runtime
+    from .watchdog import Guard
+
+__all__ = ["UNIT_OPTION", "AsyncUnit", "Hook", "Ran", "Unit", "current_unit", "running_unit"]
+
+T = TypeVar("T")
+
+UNIT_OPTION = "holdfast_unit"
+"""The execution option by which a connection's events find their unit."""
+
+_current: ContextVar[Unit[Any] | None] = ContextVar("holdfast_unit", default=None)
+
+current_unit = _current.get
+"""The unit whose body is running in the calling context, or None."""
+
+
+def running_unit(runtime: Runtime, what: str) -> Unit[Any]:
+    """The unit of `runtime` whose body is running here.
+
+    Raises:
+        UsageError: there is none; `what` asked for it.
+    """
+    unit = _current.get()
+    if unit is None or unit.runtime is not runtime:
+        raise UsageError(f"{what} works inside a transaction function or block of this database")
+    return unit
+
+
+_STATUS_OF_OUR_TRANSACTION = text("SELECT CAST(pg_current_xact_id_if_assigned() AS TEXT)")
+_STATUS = text("SELECT pg_xact_status(CAST(CAST(:transaction AS TEXT) AS xid8))")
+_PROBE_ANSWERS = {
+    "committed": ProbeAnswer.COMMITTED,
+    "aborted": ProbeAnswer.ABORTED,
+    "in progress": ProbeAnswer.IN_PROGRESS,
+}
+
+
+Hook = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Ran(Generic[T]):
+    """What one attempt's body left: its result, and the hooks to call once that very attempt is known to be committed."""
+
+    result: T
+    hooks: list[Hook]
+
+
+_ATTEMPTS_PER_CALL = 1_000
+"""Room for one call's attempts in the `attempt` column; far above what any policy allows."""
+
+
+class Unit(Generic[T]):
+    """One operation's way to its database; an attempt at a time.
+
+    Args:
+        runtime: what the operation's `Database` shares among its operations.
+        name: the operation's name.
+        body: called with the attempt's session, once an attempt; None when an `AsyncUnit` calls it.
+        expires_at: the deadline, monotonic seconds.
+        protection: how a doubt is settled.
+        key, fingerprint, ttl_s: the key row, where there is one.
+        codec: how the result goes into it.
+        isolation: an isolation level for this operation alone, or None for the database's default.
+        read_only: the operation writes nothing, so nothing about it can be ambiguous.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        name: str,
+        body: Callable[[UnitSession], T] | None,
+        *,
+        expires_at: float,
+        protection: Protection,
+        key: OperationKey | None = None,
+        fingerprint: str = "",
+        ttl_s: int = 0,
+        codec: ResultCodec | None = None,
+        isolation: str | None = None,
+        read_only: bool = False,
+    ) -> None:
+        self.runtime = runtime
+        self.name = name
+        self.expires_at = expires_at
+        self.hooks: list[Hook] = []
+        self.isolation = isolation
+        self.session: UnitSession | None = None
+        self.async_session: UnitAsyncSession | None = None
+        self._body = body
+        self._protection = protection
+        self._key = key
+        self._fingerprint = fingerprint
+        self._ttl_s = ttl_s
+        self._codec = codec
+        self._read_only = read_only
+        self._serial = int(new_token()[:12], 16) * _ATTEMPTS_PER_CALL if key is not None else 0
+        self._options: dict[str, Any] = {UNIT_OPTION: self}
+        if read_only:
+            self._options[READ_ONLY] = True
+        if isolation is not None:
+            self._options["isolation_level"] = level_of(Flavour(runtime.engine.dialect.name), isolation)
+        # What was being handled when the operation began hangs behind every exception raised in it.
+        self._handled = sys.exception()
+        self._forget_attempt()
+
+    def _forget_attempt(self) -> None:
+        self.connection: Connection | None = None
+        self._pooled: PooledSession | None = None
+        self._commit_sent = False
+        self._swallowed: BaseException | None = None
+        self._swallowed_failure: Failure | None = None
+        self._transaction_id: str | None = None
+        self._permit: Permit | None = None
+        self._watch: Guard | None = None
+        self._last_class: FailureClass | None = None
+
+    # -- Port --------------------------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Take a breaker's permit, a connection, and open the transaction."""
+        self.begin_on(self.runtime.new_session())
+
+    def begin_on(self, session: UnitSession) -> None:
+        """As `begin`, on a session made by the caller."""
+        runtime = self.runtime
+        self._forget_attempt()
+        self.hooks = []
+        self.session = session
+        try:
+            if runtime.breaker is not None:
+                self._permit = runtime.breaker.acquire()
+            self.connection = connection = session.connection(execution_options=self._options)
+            self._pooled = pooled = session_of(connection)
+            self._watch = runtime.watch(connection.connection.driver_connection, self.expires_at)
+            pushdown.push_down(connection, pooled.limits, self.expires_at - runtime.clock.monotonic())
+        except BaseException as error:
+            if self.connection is None:
+                # Nothing is held, so no clean-up follows; the permit must not wait for one.
+                failure = self.classify(error, Do.BEGIN)
+                self._settle_permit(failure.failure_class)
+                session.close()
+            raise
+
+    def claim(self, attempt: int) -> Record | None:
+        """Insert the key row."""
+        assert self._key is not None
+        record = self.runtime.key_rows.claim(
+            self._connected(), self._key, self._fingerprint, self._serial + attempt, self._ttl_s
+        )
+        if record is None:
+            return None
+        own = record.attempt - self._serial
+        return replace(record, attempt=own if 0 < own < _ATTEMPTS_PER_CALL else 0)
+
+    def run(self) -> Ran[T]:
+        """Run the body, then send what it left unsent."""
+        assert self.session is not None
+        assert self._body is not None
+        with self.inside():
+            result = self._body(self.session)
+        self.finish_body()
+        return Ran(result, self.hooks)
+
+    @contextmanager
+    def inside(self) -> Any:
+        """The context in which the body runs: the current unit, and the only layer that retries."""
+        token = _current.set(self)
+        try:
+            with retry_layer():
+                yield
+        finally:
+            _current.reset(token)
+
+    def finish_body(self) -> None:
+        """Flush, refuse to commit over an error that the body swallowed, and learn the transaction's id."""
+        assert self.session is not None
+        self.session.flush()
+        if self._swallowed is not None:
+            raise self._swallowed
+        if self._protection is Protection.STATUS:
+            self._transaction_id = self._connected().scalar(_STATUS_OF_OUR_TRANSACTION)
+
+    def store(self, result: Ran[T]) -> None:
+        """Put the result into the key row; None is what the row says anyway."""
+        assert self._key is not None
+        assert self._codec is not None
+        if result.result is not None:
+            self.runtime.key_rows.store(self._connected(), self._key, self._codec.encode(result.result))
+
+    def commit(self) -> None:
+        """Send COMMIT."""
+        session = self.session
+        assert session is not None
+        assert self._pooled is not None
+        # The connection goes back to the pool inside the call, and only if COMMIT was answered.
+        self._pooled.is_clean = True
+        try:
+            end_by_commit(session)
+        except BaseException as error:
+            self._pooled.is_clean = was_acknowledged(session)
+            if not self._pooled.is_clean or not isinstance(error, Exception):
+                raise
+            # A listener of the session raised after the server had answered: the save stands.
+            self._hook_failed("after_commit", error)
+        self._release(None)
+        session.close()
+
+    def roll_back(self) -> None:
+        """Roll back and give the connection back."""
+        session = self.session
+        assert session is not None
+        if self._pooled is not None:
+            self._pooled.is_clean = True
+        end_by_rollback(session)
+        self._release(self._last_class)
+        session.close()
+
+    def discard(self, *, kill: bool) -> None:
+        """Close the connection; with `kill`, end its work on the server from another one."""
+        self._release(self._last_class)
+        if self.session is not None:
+            self.session.invalidate()
+        identity = self._pooled.identity if self._pooled is not None else None
+        killed = kill and identity is not None
+        if killed and identity is not None:
+            self.runtime.kill(identity)
+        if self.runtime.events.subscriptions:
+            self.runtime.events.emit(ConnectionDiscarded(self.name, str(self._last_class or "rollback"), killed))
+
+    def probe(self) -> ProbeAnswer:
+        """Ask the server what became of the transaction."""
+        if self._transaction_id is None:
+            return ProbeAnswer.COMMITTED  # it had written nothing, so there was nothing to lose
+        with self.runtime.engine.connect() as connection:
+            status = connection.scalar(_STATUS, {"transaction": self._transaction_id})
+        return _PROBE_ANSWERS.get(str(status), ProbeAnswer.UNKNOWN)
+
+    def stored_result(self, record: Record) -> Ran[T]:
+        """The result in the key row; whoever wrote it has called its hooks."""
+        assert self._codec is not None
+        try:
+            result = None if record.result is None else self._codec.decode(record.result)
+            return Ran(result, [])  # type: ignore[arg-type]
+        except (TypeError, ValueError, KeyError) as error:
+            stored = UsageError(
+                f"{self.name}: this key's operation was committed, but its stored result no longer fits the function's "
+                "return type"
+            )
+            stored.outcome = Outcome.COMMITTED
+            raise stored from error
+
+    def classify(self, error: BaseException, doing: Do) -> Failure:
+        """What `error` means."""
+        failure = self._classified(error, doing)
+        self._last_class = failure.failure_class
+        return failure
+
+    def _classified(self, error: BaseException, doing: Do) -> Failure:
+        stage = self._stage(doing)
+        if isinstance(error, (BreakerOpen, BulkheadFull)) and doing is Do.BEGIN:
+            return Failure(
+                FailureClass.UNSENT, Stage.CONNECT, name=type(error).__name__, retry_after_s=error.retry_after_s
+            )
+        if isinstance(error, orm_exc.StaleDataError):
+            # A version column says that another transaction was faster; a rerun reads the new version.
+            return Failure(FailureClass.CONTENTION, stage, name="StaleDataError")
+        if doing is Do.RUN and self._is_callers_own(error):
+            return Failure(FailureClass.PERMANENT, stage, name=type(error).__name__)
+        failure = classify(error, stage=stage, flavour=self.runtime.flavour_or_none, handled=self._handled)
+        if self._read_only and failure.failure_class is FailureClass.AMBIGUOUS:
+            return Failure(FailureClass.LOST, stage, failure.flavour, failure.code, failure.name, False)
+        return failure
+
+    def _is_callers_own(self, error: BaseException) -> bool:
+        """Whether the body raised something that has nothing to do with this connection (its own HTTP call timed out)."""
+        if self._swallowed is not None or isinstance(error, exc.SQLAlchemyError):
+            return False
+        return isinstance(error, HoldfastError) or not _comes_from_sqlalchemy(error, self._handled)
+
+    def _stage(self, doing: Do) -> Stage:
+        if doing is Do.COMMIT and self._commit_sent:
+            return Stage.COMMIT
+        if doing is Do.BEGIN and self.connection is None:
+            return Stage.CONNECT
+        if doing is Do.PROBE:
+            return Stage.CONNECT
+        return Stage.BODY
+
+    # -- told by the connection's events -----------------------------------------------------------------------------
+
+    def on_commit_sent(self) -> None:
+        """COMMIT is about to be handed to the driver."""
+        self._commit_sent = True
+
+    def on_error(self, context: ExceptionContext) -> None:
+        """A statement failed. If the body swallows it, the transaction may be gone and must not be committed."""
+        error = context.sqlalchemy_exception or context.original_exception
+        failure = classify(error, stage=Stage.BODY, flavour=self.runtime.flavour_or_none, handled=self._handled)
+        ruined = failure.failure_class is not FailureClass.PERMANENT or self.runtime.flavour is Flavour.POSTGRESQL
+        if ruined and self._swallowed is None:
+            self._swallowed = error
+            self._swallowed_failure = failure
+
+    def on_savepoint_rollback(self) -> None:
+        """A savepoint undid the statement that failed, where the server still had it."""
+        failure = self._swallowed_failure
+        if failure is None or not failure.connection_usable:
+            return
+        undone = failure.failure_class is FailureClass.PERMANENT or self.runtime.flavour is Flavour.POSTGRESQL
+        if undone or failure.code == _LOCK_WAIT:
+            self._swallowed = self._swallowed_failure = None
+
+    # -- joined operations -------------------------------------------------------------------------------------------
+
+    def claim_joined(self, key: OperationKey, fingerprint: str) -> Record | None:
+        """The key row of an operation that joins this transaction; None: it was inserted and the body may run.
+
+        Raises:
+            KeyReused: the key belongs to a call with other arguments.
+        """
+        runtime = self.runtime
+        record = runtime.key_rows.claim(self._connected(), key, fingerprint, 0, runtime.key_ttl_s)
+        if record is not None and record.fingerprint != fingerprint:
+            raise KeyReused(f"{self.name}: the key of an operation inside belongs to a call with other arguments")
+        return record
+
+    def store_joined(self, key: OperationKey, codec: ResultCodec | None, result: Any) -> None:
+        """Put a joined operation's result into its key row."""
+        assert codec is not None
+        if result is not None:
+            self.runtime.key_rows.store(self._connected(), key, codec.encode(result))
+
+    # -- after the answer --------------------------------------------------------------------------------------------
+
+    def hook_failed(self, hook: Callable[..., Any], error: Exception) -> None:
+        """An after-commit hook raised; the save stands."""
+        self._hook_failed(getattr(hook, "__qualname__", type(hook).__name__), error)
+
+    def _hook_failed(self, name: str, error: Exception) -> None:
+        self.runtime.log_hook_failure(self.name, name, error)
+        if self.runtime.events.subscriptions:
+            self.runtime.events.emit(HookFailed(self.name, name, type(error).__name__))
+
+    # -- internals ---------------------------------------------------------------------------------------------------
+
+    def _connected(self) -> Connection:
+        assert self.connection is not None
+        return self.connection
+
+    def _release(self, failure_class: FailureClass | None) -> None:
+        """Stop the watch, settle the permit, and on a change of role retire the other connections as well."""
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None
+        self._settle_permit(failure_class)
+        if failure_class is FailureClass.ROLE_CHANGED:
+            self.runtime.retire_pool()
+
+    def _settle_permit(self, failure_class: FailureClass | None) -> None:
+        permit, self._permit = self._permit, None
+        if permit is None:
+            return
+        if failure_class is None or failure_class is FailureClass.PERMANENT:
+            permit.succeeded()
+        elif failure_class.counts_for_breaker:
+            permit.failed()
+        else:
+            permit.ignored()
+
+
+_LOCK_WAIT = 1205
+
+
+def _comes_from_sqlalchemy(error: BaseException, handled: BaseException | None) -> bool:
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and current is not handled and id(current) not in seen:
+        if isinstance(current, exc.SQLAlchemyError):
+            return True
+        seen.add(id(current))
+        current = current.__cause__ or current.__context__
+    return False
+
+
+class AsyncUnit(Generic[T]):
+    """A `Unit` whose body is a coroutine function; what talks to the database runs in a greenlet."""
+
+    def __init__(self, unit: Unit[T], body: Callable[[UnitAsyncSession], Awaitable[T]]) -> None:
+        self.unit = unit
+        self.session: UnitAsyncSession | None = None
+        self._body = body
+
+    async def begin(self) -> None:
+        """As in `Unit`."""
+        self.session = self.unit.async_session = session = self.unit.runtime.new_async_session()
+        await greenlet_spawn(self.unit.begin_on, session.sync_session)
+
+    async def claim(self, attempt: int) -> Record | None:
+        """As in `Unit`."""
+        return await greenlet_spawn(self.unit.claim, attempt)
+
+    async def run(self) -> Ran[T]:
+        """As in `Unit`."""
+        assert self.session is not None
+        with self.unit.inside():
+            result = await self._body(self.session)
+        await greenlet_spawn(self.unit.finish_body)
+        return Ran(result, self.unit.hooks)
+
+    async def store(self, result: Ran[T]) -> None:
+        """As in `Unit`."""
+        await greenlet_spawn(self.unit.store, result)
+
+    async def commit(self) -> None:
+        """As in `Unit`."""
+        await greenlet_spawn(self.unit.commit)
+
+    async def roll_back(self) -> None:
+        """As in `Unit`."""
+        await greenlet_spawn(self.unit.roll_back)
+
+    async def discard(self, *, kill: bool) -> None:
+        """As in `Unit`."""
+        await greenlet_spawn(lambda: self.unit.discard(kill=kill))
+
+    async def probe(self) -> ProbeAnswer:
+        """As in `Unit`."""
+        return await greenlet_spawn(self.unit.probe)
+
+    def stored_result(self, record: Record) -> Ran[T]:
+        """As in `Unit`."""
+        return self.unit.stored_result(record)
+
+    def classify(self, error: BaseException, doing: Do) -> Failure:
+        """As in `Unit`."""
+        return self.unit.classify(error, doing)
