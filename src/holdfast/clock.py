@@ -6,9 +6,9 @@ Everything else takes a `Clock` and a `Random` as arguments, so a test can hand 
 
 from __future__ import annotations
 
+import os
 import random
 import time
-import uuid
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
@@ -99,5 +99,6 @@ SYSTEM_CLOCK: WaitingClock = SystemClock()
 
 
 def new_token() -> str:
-    """A fresh identity of 32 hexadecimal digits (a version 4 UUID)."""
-    return uuid.uuid4().hex
+    """A fresh identity of 32 hexadecimal digits: 128 bits from the operating system, as in a version 4 UUID."""
+    # Not by uuid4(), which says the same and takes a tenth of the time of `import holdfast` to load.
+    return os.urandom(16).hex()

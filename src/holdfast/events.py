@@ -9,7 +9,6 @@ and classes, never a parameter, a key or an exception's text. Nothing is built w
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -151,8 +150,6 @@ class KeysPurged(Event):
 
 Hook = Callable[[Event], object]
 
-_log = logging.getLogger("holdfast")
-
 
 class Subscription:
     """A hook's place in a stream; `close()` (or leaving a `with` block) ends it. Closing twice is harmless."""
@@ -207,7 +204,10 @@ class EventStream:
             try:
                 subscription._hook(event)
             except Exception:
-                _log.exception("an event hook failed on %s", type(event).__name__)
+                # Imported late: logging would be a tenth of the time `import holdfast` takes.
+                import logging
+
+                logging.getLogger("holdfast").exception("an event hook failed on %s", type(event).__name__)
 
 
 EVENTS = EventStream()
