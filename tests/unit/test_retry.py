@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import pickle
 import socket
 import threading
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from datetime import timedelta
 
 import pytest
@@ -24,93 +22,20 @@ from holdfast.errors import (
     Conflict,
     DeadlineExceeded,
     OutcomeUnknown,
-    Report,
     UsageError,
-    attach_report,
     report_of,
 )
 from holdfast.events import AttemptFailed, CallEnded, RetryDenied, RetryScheduled
-from holdfast.layer import retry_is_active, retry_layer
+from holdfast.layer import retry_is_active
 from holdfast.outcome import Failure, FailureClass, Stage
 from holdfast.retry import retry
 from holdfast.testing import ManualClock, RecordingHook, seeded_random
+from tests.unit.forms import FORMS, SYNC_FORMS, Flaky, Run, always
 
 REFUSED = ConnectionRefusedError
 
 
-def always(number: float) -> Callable[[], float]:
-    """A draw that is always the same."""
-    return lambda: number
-
-
-class Flaky:
-    """Fails with the given errors, one a call, then returns its last argument."""
-
-    def __init__(self, *errors: BaseException) -> None:
-        self.errors = list(errors)
-        self.calls = 0
-
-    def __call__(self, value: str = "done") -> str:
-        self.calls += 1
-        if self.errors:
-            raise self.errors.pop(0)
-        return value
-
-
-# Every way to retry runs one and the same set of expectations.
-
-
-def _by_decorator(policy: retry, function: Callable[..., str]) -> str:
-    return policy(function)("done")
-
-
-def _by_call(policy: retry, function: Callable[..., str]) -> str:
-    return policy.call(function, "done")
-
-
-def _by_block(policy: retry, function: Callable[..., str]) -> str:
-    for attempt in policy:
-        with attempt:
-            return function("done")
-    raise AssertionError("the loop ended without a result or an error")
-
-
-def _async_version(function: Callable[..., str]) -> Callable[..., Awaitable[str]]:
-    async def version(value: str) -> str:
-        return function(value)
-
-    return version
-
-
-def _by_async_decorator(policy: retry, function: Callable[..., str]) -> str:
-    async def main() -> str:
-        return await policy(_async_version(function))("done")
-
-    return asyncio.run(main())
-
-
-def _by_async_call(policy: retry, function: Callable[..., str]) -> str:
-    async def main() -> str:
-        return await policy.call_async(_async_version(function), "done")
-
-    return asyncio.run(main())
-
-
-def _by_async_block(policy: retry, function: Callable[..., str]) -> str:
-    async def main() -> str:
-        async for attempt in policy:
-            async with attempt:
-                return await _async_version(function)("done")
-        raise AssertionError("the loop ended without a result or an error")
-
-    return asyncio.run(main())
-
-
-Run = Callable[[retry, Callable[..., str]], str]
-FORMS = [_by_decorator, _by_call, _by_block, _by_async_decorator, _by_async_call, _by_async_block]
-
-
-@pytest.fixture(params=FORMS, ids=lambda form: form.__name__.removeprefix("_by_"))
+@pytest.fixture(params=FORMS, ids=lambda form: form.__name__.removeprefix("by_"))
 def run(request: pytest.FixtureRequest) -> Run:
     form: Run = request.param
     return form
@@ -323,115 +248,10 @@ def test_contention_is_free(run: Run, clock: ManualClock) -> None:
     assert run(policy, Flaky(ValueError())) == "done"
 
 
-@pytest.mark.parametrize("run", [_by_decorator, _by_call, _by_block])
-def test_an_inner_layer_makes_one_attempt_and_says_so(run: Run, clock: ManualClock) -> None:
-    """Three times three attempts would be nine; only the outer layer retries, and the last word is its."""
-    inner_reasons: list[str] = []
-    function = Flaky(*(REFUSED() for _ in range(20)))
-
-    def inner(value: str) -> str:
-        try:
-            return run(make(clock, attempts=3), function)
-        except REFUSED as error:
-            report = report_of(error)
-            assert report is not None
-            inner_reasons.append(report.reason)
-            raise
-
-    with pytest.raises(REFUSED) as caught:
-        run(make(clock, attempts=3, name="outer"), inner)
-    report = report_of(caught.value)
-    assert report is not None
-    assert function.calls == 3
-    assert inner_reasons == ["nested"] * 3
-    assert (report.operation, report.reason, report.exhausted, report.attempts) == ("outer", "attempts", True, 3)
-
-
-async def test_async_layers_nest(clock: ManualClock) -> None:
-    """The same for coroutines, also when the inner call runs in a task of its own."""
-    calls = 0
-
-    @make(clock, attempts=3)
-    async def inner() -> None:
-        nonlocal calls
-        calls += 1
-        raise REFUSED
-
-    @make(clock, attempts=3)
-    async def outer() -> None:
-        await asyncio.create_task(inner())
-
-    with pytest.raises(REFUSED):
-        await outer()
-    assert calls == 3
-
-
-async def test_a_task_that_outlives_the_layer_retries_on_its_own(clock: ManualClock) -> None:
-    """A background task started during an attempt is not bound by a layer that has ended."""
-    calls = 0
-    go = asyncio.Event()
-
-    async def background() -> None:
-        nonlocal calls
-        await go.wait()
-        await inner()
-
-    @make(clock, attempts=3)
-    async def inner() -> None:
-        nonlocal calls
-        calls += 1
-        raise REFUSED
-
-    @make(clock)
-    async def outer() -> asyncio.Task[None]:
-        return asyncio.create_task(background())
-
-    task = await outer()
-    go.set()
-    with pytest.raises(REFUSED):
-        await task
-    assert calls == 3
-
-
-def test_another_kind_of_layer_silences_retries_too(run: Run, clock: ManualClock) -> None:
-    """Whatever holds the layer, a transaction for instance, is the only one that retries."""
-    function = Flaky(REFUSED())
-    with retry_layer(), pytest.raises(REFUSED) as caught:
-        assert retry_is_active()
-        run(make(clock), function)
-    report = report_of(caught.value)
-    assert report is not None
-    assert (report.reason, report.exhausted, function.calls) == ("nested", False, 1)
-    assert not retry_is_active()
-
-
-def test_a_nested_success_earns_nothing(run: Run, clock: ManualClock) -> None:
-    """One logical call deposits once, however many layers it passes."""
-    budget = RetryBudget(ratio=1, floor_per_s=0)
-    with retry_layer():
-        run(make(clock, budget=budget), Flaky())
-    assert budget.balance(clock.monotonic()) == 0
-
-
-def test_what_an_inner_layer_gave_up_on_is_not_tried_again(run: Run, clock: ManualClock) -> None:
-    """An error that carries an exhausted report (from a thread that saw no mark, say) passes through, also as a cause."""
-    error, wrapper = REFUSED(), OSError()
-    attach_report(error, Report("inner", 5, 1.0, "attempts", exhausted=True))
-    wrapper.__cause__ = error
-    for raised in (error, wrapper):
-        function = Flaky(raised)
-        with pytest.raises(OSError) as caught:
-            run(make(clock, on=OSError), function)
-        assert function.calls == 1
-        report = report_of(caught.value)
-        assert report is not None
-        assert report.exhausted
-
-
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit, GeneratorExit, asyncio.CancelledError])
 def test_what_stops_a_program_or_task_is_not_caught(clock: ManualClock, stop: type[BaseException]) -> None:
     """Ctrl-C, exit and cancellation leave at once, in every form."""
-    for form in (_by_decorator, _by_call, _by_block):
+    for form in SYNC_FORMS:
         function = Flaky(stop())
         with pytest.raises(stop):
             form(make(clock, on=Exception, idempotent=True), function)
@@ -486,56 +306,6 @@ def test_attempts_must_be_a_positive_whole_number(attempts: int) -> None:
         retry(on=ValueError, attempts=attempts)
 
 
-def _generator() -> Iterator[int]:
-    yield 1
-
-
-async def _async_generator() -> AsyncIterator[int]:
-    yield 1
-
-
-@pytest.mark.parametrize("function", [_generator, _async_generator, functools.partial(_generator)])
-def test_generators_are_refused(function: Callable[[], object]) -> None:
-    """A generator would run outside the retry; saying so beats silently not retrying."""
-    with pytest.raises(ConfigurationError, match="generator"):
-        retry(on=ValueError)(function)
-
-
-def test_sync_and_async_are_told_apart_when_decorated(clock: ManualClock) -> None:
-    """Partials and objects with an async `__call__` are asynchronous; handing one to the wrong form is refused."""
-
-    class Async:
-        async def __call__(self) -> str:
-            return "async"
-
-    async def plain() -> str:
-        return "async"
-
-    policy = make(clock)
-    for function in (plain, functools.partial(plain), Async()):
-        assert asyncio.run(policy(function)()) == "async"  # type: ignore[arg-type]
-        with pytest.raises(ConfigurationError, match="call_async"):
-            policy.call(function)
-    with pytest.raises(ConfigurationError, match=r"policy\.call\("):
-        asyncio.run(policy.call_async(lambda: "sync"))  # type: ignore[arg-type,return-value]
-    with pytest.raises(ConfigurationError, match="callable"):
-        policy(5)  # type: ignore[arg-type]
-
-
-def test_a_decorated_function_stays_itself(clock: ManualClock) -> None:
-    """Name, docstring and signature survive, and methods bind."""
-
-    class Client:
-        @make(clock)
-        def fetch(self, key: str, *, twice: bool = False) -> str:
-            """Fetch it."""
-            return key * (2 if twice else 1)
-
-    assert Client().fetch("a", twice=True) == "aa"
-    assert Client.fetch.__doc__ == "Fetch it."
-    assert Client.fetch.__qualname__.endswith("Client.fetch")
-
-
 def test_an_attempt_that_is_not_used_is_an_error_not_an_endless_loop(clock: ManualClock) -> None:
     """Forgetting `with attempt:` is told at the second turn."""
     with pytest.raises(UsageError, match="with attempt"):
@@ -575,7 +345,7 @@ def test_events_tell_the_whole_story(run: Run, clock: ManualClock) -> None:
     assert hook.events == [
         AttemptFailed("fetch", 1, FailureClass.UNSENT, Stage.CONNECT),
         RetryScheduled("fetch", 1, FailureClass.UNSENT, 0.5),
-        CallEnded("fetch", 2, pytest.approx(0.5), succeeded=True),
+        CallEnded("fetch", 2, 0.5, succeeded=True),
     ]
     hook.clear()
     with pytest.raises(REFUSED):
