@@ -194,6 +194,17 @@ class Endpoint:
         if not self.address.in_memory:
             self._generation += 1
 
+    def close(self) -> None:
+        """Close the idle connections of a synchronous endpoint; those in use close when they come back."""
+        self.engine.dispose()
+
+    async def aclose(self) -> None:
+        """Close the idle connections of an asynchronous endpoint, after the sessions that are being ended on the server."""
+        assert self.async_engine is not None
+        if isinstance(self.killer, AsyncKiller):
+            await self.killer.aclose()
+        await self.async_engine.dispose()
+
     # -- making the engine -------------------------------------------------------------------------------------------
 
     def _create(self, asynchronous: bool, options: dict[str, Any]) -> Engine | AsyncEngine:
@@ -331,14 +342,13 @@ class Endpoint:
         if session is not None:
             session.idle_since = self._clock.monotonic()
 
-    def _reset(self, connection: DBAPIConnection, record: ConnectionPoolEntry, state: PoolResetState) -> None:
-        session: PooledSession | None = record.info.get(_SESSION)
-        is_clean = session is not None and session.is_clean
-        if session is not None:
-            session.is_clean = False
-        if is_clean or state.transaction_was_reset or state.terminate_only or not state.asyncio_safe:
-            return
-        connection.rollback()
+    def _reset(self, connection: DBAPIConnection, record: ConnectionPoolEntry | None, state: PoolResetState) -> None:
+        if record is None or state.terminate_only or not state.asyncio_safe:
+            return  # it is closed next, and its server rolls back
+        session: PooledSession = record.info[_SESSION]
+        if not session.is_clean and not state.transaction_was_reset:
+            connection.rollback()
+        session.is_clean = False
 
     def _begin_sqlite(self, connection: Connection) -> None:
         options = connection.get_execution_options()

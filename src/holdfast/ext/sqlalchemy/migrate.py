@@ -1,0 +1,453 @@
+"""Bring a database up to its models by adding what is missing. Nothing is ever dropped, renamed or narrowed.
+
+    print(migrate(engine, Base.metadata, dry_run=True))     # the SQL, and what would be left as it is
+    migrate(engine, Base.metadata)
+
+SQLAlchemy creates the missing tables, with their constraints and indexes. Alembic compares the others with the models; of the
+differences it finds only those run that take nothing away and refuse no data that is there: missing columns first, then, after
+a second look, indexes, and constraints on columns that are new themselves. Everything else is reported and left to a person.
+
+Any number of processes may call it at the same moment: one migrates at a time, and the next finds nothing left to do. MySQL and
+MariaDB commit every change of the schema by itself; a run that is interrupted there is completed by the next one. PostgreSQL
+and SQLite take all of it or nothing.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import DefaultClause, MetaData, Table, event, exc, literal, select
+from sqlalchemy.dialects.postgresql import CreateEnumType
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine.mock import MockConnection
+from sqlalchemy.sql.sqltypes import SchemaType
+
+from ...deadline import seconds
+from ...dialects import Flavour, classify
+from ...errors import ConfigurationError, InProgress, MissingExtra
+from ...outcome import FailureClass, Stage
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+    from alembic.operations import ops
+
+__all__ = ["MigrationReport", "migrate"]
+
+ColumnName = tuple[str | None, str, str]
+"""Schema, table, column."""
+
+_LOCK_NAME = "holdfast.migrate"
+_LOCK_NUMBER = 0x686F6C6466617374  # "holdfast"
+_DONE_ELSEWHERE = frozenset({1050, 1060, 1061})
+"""Table, column, index exists. `GET_LOCK` holds on one node of a Galera cluster only; another one may be first."""
+_RUNS = 3
+
+_marking = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True)
+class MigrationReport:
+    """What a migration did, or would do. Its text is SQL, with the rest as comments.
+
+    Attributes:
+        statements: the SQL that ran (or would), in order.
+        skipped: the differences that were left as they are, a sentence each.
+        dry_run: whether nothing was run.
+    """
+
+    statements: tuple[str, ...]
+    skipped: tuple[str, ...]
+    dry_run: bool
+
+    def __str__(self) -> str:
+        return "\n".join(
+            [*(f"{sql};" for sql in self.statements), *(f"-- left as it is: {text}" for text in self.skipped)]
+        )
+
+
+def migrate(
+    engine: Engine, metadata: MetaData, *, dry_run: bool = False, lock_wait: float | timedelta = 60.0
+) -> MigrationReport:
+    """Create missing tables, add missing columns and indexes.
+
+    Args:
+        engine: the database; its user needs the rights to create and alter tables. Of an `AsyncEngine` its `sync_engine`, called
+            through `run_sync` or `greenlet_spawn`.
+        metadata: the models. Tables of other schemas than the default one are looked at where they name their schema.
+        dry_run: only say what would be done.
+        lock_wait: seconds (or `timedelta`) to wait for another process that is migrating, and for each lock on a table. Above 0.
+
+    Returns:
+        The statements that ran, and the differences that were left.
+
+    Raises:
+        ConfigurationError: a missing column is NOT NULL and has no server default, and its table has rows; nothing was changed.
+        InProgress: another process held the lock for longer than `lock_wait`.
+        MissingExtra: alembic is not installed.
+        sqlalchemy.exc.DBAPIError: the server refused a change.
+    """
+    _require_alembic()
+    lock_wait_s = seconds(lock_wait, name="lock_wait")
+    if lock_wait_s <= 0:
+        raise ConfigurationError("lock_wait must be more than 0 seconds")
+    with engine.connect() as connection:
+        flavour = _flavour_of(connection)
+        if dry_run:
+            return _Migration(connection, metadata, dry_run=True).run()
+        with _alone(connection, flavour, lock_wait_s):
+            for run in range(1, _RUNS + 1):
+                try:
+                    return _Migration(connection, metadata, dry_run=False).run()
+                except exc.DBAPIError as error:
+                    if run == _RUNS or error.orig is None or not _DONE_ELSEWHERE.intersection(error.orig.args[:1]):
+                        raise
+    raise AssertionError("unreachable")
+
+
+def _require_alembic() -> None:
+    try:
+        import alembic  # noqa: F401
+    except ImportError as error:
+        raise MissingExtra("migrate needs alembic: pip install 'holdfast[sqlalchemy]'") from error
+
+
+def _flavour_of(connection: Connection) -> Flavour:
+    return Flavour.MARIADB if getattr(connection.dialect, "is_mariadb", False) else Flavour(connection.dialect.name)
+
+
+# -- one process at a time -------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _alone(connection: Connection, flavour: Flavour, lock_wait_s: float) -> Iterator[None]:
+    """Hold the database's migration lock, with the session's limits made for changes of the schema, and commit at the end."""
+    if flavour is Flavour.POSTGRESQL:
+        # A snapshot taken before the wait for the lock would not show what its holder has created meanwhile.
+        connection.execution_options(isolation_level="READ COMMITTED")
+    elif flavour is not Flavour.SQLITE:
+        # The limits and the lock belong to this session, which ends here instead of going back to the pool.
+        connection.detach()
+    with _busy_timeout(connection, lock_wait_s) if flavour is Flavour.SQLITE else _nothing():
+        try:
+            _take_lock(connection, flavour, lock_wait_s)
+        except exc.DBAPIError as error:
+            if classify(error, stage=Stage.BODY, flavour=flavour).failure_class is FailureClass.CONTENTION:
+                raise _still_migrating(lock_wait_s) from error
+            raise
+        yield
+        connection.commit()
+
+
+def _take_lock(connection: Connection, flavour: Flavour, lock_wait_s: float) -> None:
+    if flavour is Flavour.SQLITE:
+        connection.begin()
+        driver_connection: Any = connection.connection.driver_connection
+        # An engine of ours has begun by now; others leave it to the first statement that writes.
+        if not driver_connection.in_transaction:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        return
+    if flavour is Flavour.POSTGRESQL:
+        connection.exec_driver_sql(
+            f"SELECT set_config('lock_timeout', '{math.ceil(lock_wait_s * 1000)}ms', true), "
+            "set_config('statement_timeout', '0', true), set_config('idle_in_transaction_session_timeout', '0', true)"
+        )
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LOCK_NUMBER})")
+        return
+    lock_wait = math.ceil(lock_wait_s)
+    own = ", SESSION max_statement_time=0, SESSION idle_transaction_timeout=0" if flavour is Flavour.MARIADB else ""
+    connection.exec_driver_sql(f"SET SESSION lock_wait_timeout={lock_wait}{own}")
+    # A user lock's name holds for the whole server and has 64 characters at most.
+    name = f"CONCAT('{_LOCK_NAME}.', LEFT(SHA2(DATABASE(), 256), 32))"
+    if connection.exec_driver_sql(f"SELECT GET_LOCK({name}, {lock_wait})").scalar() != 1:
+        raise _still_migrating(lock_wait_s)
+
+
+def _still_migrating(lock_wait_s: float) -> InProgress:
+    return InProgress(
+        f"another process is still migrating this database after {lock_wait_s:g} s; nothing was changed here"
+    )
+
+
+@contextmanager
+def _busy_timeout(connection: Connection, lock_wait_s: float) -> Iterator[None]:
+    # On the driver's cursor: SQLAlchemy would begin the transaction, and wait for the lock, before the statement.
+    cursor = connection.connection.cursor()
+    cursor.execute("PRAGMA busy_timeout")
+    (before,) = cursor.fetchone() or (0,)
+    cursor.execute(f"PRAGMA busy_timeout={math.ceil(lock_wait_s * 1000)}")
+    try:
+        yield
+    finally:
+        cursor.execute(f"PRAGMA busy_timeout={before}")
+        cursor.close()
+
+
+@contextmanager
+def _nothing() -> Iterator[None]:
+    yield
+
+
+# -- what is missing -------------------------------------------------------------------------------------------------------
+
+
+class _Migration:
+    """One look at the database, and the changes that follow from it: run, or for a dry run only written down."""
+
+    def __init__(self, connection: Connection, metadata: MetaData, *, dry_run: bool) -> None:
+        from alembic.migration import MigrationContext
+        from alembic.operations import Operations
+
+        self._connection = connection
+        self._metadata = metadata
+        self._dry_run = dry_run
+        self._is_sqlite = connection.dialect.name == "sqlite"
+        self._statements: list[str] = []
+        # Where changes go: SQLAlchemy's to one of these, alembic's to the other.
+        self._target: Any = MockConnection(connection.dialect, self._write_down) if dry_run else connection
+        options = {"as_sql": True, "output_buffer": _Lines(self._statements)} if dry_run else {}
+        self._operations = Operations(
+            MigrationContext.configure(None if dry_run else connection, dialect=connection.dialect, opts=options)
+        )
+
+    def run(self) -> MigrationReport:
+        """Compare, check that everything can be done, and do it."""
+        found = self._differences()
+        tables, columns = self._missing_tables(found), self._missing_columns(found)
+        refused = [text for text in map(self._why_not, columns) if text]
+        if refused:
+            raise ConfigurationError("; ".join(refused))
+        with self._recording():
+            if tables:
+                self._create(tables)
+            for column in columns:
+                self._add(column)
+        created = {(table.schema, table.name) for table in tables}
+        added = {(column.schema, column.table_name, column.column.name) for column in columns}
+        if columns and not self._dry_run:
+            found = self._differences()
+        with self._recording():
+            skipped = self._complete(found, created, added)
+        return MigrationReport(tuple(self._statements), tuple(skipped), self._dry_run)
+
+    def _differences(self) -> list[ops.MigrateOperation]:
+        from alembic.autogenerate import produce_migrations
+        from alembic.migration import MigrationContext
+
+        schemas = {table.schema for table in self._metadata.tables.values()}
+
+        def of_a_schema_in_the_models(name: str | None, kind: str, _parents: object) -> bool:
+            return kind != "schema" or name in schemas
+
+        options = {
+            "include_schemas": schemas != {None},
+            "include_name": of_a_schema_in_the_models,
+            "compare_type": True,
+        }
+        context = MigrationContext.configure(self._connection, opts=options)
+        upgrade = produce_migrations(context, self._metadata).upgrade_ops
+        assert upgrade is not None
+        return list(_flat(upgrade.ops))
+
+    def _missing_tables(self, found: list[ops.MigrateOperation]) -> list[Table]:
+        from alembic.operations.ops import CreateTableOp
+
+        missing = {(op.schema, op.table_name) for op in found if isinstance(op, CreateTableOp)}
+        return [table for table in self._metadata.sorted_tables if (table.schema, table.name) in missing]
+
+    def _missing_columns(self, found: list[ops.MigrateOperation]) -> list[ops.AddColumnOp]:
+        from alembic.operations.ops import AddColumnOp
+
+        return [op for op in found if isinstance(op, AddColumnOp)]
+
+    def _why_not(self, op: ops.AddColumnOp) -> str | None:
+        column, name = op.column, f"{op.table_name}.{op.column.name}"
+        if column.primary_key:
+            return f"{name} is missing and part of the primary key: that needs a migration written by hand"
+        fills_itself = (
+            isinstance(column.server_default, DefaultClause)
+            or column.computed is not None
+            or column.identity is not None
+        )
+        if column.nullable or fills_itself or not self._has_rows(column.table):
+            return None
+        return (
+            f"{name} is missing, is NOT NULL and has no server default, and {op.table_name} has rows: "
+            "give it a server_default, make it nullable, or write the migration by hand"
+        )
+
+    def _has_rows(self, table: Table) -> bool:
+        return self._connection.execute(select(literal(1)).select_from(table).limit(1)).first() is not None
+
+    # -- the changes -------------------------------------------------------------------------------------------------
+
+    def _create(self, tables: list[Table]) -> None:
+        with _utf8mb4_and_innodb(tables, self._connection.dialect.name):
+            # Types of its own (PostgreSQL's enumerations) may be there already, which is what it checks first.
+            self._metadata.create_all(self._target, tables=tables, checkfirst=not self._dry_run)
+
+    def _add(self, op: ops.AddColumnOp) -> None:
+        if isinstance(op.column.type, SchemaType):
+            op.column.type.create(self._target, checkfirst=not self._dry_run)
+        # The column alone: its index and constraints are found by the second look, and judged there.
+        self._operations.impl.add_column(op.table_name, op.column, schema=op.schema)
+
+    def _complete(
+        self, found: list[ops.MigrateOperation], created: set[tuple[str | None, str]], added: set[ColumnName]
+    ) -> list[str]:
+        """Run what may run of the second look; the sentences for what may not."""
+        from alembic.operations import ops
+
+        skipped = []
+        for op in sorted(found, key=lambda op: isinstance(op, ops.CreateForeignKeyOp)):
+            place = _place_of(op)
+            if isinstance(op, (ops.CreateTableOp, ops.AddColumnOp)) or place in created:
+                continue
+            reason = self._why_left(op, {column for schema, table, column in added if (schema, table) == place})
+            if reason is None:
+                self._operations.invoke(op)
+            else:
+                skipped.append(reason)
+        return skipped
+
+    def _why_left(self, op: ops.MigrateOperation, new_columns: set[str]) -> str | None:
+        """Why a difference is left as it is; None if it is safe to remove by `op`."""
+        from alembic.operations import ops
+
+        if isinstance(op, ops.CreateIndexOp):
+            names = {getattr(column, "name", None) for column in op.to_index().columns}
+            if not op.unique or names & new_columns:
+                return None
+            return f"unique index {op.index_name} on {op.table_name}: rows that are there may break it"
+        if isinstance(op, ops.CreateUniqueConstraintOp):
+            text = f"unique constraint on {op.table_name} ({', '.join(op.columns)})"
+            may_be_broken = not set(op.columns) & new_columns
+        elif isinstance(op, ops.CreateForeignKeyOp):
+            text = f"foreign key on {op.source_table} ({', '.join(op.local_cols)})"
+            may_be_broken = not set(op.local_cols) <= new_columns
+        else:
+            return _described(op, self._connection)
+        if self._is_sqlite:
+            return f"{text}: SQLite cannot add one to a table that exists"
+        return f"{text}: rows that are there may break it" if may_be_broken else None
+
+    # -- writing down ------------------------------------------------------------------------------------------------
+
+    def _write_down(self, ddl: Any, *_: object) -> None:
+        statement = _tidy(str(ddl.compile(dialect=self._connection.dialect)))
+        # A type that several columns share is asked for once for each, and may be there.
+        is_there = isinstance(ddl, CreateEnumType) and self._connection.dialect.has_type(  # type: ignore[attr-defined]
+            self._connection, ddl.element.name, schema=ddl.element.schema
+        )
+        if not is_there and statement not in self._statements:
+            self._statements.append(statement)
+
+    @contextmanager
+    def _recording(self) -> Iterator[None]:
+        """Write down the changes of the schema that run inside the block."""
+
+        def record(_connection: object, _cursor: object, statement: str, _p: object, context: Any, _many: bool) -> None:
+            if context is not None and context.isddl:
+                self._statements.append(_tidy(statement))
+
+        event.listen(self._connection, "before_cursor_execute", record)
+        try:
+            yield
+        finally:
+            event.remove(self._connection, "before_cursor_execute", record)
+
+
+class _Lines:
+    """A file that keeps each text written to it as a statement: what alembic writes a dry run to."""
+
+    def __init__(self, statements: list[str]) -> None:
+        self._statements = statements
+
+    def write(self, text: str) -> None:
+        self._statements.append(_tidy(text))
+
+    def flush(self) -> None:
+        pass
+
+
+def _tidy(statement: str) -> str:
+    return statement.strip().rstrip(";")
+
+
+@contextmanager
+def _utf8mb4_and_innodb(tables: list[Table], dialect: str) -> Iterator[None]:
+    """Give new tables of MySQL and MariaDB transactions and all of Unicode, unless their model says otherwise.
+
+    Some servers default to latin1 (MariaDB before 11.6). The options are put on the models' own tables while the statements are
+    made: a copy of the tables would not carry the listeners that an application has put on them.
+    """
+    if dialect not in ("mysql", "mariadb"):
+        yield
+        return
+    charsets = {
+        f"{dialect}_{name}" for name in ("charset", "character_set", "default_charset", "default_character_set")
+    }
+    with _marking:
+        marked = []
+        for table in tables:
+            for name, value, said in (
+                (f"{dialect}_charset", "utf8mb4", charsets),
+                (f"{dialect}_engine", "InnoDB", {f"{dialect}_engine"}),
+            ):
+                if not said & set(table.kwargs):
+                    table.kwargs[name] = value
+                    marked.append((table, name))
+        try:
+            yield
+        finally:
+            for table, name in marked:
+                del table.kwargs[name]
+
+
+def _flat(operations: Any) -> Iterator[Any]:
+    for op in operations:
+        if hasattr(op, "ops"):
+            yield from _flat(op.ops)
+        else:
+            yield op
+
+
+def _place_of(op: Any) -> tuple[str | None, str]:
+    if hasattr(op, "source_table"):
+        return op.kw.get("source_schema"), op.source_table
+    return getattr(op, "schema", None), getattr(op, "table_name", "")
+
+
+def _described(op: Any, connection: Connection) -> str:
+    """A difference that is never removed, in words."""
+    from alembic.operations import ops
+
+    if isinstance(op, ops.DropTableOp):
+        return f"table {op.table_name} is in no model"
+    if isinstance(op, ops.DropColumnOp):
+        return f"column {op.table_name}.{op.column_name} is in no model"
+    if isinstance(op, ops.DropIndexOp):
+        return f"index {op.index_name} on {op.table_name} is in no model"
+    if isinstance(op, ops.DropConstraintOp):
+        return f"constraint {op.constraint_name} on {op.table_name} is in no model"
+    if isinstance(op, ops.AlterColumnOp):
+        return f"column {op.table_name}.{op.column_name}: {', '.join(_changes(op, connection))}"
+    return f"{type(op).__name__.removesuffix('Op')} on {_place_of(op)[1]}"
+
+
+def _changes(op: Any, connection: Connection) -> Iterator[str]:
+    if op.modify_type is not None:
+        is_now, shall_be = (kind.compile(connection.dialect) for kind in (op.existing_type, op.modify_type))
+        yield f"is {is_now}, in the model {shall_be}"
+    if op.modify_nullable is not None:
+        is_now, shall_be = ("NOT NULL", "nullable") if op.modify_nullable else ("nullable", "NOT NULL")
+        yield f"is {is_now}, in the model {shall_be}"
+    if op.modify_server_default is not False:
+        yield "has another server default in the model"
+    if op.modify_comment is not False:
+        yield "has another comment in the model"
