@@ -7,6 +7,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
 from ..decision import RetryPolicy
+from ..errors import ConfigurationError
 
 if TYPE_CHECKING:
     from ..errors import HoldfastError
@@ -49,6 +50,8 @@ class ProbeAnswer(Enum):
 class Do(Enum):
     """What a shell is asked to do."""
 
+    __hash__ = object.__hash__  # enum's own is a Python function, and every step of the engine hashes two members
+
     BEGIN = "begin"
     CLAIM = "claim"
     RUN = "run"
@@ -64,6 +67,8 @@ class Do(Enum):
 
 class What(Enum):
     """What happened, as a shell tells it."""
+
+    __hash__ = object.__hash__
 
     STARTED = "started"
     BEGAN = "began"
@@ -147,6 +152,9 @@ class Plan:
         rerunnable: whether the body can run again (a `with` block cannot).
         nested: an outer retry layer is active: one attempt only, the doubt is settled all the same.
         key: the key itself, handed out with `OutcomeUnknown` so that the caller can settle it.
+
+    Raises:
+        ConfigurationError: a keyed operation without a key row, or one whose body a replay could not skip.
     """
 
     operation: str
@@ -159,6 +167,13 @@ class Plan:
     rerunnable: bool = True
     nested: bool = False
     key: str | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.keyed and (self.protection is not Protection.KEY or not self.rerunnable):
+            raise ConfigurationError(
+                f"{self.operation}: a caller's key needs the key row, and a function that need not run: a with block "
+                "cannot be skipped"
+            )
 
 
 ANSWERS: dict[Do | None, frozenset[What]] = {

@@ -99,9 +99,9 @@ def _insert_unless_there(flavour: Flavour, values: dict[str, Any]) -> ClauseElem
 
 
 def _purge(flavour: Flavour) -> ClauseElement:
-    now: ColumnClause[int] = literal_column(_SECONDS_NOW[flavour])
     if flavour in _MYSQL_FAMILY:
-        return text(f"DELETE FROM {OPERATIONS.name} WHERE expires <= {now.text} ORDER BY expires LIMIT :p_rows_max")
+        return text(f"DELETE FROM {OPERATIONS.name} WHERE expires <= {_SECONDS_NOW[flavour]} ORDER BY expires LIMIT :p_rows_max")
+    now: ColumnClause[int] = literal_column(_SECONDS_NOW[flavour])
     columns = OPERATIONS.c
     expired = (
         select(columns.scope, columns.key)

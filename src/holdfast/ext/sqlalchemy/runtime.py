@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import threading
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -27,13 +29,14 @@ from ...transaction import Plan, Protection
 from .keyrows import KeyRows
 from .killer import AsyncKiller
 from .sessions import UnitAsyncSession, UnitSession
-from .unit import UNIT_OPTION, Unit, current_unit
+from .unit import UNIT_OPTION, Unit, current_unit, opening_or_ending_unit
 from .watchdog import WATCHDOG
 
 if TYPE_CHECKING:
     from asyncio import Future
 
     from sqlalchemy.engine import Connection, Engine, ExceptionContext
+    from sqlalchemy.pool import ConnectionPoolEntry
 
     from .database_settings import DatabaseSettings
     from .engines import Endpoint
@@ -50,7 +53,8 @@ _log = logging.getLogger("holdfast")
 _PURGE_EVERY_KEYS = 512
 _PURGE_ROWS_MAX = 1_000
 
-_foreign: ContextVar[weakref.ref[Connection] | None] = ContextVar("holdfast_foreign_transaction", default=None)
+_foreign: ContextVar[tuple[weakref.ref[Any], weakref.ref[Any]] | None] = ContextVar("holdfast_foreign", default=None)
+"""The connection that somebody other than Holdfast took in this context, and who."""
 
 
 class Runtime:
@@ -197,22 +201,22 @@ class Runtime:
         return unit if unit is not None and unit.runtime is self else None
 
     def refuse_foreign_transaction(self, name: str) -> None:
-        """An operation cannot start inside a transaction that somebody else opened on the same engine.
+        """An operation cannot start while its caller has a transaction of its own open on the same database.
 
         Raises:
-            ForeignTransaction: there is one in the calling context.
+            ForeignTransaction: the calling task or thread holds a connection that Holdfast did not take.
         """
-        reference = _foreign.get()
-        if reference is None:
+        foreign = _foreign.get()
+        if foreign is None:
             return
-        connection = reference()
-        if connection is None or connection.closed or connection.invalidated or not connection.in_transaction():
+        record, holder = foreign[0](), foreign[1]()
+        if record is None or not record.in_use:
             _foreign.set(None)
-        elif connection.engine.pool is self.engine.pool:
+        elif holder is _holder():
             raise ForeignTransaction(
-                f"{name} was called inside a transaction that was not opened by Holdfast. Holdfast must own the whole unit "
-                "from BEGIN to COMMIT to run it again; move the outer statements into the transaction function, or end the "
-                "outer transaction first"
+                f"{name} was called while the caller holds a connection of the same database that Holdfast did not open. "
+                "Holdfast must own the whole unit from BEGIN to COMMIT to run it again: move the outer statements into the "
+                "transaction function, or end the outer transaction first"
             )
 
     # -- housekeeping ------------------------------------------------------------------------------------------------
@@ -275,38 +279,57 @@ def _unit_of(connection: Connection) -> Unit[Any] | None:
     return connection.get_execution_options().get(UNIT_OPTION)
 
 
+def _holder() -> object:
+    """Who runs here: the task where there is one, else the thread."""
+    asyncio = sys.modules.get("asyncio")
+    task = None
+    if asyncio is not None:
+        with suppress(RuntimeError):
+            task = asyncio.current_task()
+    return task or threading.current_thread()
+
+
 def _listen(engine: Engine) -> None:
-    """Tell each unit what happens on its connection, and remember transactions that are nobody's unit."""
+    """Tell each unit what happens on its connection, and remember connections that somebody else took.
 
-    @event.listens_for(engine, "begin")
-    def on_begin(connection: Connection) -> None:
-        if _unit_of(connection) is None:
-            _foreign.set(weakref.ref(connection))
+    SQLAlchemy's own `commit` and `rollback_savepoint` events would have every statement of the engine go through its event
+    machinery, which costs more than all of Holdfast; so this engine's dialect is told to say it itself.
+    """
+    dialect = engine.dialect
+    do_commit = dialect.do_commit
+    do_rollback_to_savepoint = dialect.do_rollback_to_savepoint
 
-    @event.listens_for(engine, "commit")
-    def on_commit(connection: Connection) -> None:
-        unit = _unit_of(connection)
+    def commit(dbapi_connection: Any) -> None:
+        unit = opening_or_ending_unit()
         if unit is not None:
             unit.on_commit_sent()
-        else:
-            _foreign.set(None)
+        do_commit(dbapi_connection)
 
-    @event.listens_for(engine, "rollback")
-    def on_rollback(connection: Connection) -> None:
-        if _unit_of(connection) is None:
-            _foreign.set(None)
-
-    @event.listens_for(engine, "rollback_savepoint")
-    def on_rollback_savepoint(connection: Connection, name: str, context: Any) -> None:
+    def rollback_to_savepoint(connection: Connection, name: str) -> None:
+        do_rollback_to_savepoint(connection, name)
         unit = _unit_of(connection)
         if unit is not None:
             unit.on_savepoint_rollback()
+
+    dialect.do_commit = commit  # type: ignore[method-assign]
+    dialect.do_rollback_to_savepoint = rollback_to_savepoint  # type: ignore[method-assign]
 
     @event.listens_for(engine, "handle_error")
     def on_error(context: ExceptionContext) -> None:
         unit = _unit_of(context.connection) if context.connection is not None else None
         if unit is not None:
             unit.on_error(context)
+
+    @event.listens_for(engine, "checkout")
+    def on_checkout(_connection: object, record: ConnectionPoolEntry, _proxy: object) -> None:
+        if opening_or_ending_unit() is None:
+            _foreign.set((weakref.ref(record), weakref.ref(_holder())))
+
+    @event.listens_for(engine, "checkin")
+    def on_checkin(_connection: object, record: ConnectionPoolEntry) -> None:
+        foreign = _foreign.get()
+        if foreign is not None and foreign[0]() is record:
+            _foreign.set(None)
 
 
 def _survive_fork(engine: Engine) -> None:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from .runtime import Runtime
     from .watchdog import Guard
 
-__all__ = ["UNIT_OPTION", "AsyncUnit", "Hook", "Ran", "Unit", "current_unit", "running_unit"]
+__all__ = ["UNIT_OPTION", "AsyncUnit", "Hook", "Ran", "Unit", "current_unit", "opening_or_ending_unit", "running_unit"]
 
 T = TypeVar("T")
 
@@ -47,6 +47,12 @@ _current: ContextVar[Unit[Any] | None] = ContextVar("holdfast_unit", default=Non
 
 current_unit = _current.get
 """The unit whose body is running in the calling context, or None."""
+
+
+_at_work: ContextVar[Unit[Any] | None] = ContextVar("holdfast_unit_at_work", default=None)
+
+opening_or_ending_unit = _at_work.get
+"""The unit that is taking its connection or sending its COMMIT in the calling context, or None."""
 
 
 def running_unit(runtime: Runtime, what: str) -> Unit[Any]:
@@ -165,7 +171,11 @@ class Unit(Generic[T]):
         try:
             if runtime.breaker is not None:
                 self._permit = runtime.breaker.acquire()
-            self.connection = connection = session.connection(execution_options=self._options)
+            token = _at_work.set(self)
+            try:
+                self.connection = connection = session.connection(execution_options=self._options)
+            finally:
+                _at_work.reset(token)
             self._pooled = pooled = session_of(connection)
             self._watch = runtime.watch(connection.connection.driver_connection, self.expires_at)
             pushdown.push_down(connection, pooled.limits, self.expires_at - runtime.clock.monotonic())
@@ -230,6 +240,7 @@ class Unit(Generic[T]):
         assert self._pooled is not None
         # The connection goes back to the pool inside the call, and only if COMMIT was answered.
         self._pooled.is_clean = True
+        token = _at_work.set(self)
         try:
             end_by_commit(session)
         except BaseException as error:
@@ -238,6 +249,8 @@ class Unit(Generic[T]):
                 raise
             # A listener of the session raised after the server had answered: the save stands.
             self._hook_failed("after_commit", error)
+        finally:
+            _at_work.reset(token)
         self._release(None)
         session.close()
 
