@@ -31,6 +31,7 @@ def make(clock: ManualClock, *, on: type[Exception] = REFUSED, attempts: int = 5
     return retry(on=on, attempts=attempts, name=name, budget=None, clock=clock)
 
 
+@pytest.mark.parametrize("run", SYNC_FORMS)
 def test_an_inner_layer_makes_one_attempt_and_says_so(run: Run, clock: ManualClock) -> None:
     """Three times three attempts would be nine; only the outer layer retries, and the last word is its."""
     inner_reasons: list[str] = []
