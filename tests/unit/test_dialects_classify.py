@@ -268,6 +268,14 @@ def test_refusal_behind_the_callers_own_exception_is_the_callers() -> None:
     assert body(seat_taken, "mysql").flavour is None
 
 
+def test_error_behind_sqlalchemys_wrapper_is_seen() -> None:
+    """It raises its wrappers `from` what they wrap; with asyncpg the earlier error hangs behind the wrapper alone."""
+    ignored = psycopg.errors.InFailedSqlTransaction("current transaction is aborted")
+    wrapper = sqlalchemy.exc.InternalError("SELECT 1", {}, ignored)
+    wrapper.__cause__, wrapper.__context__ = ignored, psycopg.errors.DeadlockDetected("deadlock detected")
+    assert body(wrapper).code == "40P01"
+
+
 def test_connection_that_did_not_survive_a_hidden_error_is_not_pooled() -> None:
     """The server closes the connection after 1153, whatever the caller makes of the error."""
     too_large = pymysql.err.OperationalError(1153, "Got a packet bigger than 'max_allowed_packet' bytes")

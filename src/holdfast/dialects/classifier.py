@@ -307,5 +307,8 @@ def _next_behind(error: BaseException) -> Iterator[BaseException]:
         yield from error.exceptions
     if error.__cause__ is not None:
         yield error.__cause__
-    if error.__context__ is not None and not error.__suppress_context__:
+    # SQLAlchemy raises its wrappers `from` what they wrap, which is no word of the caller's: for asyncpg an earlier
+    # error hangs nowhere else.
+    hidden_on_purpose = error.__suppress_context__ and not type(error).__module__.startswith("sqlalchemy.")
+    if error.__context__ is not None and not hidden_on_purpose:
         yield error.__context__
