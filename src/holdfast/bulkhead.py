@@ -167,7 +167,7 @@ class Bulkhead(AroundCallables):
             try:
                 woken.wake()
             except RuntimeError:  # its event loop was closed without ending it: nobody is there to take the permit
-                self.release()
+                self._give_up(woken)
 
     def _join(self, waiter: _Waiter) -> float | None:
         """Enter the queue: the seconds to wait at most, or None when a permit was free after all."""
@@ -185,10 +185,11 @@ class Bulkhead(AroundCallables):
         return wait_s
 
     def _leave(self, waiter: _Waiter) -> bool:
-        """Leave the queue; whether a permit was handed over meanwhile."""
+        """Leave the queue; whether with a permit that was handed over meanwhile."""
         with self._lock:
             self._waiters.pop(waiter, None)
-            return waiter.has_permit
+            taken, waiter.has_permit = waiter.has_permit, False
+            return taken
 
     def _give_up(self, waiter: _Waiter) -> None:
         if self._leave(waiter):

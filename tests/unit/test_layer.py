@@ -11,7 +11,7 @@ from holdfast.errors import Report, attach_report, report_of
 from holdfast.layer import retry_is_active, retry_layer
 from holdfast.retry import retry
 from holdfast.testing import ManualClock
-from tests.unit.forms import FORMS, Flaky, Run
+from tests.unit.forms import FORMS, SYNC_FORMS, Flaky, Run
 
 REFUSED = ConnectionRefusedError
 
