@@ -103,8 +103,8 @@ class RetryPolicy:
 
     @property
     def attempts_max(self) -> int:
-        """The most attempts one operation can make, whatever mixture of failures it meets."""
-        return 1 + sum(allowance.attempts - 1 for allowance in self.allowances.values())
+        """The most attempts one operation can make, whatever mixture of failures it meets: classes share an allowance."""
+        return 1 + sum(allowance.attempts - 1 for allowance in set(self.allowances.values()))
 
 
 class Budget(Protocol):

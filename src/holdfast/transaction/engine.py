@@ -39,7 +39,15 @@ __all__ = ["Engine", "EngineMisused"]
 _HELD_UP = frozenset({FailureClass.CONTENTION, FailureClass.CANCELLED})
 """How an insert fails that waits for another transaction: its lock wait or its statement time ran out."""
 
-_RESOLVE_DELAY_S_MIN = 0.005
+_HOPELESS = frozenset({FailureClass.PERMANENT, FailureClass.EXHAUSTED})
+"""What is the better answer than "too late", however late it is."""
+
+_ENDINGS = frozenset({Do.RETURN, Do.RAISE})
+
+# Whatever the server still does for a connection that is closed here holds locks that somebody will wait for.
+_DISCARD = Action(Do.DISCARD, kill=True)
+
+_WAIT_S_MIN = 0.005
 """Half of what is left never reaches the deadline; below this the rest is slept through."""
 
 
@@ -93,7 +101,7 @@ class Engine:
         self._waits = 0
         self._interrupted = False
         self._body_ran = False
-        self._doubt = False
+        self._doubt: Failure | None = None
         self._doubt_since = 0.0
         self._may_rerun = True
         self._spent = 0.0
@@ -139,6 +147,8 @@ class Engine:
         else:
             action = self._cleaned(now, draw)
         self._asked = action.do
+        if self.narrate and action.do in _ENDINGS:
+            self._narrate_end(action, now)
         return action
 
     def report(self, now: float) -> Report:
@@ -158,7 +168,7 @@ class Engine:
     def _begin(self, now: float) -> Action:
         if now >= self._plan.expires_at:
             return self._out_of_time(now)
-        if self._doubt and self._plan.protection is Protection.STATUS:
+        if self._doubt is not None and self._plan.protection is Protection.STATUS:
             return PROBE
         # An attempt that may not run the body only asks the key row; it is not one of the caller's attempts.
         if self._may_rerun:
@@ -168,9 +178,10 @@ class Engine:
     def _claimed(self, now: float) -> Action:
         # The insert went through, so no earlier attempt of this operation holds the key or ever will.
         self._settle(Outcome.NOT_COMMITTED, now)
+        self._failed_at = None
         if self._may_rerun:
             return self._run(now)
-        self._ending = self._give_up(now)
+        self._ending = self._give_up()
         return ROLL_BACK
 
     def _run(self, now: float) -> Action:
@@ -194,7 +205,8 @@ class Engine:
                 "use a new key for a new operation"
             )
             self._reason = StopReason.NOT_RETRYABLE
-            self._ending = self._raise(error, Outcome.NOT_COMMITTED, now)
+            self._settle(Outcome.NOT_COMMITTED, now)
+            self._ending = self._raise(error, Outcome.NOT_COMMITTED)
         else:
             self._ending = self._committed(now, record.attempt, record)
         return ROLL_BACK
@@ -209,12 +221,6 @@ class Engine:
             budget.deposit(now)
             if self._spent:
                 budget.refund(self._spent, now)
-        if self.narrate:
-            self.notes.append(
-                OperationEnded(
-                    self._plan.operation, Outcome.COMMITTED, self.attempts, now - self._started_at, replayed=replayed
-                )
-            )
         return Action(Do.RETURN, attempt=attempt, record=record if replayed else None)
 
     # -- failures ----------------------------------------------------------------------------------------------------
@@ -227,7 +233,7 @@ class Engine:
             self._interrupted = True
         if asked is Do.ROLL_BACK:
             # The first failure is the one that counts; this one only says that the connection is no good.
-            return Action(Do.DISCARD)
+            return _DISCARD
         if asked is Do.DISCARD:
             return self._cleaned(now, draw)
         self._failure = failure
@@ -238,20 +244,19 @@ class Engine:
             )
         if asked is Do.SLEEP or asked is Do.PROBE or failure.stage is Stage.CONNECT:
             return self._next(now, draw)
-        if failure.failure_class is FailureClass.AMBIGUOUS and not self._doubt:
-            self._doubt = True
+        if failure.failure_class is FailureClass.AMBIGUOUS and self._doubt is None:
+            self._doubt = failure
             self._doubt_since = now
         if failure.connection_usable and not self._interrupted:
             return ROLL_BACK
-        # Whatever the server still does for this connection holds locks that the next attempt would wait for.
-        return Action(Do.DISCARD, kill=True)
+        return _DISCARD
 
     def _cleaned(self, now: float, draw: float) -> Action:
         if self._ending is None:
             return self._next(now, draw)
         if self._interrupted:
             # The answer is known, but the caller left during the clean-up: the interrupt must not be swallowed.
-            return self._raise(None, self.outcome or Outcome.NOT_COMMITTED, now)
+            return self._raise(None, self.outcome or Outcome.NOT_COMMITTED)
         return self._ending
 
     def _next(self, now: float, draw: float) -> Action:
@@ -261,19 +266,26 @@ class Engine:
         plan = self._plan
         if self._interrupted:
             self._reason = StopReason.NOT_RETRYABLE
-            return self._raise(None, Outcome.UNKNOWN if self._doubt else Outcome.NOT_COMMITTED, now)
-        if self._doubt and plan.protection is Protection.NONE:
+            outcome = Outcome.NOT_COMMITTED if self._doubt is None else Outcome.UNKNOWN
+            self._settle(outcome, now)
+            return self._raise(None, outcome)
+        if self._doubt is not None and plan.protection is Protection.NONE:
             self._reason = StopReason.MAY_BE_APPLIED
             return self._unknown(now)
-        if now >= plan.expires_at:
+        if now >= plan.expires_at and (self._doubt is not None or failure.failure_class not in _HOPELESS):
             return self._out_of_time(now)
-        if self._failed_at is Do.CLAIM and failure.failure_class in _HELD_UP and (plan.keyed or self._doubt):
-            return self._wait_for_key(failure, now, draw)
+        if self._held_up() and (plan.keyed or self._doubt is not None):
+            return self._wait(CONTENTION, failure, now, draw)
         if self._failed_at is Do.PROBE:
             if failure.failure_class is FailureClass.PERMANENT:
                 return self._unknown(now)
-            return self._sleep_to_resolve(failure, now, draw)
+            return self._wait_to_resolve(failure, now, draw)
         return self._decide(failure, now, draw)
+
+    def _held_up(self) -> bool:
+        """Whether the last thing that happened is that another transaction held the key."""
+        failure = self._failure
+        return self._failed_at is Do.CLAIM and failure is not None and failure.failure_class in _HELD_UP
 
     def _decide(self, failure: Failure, now: float, draw: float) -> Action:
         plan = self._plan
@@ -313,26 +325,20 @@ class Engine:
                 self.notes.append(
                     RetryDenied(plan.operation, self.attempts, failure.failure_class, decision.reason.value)
                 )
-        if self._doubt:
+        if self._doubt is not None:
             # The body may not run again, but the caller is still owed the truth about what was sent.
             self._may_rerun = False
-            return self._sleep_to_resolve(failure, now, draw)
-        return self._give_up(now)
+            return self._wait_to_resolve(failure, now, draw)
+        return self._give_up()
 
-    def _wait_for_key(self, failure: Failure, now: float, draw: float) -> Action:
-        # The body has not run: this is waiting for the key's holder, bounded by the deadline and not by attempts.
-        self._waits += 1
-        delay_s = CONTENTION.backoff.delay_s(self._waits, draw)
-        if now + delay_s >= self._plan.expires_at:
-            return self._out_of_time(now)
-        return self._sleep(delay_s, failure)
+    def _wait_to_resolve(self, failure: Failure, now: float, draw: float) -> Action:
+        return self._wait(self._plan.policy.allowances.get(FailureClass.AMBIGUOUS, CONTENTION), failure, now, draw)
 
-    def _sleep_to_resolve(self, failure: Failure, now: float, draw: float) -> Action:
+    def _wait(self, pace: Allowance, failure: Failure, now: float, draw: float) -> Action:
+        """Wait for another transaction's end, which is bounded by the deadline and not by attempts: the body does not run."""
         self._waits += 1
-        allowance = self._plan.policy.allowances.get(FailureClass.AMBIGUOUS, CONTENTION)
         left_s = self._plan.expires_at - now
-        delay_s = min(allowance.backoff.delay_s(self._waits, draw), max(left_s / 2, _RESOLVE_DELAY_S_MIN))
-        return self._sleep(delay_s, failure)
+        return self._sleep(min(pace.backoff.delay_s(self._waits, draw), max(left_s / 2, _WAIT_S_MIN)), failure)
 
     def _sleep(self, delay_s: float, failure: Failure) -> Action:
         if self.narrate:
@@ -346,29 +352,32 @@ class Engine:
             return self._committed(now, self.attempts, None)
         if answer is ProbeAnswer.ABORTED:
             self._settle(Outcome.NOT_COMMITTED, now)
-            return self._begin(now) if self._may_rerun else self._give_up(now)
+            return self._begin(now) if self._may_rerun else self._give_up()
         if answer is ProbeAnswer.IN_PROGRESS:
-            return self._sleep_to_resolve(failure, now, draw)
+            return self._wait_to_resolve(failure, now, draw)
         return self._unknown(now)
 
     # -- endings -----------------------------------------------------------------------------------------------------
 
     def _settle(self, outcome: Outcome, now: float) -> None:
-        if self._doubt:
-            self._doubt = False
+        if self._doubt is not None:
+            # What came after the ambiguous COMMIT was about the doubt; the operation failed of this.
+            self._failure = self._doubt
+            self._doubt = None
             if self.narrate:
                 self.notes.append(CommitResolved(self._plan.operation, outcome, now - self._doubt_since))
 
     def _out_of_time(self, now: float) -> Action:
         self._reason = StopReason.DEADLINE
-        if self._doubt:
+        if self._doubt is not None:
             return self._unknown(now)
         plan = self._plan
         name = plan.operation
         error: HoldfastError
-        if self._failed_at is Do.CLAIM and plan.keyed:
+        if plan.keyed and self._held_up():
             error = InProgress(
-                f"{name}: another caller is still running the operation with this key; ask again with the same key",
+                f"{name}: another caller, or an attempt that the server has not ended yet, holds the key; "
+                "ask again with the same key",
                 failure=self._failure,
             )
         elif self._failure is not None and self._failure.failure_class is FailureClass.CONTENTION:
@@ -382,30 +391,27 @@ class Engine:
             error = DeadlineExceeded(
                 f"{name}: the deadline passed before COMMIT was sent; nothing was applied{cause}", failure=self._failure
             )
-        return self._raise(error, Outcome.NOT_COMMITTED, now)
+        return self._raise(error, Outcome.NOT_COMMITTED)
 
-    def _give_up(self, now: float) -> Action:
+    def _give_up(self) -> Action:
         failure = self._failure
         assert failure is not None
         if failure.failure_class is FailureClass.PERMANENT and failure.flavour is None:
-            return self._raise(None, Outcome.NOT_COMMITTED, now)
+            return self._raise(None, Outcome.NOT_COMMITTED)
         if failure.failure_class is FailureClass.AMBIGUOUS:
             advice = "the connection failed while COMMIT was under way; it was found out that nothing was applied"
             resolved = Failure(FailureClass.LOST, failure.stage, failure.flavour, failure.code, failure.name)
             return self._raise(
-                error_for(resolved, operation=self._plan.operation, advice=advice), Outcome.NOT_COMMITTED, now
+                error_for(resolved, operation=self._plan.operation, advice=advice), Outcome.NOT_COMMITTED
             )
         if failure.failure_class is FailureClass.CANCELLED:
             advice = "the server stopped the statement (statement timeout or KILL QUERY); nothing was applied"
-            return self._raise(
-                error_for(failure, operation=self._plan.operation, advice=advice), Outcome.NOT_COMMITTED, now
-            )
-        return self._raise(error_for(failure, operation=self._plan.operation), Outcome.NOT_COMMITTED, now)
+            return self._raise(error_for(failure, operation=self._plan.operation, advice=advice), Outcome.NOT_COMMITTED)
+        return self._raise(error_for(failure, operation=self._plan.operation), Outcome.NOT_COMMITTED)
 
     def _unknown(self, now: float) -> Action:
-        failure = self._failure
-        assert failure is not None
         self._settle(Outcome.UNKNOWN, now)
+        failure = self._failure
         error = OutcomeUnknown(
             f"{self._plan.operation}: COMMIT was sent and its answer is missing; it may have been applied. "
             f"{'Run it again with the same key to settle it' if self._plan.key else 'No key was used to settle it by'} "
@@ -413,15 +419,22 @@ class Engine:
             failure=failure,
         )
         error.operation_key = self._plan.key
-        return self._raise(error, Outcome.UNKNOWN, now)
+        return self._raise(error, Outcome.UNKNOWN)
 
-    def _raise(self, error: HoldfastError | None, outcome: Outcome, now: float) -> Action:
+    def _raise(self, error: HoldfastError | None, outcome: Outcome) -> Action:
         self.outcome = outcome
-        if self.narrate:
-            failure_class = self._failure.failure_class if self._failure is not None else None
-            self.notes.append(
-                OperationEnded(
-                    self._plan.operation, outcome, self.attempts, now - self._started_at, failure_class=failure_class
-                )
-            )
         return Action(Do.RAISE, error=error)
+
+    def _narrate_end(self, action: Action, now: float) -> None:
+        failure = self._failure if action.do is Do.RAISE else None
+        assert self.outcome is not None
+        self.notes.append(
+            OperationEnded(
+                self._plan.operation,
+                self.outcome,
+                self.attempts,
+                now - self._started_at,
+                replayed=action.record is not None,
+                failure_class=failure.failure_class if failure is not None else None,
+            )
+        )

@@ -211,7 +211,8 @@ class AsyncShell(_Memory[T]):
                         happened = self._failed(error, doing)
                     action = self._step(happened)
             return action
-        except (TimeoutError, asyncio.CancelledError) as error:
+        except BaseException as error:
+            # Cancelled, out of time, or a body that calls sys.exit(): each leaves a transaction behind.
             return self._step(self._failed(error, doing))
 
     async def _act(self, doing: Do) -> Happening:
