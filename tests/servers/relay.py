@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-__all__ = ["Cut", "Relay"]
+__all__ = ["Cut", "Relay", "relay_to"]
 
 
 class Cut(enum.Enum):
