@@ -100,7 +100,9 @@ def _insert_unless_there(flavour: Flavour, values: dict[str, Any]) -> ClauseElem
 
 def _purge(flavour: Flavour) -> ClauseElement:
     if flavour in _MYSQL_FAMILY:
-        return text(f"DELETE FROM {OPERATIONS.name} WHERE expires <= {_SECONDS_NOW[flavour]} ORDER BY expires LIMIT :p_rows_max")
+        return text(
+            f"DELETE FROM {OPERATIONS.name} WHERE expires <= {_SECONDS_NOW[flavour]} ORDER BY expires LIMIT :p_rows_max"
+        )
     now: ColumnClause[int] = literal_column(_SECONDS_NOW[flavour])
     columns = OPERATIONS.c
     expired = (
@@ -117,17 +119,21 @@ def _purge(flavour: Flavour) -> ClauseElement:
 class _Statement:
     """SQL text for one dialect, with its parameters put into the form the driver takes."""
 
-    __slots__ = ("_names", "_positional", "text")
+    __slots__ = ("_fixed", "_names", "_positional", "_text")
 
     def __init__(self, clause: ClauseElement, dialect: Dialect) -> None:
         compiled = clause.compile(dialect=dialect)
-        self.text = str(compiled)
+        self._text = str(compiled)
+        # What the compiler adds of its own (SQLite's OFFSET 0) keeps its value.
+        self._fixed: dict[str, Any] = {name: value for name, value in compiled.params.items() if value is not None}
         self._positional = bool(compiled.positional)  # type: ignore[attr-defined]
         self._names: tuple[str, ...] = tuple(compiled.positiontup or ())  # type: ignore[attr-defined]
 
     def execute(self, connection: Connection, **values: Any) -> Any:
+        if self._fixed:
+            values = {**self._fixed, **values}
         parameters = tuple(values[name] for name in self._names) if self._positional else values
-        return connection.exec_driver_sql(self.text, parameters)
+        return connection.exec_driver_sql(self._text, parameters)
 
 
 class KeyRows:

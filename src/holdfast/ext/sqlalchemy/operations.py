@@ -17,6 +17,7 @@ import inspect
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from functools import update_wrapper
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, TypeVar, cast, get_type_hints
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -96,10 +97,14 @@ def options_for(
 
 
 def _result_type(fn: Callable[..., Any]) -> Any:
+    function = inspect.unwrap(fn)
+    returns = getattr(function, "__annotations__", {}).get("return")
+    # The return annotation alone: those of the parameters may name what only a type checker imports.
+    alone = SimpleNamespace(__annotations__={"return": returns})
     try:
-        return get_type_hints(fn).get("return")
-    except (NameError, TypeError, AttributeError):
-        return None  # an annotation that only a type checker can see; plain results need none
+        return get_type_hints(alone, globalns=getattr(function, "__globals__", None)).get("return")
+    except NameError:
+        return None
 
 
 def _refuse_async(fn: Callable[..., Any]) -> None:
