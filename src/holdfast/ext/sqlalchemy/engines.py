@@ -276,7 +276,7 @@ class Endpoint:
         flavour = _flavour_of(dialect)
         if self._version is None or self._flavour is not flavour:
             self._flavour = flavour
-            self._version = ".".join(str(part) for part in dialect.server_version_info or ())
+            self._version = ".".join(str(part) for part in (dialect.server_version_info or ())[:3])
         # SQLAlchemy sets a connection back to this after a transaction with a level of its own.
         dialect.default_isolation_level = level_of(flavour, self.session.isolation)
         try:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import socket
+import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -37,6 +38,16 @@ class Identity:
     port: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Remembered:
+    descriptor: int
+    name: object
+
+
+_remembered: weakref.WeakKeyDictionary[Any, _Remembered] = weakref.WeakKeyDictionary()
+"""The descriptors of mysqlclient's connections: it refuses to tell them while another thread uses the connection."""
+
+
 def _transport_of(connection: Any) -> Any:
     """The asyncio transport of an asynchronous MySQL driver."""
     writer = getattr(connection, "_writer", None)
@@ -58,7 +69,7 @@ _NUMBERS: dict[str, Callable[[Any], int]] = {
 _SOCKETS: dict[str, Callable[[Any], Any]] = {
     # A socket, an asyncio transport, or a file descriptor.
     "pymysql": lambda connection: connection._sock,
-    "MySQLdb": lambda connection: connection.fileno(),
+    "MySQLdb": lambda connection: _remembered[connection].descriptor,
     "asyncmy": _transport_of,
     "aiomysql": _transport_of,
     "mysql": lambda connection: connection._socket.sock,
@@ -88,16 +99,19 @@ def connection_id(driver_connection: object) -> int | None:
         return None
 
 
-def identify(driver_connection: object, flavour: Flavour) -> Identity | None:
+def identify(driver_connection: Any, flavour: Flavour) -> Identity | None:
     """What is needed to kill the session later; ask while the connection is open. None where there is nothing to kill."""
     number = connection_id(driver_connection)
     if number is None:
         return None
     try:
-        found = _SOCKETS[_driver_of(driver_connection)](driver_connection)
+        driver = _driver_of(driver_connection)
+        found = driver_connection.fileno() if driver == "MySQLdb" else _SOCKETS[driver](driver_connection)
         if isinstance(found, int):
             with socket.socket(fileno=os.dup(found)) as duplicate:
                 name = duplicate.getsockname()
+            if driver == "MySQLdb":
+                _remembered[driver_connection] = _Remembered(found, name)
         elif isinstance(found, socket.socket):
             name = found.getsockname()
         else:
@@ -139,14 +153,17 @@ def cut(driver_connection: Any) -> None:
         elif driver == "aiosqlite":
             driver_connection._conn.interrupt()
         elif driver in _SOCKETS:
-            _shut_down(_SOCKETS[driver](driver_connection))
+            known = _remembered.get(driver_connection) if driver == "MySQLdb" else None
+            _shut_down(_SOCKETS[driver](driver_connection), known)
 
 
-def _shut_down(found: Any) -> None:
+def _shut_down(found: Any, remembered: _Remembered | None) -> None:
     if isinstance(found, int):
         # On a duplicate: closing it leaves the driver its own descriptor, which the driver closes itself.
         with socket.socket(fileno=os.dup(found)) as duplicate:
-            duplicate.shutdown(socket.SHUT_RDWR)
+            # The driver may have closed a remembered one, and its number be somebody else's by now.
+            if remembered is None or duplicate.getsockname() == remembered.name:
+                duplicate.shutdown(socket.SHUT_RDWR)
     elif isinstance(found, socket.socket):
         # Not the TLS socket's own method: that one drops the TLS state under the thread that reads.
         socket.socket.shutdown(found, socket.SHUT_RDWR)
