@@ -412,7 +412,14 @@ class Client:
         if symptom is Symptom.SILENT:
             yield FOREVER
         self.interrupts += 1
-        yield _UNTIL_CANCELLED
+        try:
+            yield _UNTIL_CANCELLED
+        except BaseException as error:
+            if symptom is not Symptom.MASKED:
+                raise
+            if isinstance(error, KeyboardInterrupt):
+                self.interrupts -= 1  # nobody can know of it any more
+            raise ConnectionLost from error
         raise AssertionError("whoever waits in vain is stopped")
 
     def _crash(self) -> NoReturn:

@@ -19,6 +19,8 @@ class Symptom(Enum):
     """No answer, until somebody's patience ends."""
     CANCELLED = "cancelled"
     """The task is cancelled, or Ctrl-C is pressed, while the client waits for the answer."""
+    MASKED = "masked"
+    """As `CANCELLED`, but the driver turns the interruption into an error of its own (a task still knows of it)."""
     CRASHED = "crashed"
     """The client's process ends; nothing it does afterwards has an effect."""
     DEADLOCK = "deadlock"
@@ -70,6 +72,7 @@ _CANCELS = (
     Fault("cancel-before", Symptom.CANCELLED, Delivery.NEVER),
     Fault("cancel-after", Symptom.CANCELLED, Delivery.DONE),
 )
+_MASKED = Fault("cancel-masked", Symptom.MASKED, Delivery.DONE)
 _CRASHES = (
     Fault("crash-before", Symptom.CRASHED, Delivery.GHOST, transient=True),
     Fault("crash-after", Symptom.CRASHED, Delivery.DONE, transient=True),
@@ -88,6 +91,7 @@ _STATEMENT = (
     _SILENT,
     Fault("silent-ghost", Symptom.SILENT, Delivery.GHOST),
     *_CANCELS,
+    _MASKED,
     *_CRASHES,
     _DEADLOCK,
     _LOCK_WAIT,
@@ -117,6 +121,7 @@ FAULTS: dict[str, tuple[Fault, ...]] = {
         Fault("silent-too-late", Symptom.SILENT, Delivery.TOO_LATE),
         *_CANCELS,
         Fault("cancel-late", Symptom.CANCELLED, Delivery.LATE),
+        _MASKED,
         *_CRASHES,
         Fault("crash-late", Symptom.CRASHED, Delivery.LATE, transient=True),
         Fault("crash-too-late", Symptom.CRASHED, Delivery.TOO_LATE),
@@ -132,6 +137,7 @@ FAULTS: dict[str, tuple[Fault, ...]] = {
         Fault("lost-ghost", Symptom.LOST, Delivery.GHOST, transient=True),
         _SILENT,
         *_CANCELS,
+        _MASKED,
         *_CRASHES,
         _REJECTED,
     ),

@@ -252,6 +252,15 @@ def _retries_after_a_cancel(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Engine, "_failed", deaf)
 
 
+@_bug("async keyed", "interrupts honoured")
+@_bug("async unprotected block", "interrupts honoured")
+def _believes_the_driver_that_masks_a_cancel(monkeypatch: pytest.MonkeyPatch) -> None:
+    def credulous(self: AsyncShell[str], error: BaseException, doing: Do, **_: object) -> Happening:
+        return self._remember(error, doing, self._port.classify(error, doing))
+
+    monkeypatch.setattr(AsyncShell, "_failed", credulous)
+
+
 @_bug("sync keyed rival-stays", "key holder awaited")
 def _does_not_wait_for_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Engine, "_wait", lambda self, pace, failure, now, draw: self._out_of_time(now))
@@ -314,10 +323,10 @@ def _tells_the_end_when_it_is_decided(monkeypatch: pytest.MonkeyPatch) -> None:
 def _only_cancellation_ends_a_body(monkeypatch: pytest.MonkeyPatch) -> None:
     failed = AsyncShell._failed
 
-    def narrow(self: Any, error: BaseException, doing: Do) -> Happening:
+    def narrow(self: AsyncShell[str], error: BaseException, doing: Do, **rest: int) -> Happening:
         if isinstance(error, SystemExit):
             raise error
-        return failed(self, error, doing)
+        return failed(self, error, doing, **rest)
 
     monkeypatch.setattr(AsyncShell, "_failed", narrow)
 

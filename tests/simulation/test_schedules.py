@@ -14,7 +14,7 @@ from .scenario import RIVALS, Case, Simulator
 SHELLS = ("sync", "async")
 
 SETTINGS = {
-    "keyed": 4_500,
+    "keyed": 4_800,
     "automatic": 2_300,
     "status": 1_700,
     "unprotected": 1_100,

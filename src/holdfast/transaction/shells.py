@@ -26,6 +26,7 @@ from .engine import Engine
 from .port import ROLLBACK_GRACE_S, AsyncPort, Port
 
 if TYPE_CHECKING:
+
     from ..clock import Clock, Random
     from ..events import EventStream
     from ..outcome import Failure
@@ -163,7 +164,7 @@ class Shell(_Memory[T]):
 class AsyncShell(_Memory[T]):
     """Acts for one operation in the calling task, and cancels its own calls at the deadline."""
 
-    __slots__ = ("_port",)
+    __slots__ = ("_cancellations", "_port", "_task")
 
     def __init__(self, plan: Plan, port: AsyncPort[T], *, clock: Clock, random: Random, events: EventStream) -> None:
         super().__init__(plan, clock=clock, random=random, events=events)
@@ -171,10 +172,12 @@ class AsyncShell(_Memory[T]):
 
     async def run(self) -> T:
         """As `Shell.run`."""
+        self._note_task()
         return self._end(await self._proceed(STARTED))
 
     async def enter(self) -> None:
         """As `Shell.enter`."""
+        self._note_task()
         action = await self._proceed(STARTED, stop_at_body=True)
         if action.do is Do.RAISE:
             self._raise(action)
@@ -184,6 +187,14 @@ class AsyncShell(_Memory[T]):
         if error is not None:
             return self._end(await self._proceed(self._failed(error, Do.RUN)))
         return self._end(await self._perform_until(RUN, stop_at_body=False))
+
+    def _note_task(self) -> None:
+        import asyncio
+
+        task = asyncio.current_task()
+        assert task is not None
+        self._task = task
+        self._cancellations = task.cancelling()
 
     async def _proceed(self, happened: Happening, *, stop_at_body: bool = False) -> Action:
         return await self._perform_until(self._step(happened), stop_at_body=stop_at_body)
@@ -202,13 +213,13 @@ class AsyncShell(_Memory[T]):
 
         doing = action.do
         try:
-            async with asyncio.timeout(self._expires_at - self._clock.monotonic()):
+            async with asyncio.timeout(self._expires_at - self._clock.monotonic()) as timer:
                 while action.do in _UNDER_DEADLINE and not (stop_at_body and action.do is Do.RUN):
                     doing = action.do
                     try:
                         happened = await self._act(doing)
                     except Exception as error:
-                        happened = self._failed(error, doing)
+                        happened = self._failed(error, doing, own_cancellations=timer.expired())
                     action = self._step(happened)
             return action
         except BaseException as error:
@@ -252,7 +263,14 @@ class AsyncShell(_Memory[T]):
         except BaseException as error:
             return self._failed(error, doing)
 
-    def _failed(self, error: BaseException, doing: Do) -> Happening:
+    def _failed(self, error: BaseException, doing: Do, *, own_cancellations: int = 0) -> Happening:
+        if isinstance(error, Exception) and self._task.cancelling() - own_cancellations > self._cancellations:
+            # A driver made an error of its own out of the cancellation, which would be lost with it.
+            import asyncio
+
+            cancelled = asyncio.CancelledError()
+            cancelled.__cause__ = error
+            error = cancelled
         return self._remember(error, doing, self._port.classify(error, doing))
 
     def _end(self, action: Action) -> T:
