@@ -316,6 +316,9 @@ class Unit(Generic[T]):
         if doing is Do.RUN and self._is_callers_own(error):
             return Failure(FailureClass.PERMANENT, stage, name=type(error).__name__)
         failure = classify(error, stage=stage, flavour=self.runtime.flavour_or_none, handled=self._handled)
+        if doing is Do.CLAIM and failure.failure_class is FailureClass.LOST and self._time_is_up():
+            # We cut it ourselves, and an insert of a key that takes this long is waiting for the key's holder.
+            return replace(failure, failure_class=FailureClass.CANCELLED)
         if self._read_only and failure.failure_class is FailureClass.AMBIGUOUS:
             return Failure(FailureClass.LOST, stage, failure.flavour, failure.code, failure.name, False)
         return failure
@@ -325,6 +328,9 @@ class Unit(Generic[T]):
         if self._swallowed is not None or isinstance(error, exc.SQLAlchemyError):
             return False
         return isinstance(error, HoldfastError) or not _comes_from_sqlalchemy(error, self._handled)
+
+    def _time_is_up(self) -> bool:
+        return self.runtime.clock.monotonic() >= self.expires_at
 
     def _stage(self, doing: Do) -> Stage:
         if doing is Do.COMMIT and self._commit_sent:
