@@ -16,7 +16,8 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
-from typing import Any, Protocol, get_type_hints
+from types import UnionType
+from typing import Any, Protocol, Union, get_args, get_origin, get_type_hints
 from uuid import UUID
 
 from .errors import ConfigurationError, ResultNotSerializable
@@ -85,8 +86,9 @@ class Record:
 def fingerprint(operation: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
     """What an operation was asked to do, as 64 hexadecimal digits (SHA-256).
 
-    Two calls have the same fingerprint exactly when they name the same operation with equal arguments. Only a digest is kept:
-    arguments cannot be read back from it.
+    Two calls have the same fingerprint when they name the same operation with equal arguments of the same types; a list and a
+    tuple of the same items count as equal, and so do dictionaries in another order. Only a digest is kept: arguments cannot be
+    read back from it.
 
     Args:
         operation: the operation's name.
@@ -97,9 +99,8 @@ def fingerprint(operation: str, args: Sequence[Any], kwargs: Mapping[str, Any]) 
         ConfigurationError: an argument cannot be told apart from others like it (no value of its own to look at).
     """
     try:
-        text = json.dumps(
-            [operation, list(args), dict(sorted(kwargs.items()))], default=_encode_argument, separators=(",", ":")
-        )
+        asked = [operation, list(args), dict(kwargs)]
+        text = json.dumps(asked, default=_encode_argument, separators=(",", ":"), sort_keys=True)
     except (TypeError, ValueError) as error:
         raise ConfigurationError(
             f"{operation}: the arguments of a keyed operation must be plain values (numbers, text, dates, dataclasses, "
@@ -115,8 +116,8 @@ def _encode_argument(value: Any) -> Any:
         attributes = getattr(value, "__dict__", None)
         if not attributes:
             raise
-        public = sorted(item for item in attributes.items() if not item[0].startswith("_"))
-        return {f"${type(value).__qualname__}": dict(public)}
+        public = {name: part for name, part in attributes.items() if not name.startswith("_")}
+        return {f"${type(value).__qualname__}": public}
 
 
 class ResultCodec(Protocol):
@@ -133,8 +134,8 @@ class JsonCodec:
     """JSON, with the types that services return besides JSON's own: `Decimal`, dates and times, `timedelta`, `UUID`, bytes,
     tuples, sets, enumerations, dataclasses and Pydantic models.
 
-    Dataclasses, models and enumerations come back as what `result_type` (the operation's return annotation) says; nothing is
-    ever imported by a name read from the database.
+    Dataclasses, models and enumerations come back as what `result_type` (the operation's return annotation) says, also inside
+    lists, tuples, dictionaries and unions; nothing is ever imported by a name read from the database.
 
     Args:
         result_type: the type of the result, or None for plain values.
@@ -154,16 +155,19 @@ class JsonCodec:
         """
         try:
             text = json.dumps(_prepare(result), default=_encode_special, separators=(",", ":"), ensure_ascii=False)
+            text.encode()  # half a surrogate pair is text to Python and to no database
             rebuilt = self.decode(text)
         except (TypeError, ValueError, RecursionError) as error:
             raise ResultNotSerializable(
                 f"a result of type {type(result).__name__} cannot be stored under its key ({error}); return plain values, "
                 "a dataclass or a model, and annotate the function's return type"
             ) from None
-        if type(rebuilt) is not type(result):
+        if type(rebuilt) is not type(result) or rebuilt != result:
+            # A replay must return what the first call returned, down to the last dataclass in a list.
+            came_back = "something else" if type(rebuilt) is type(result) else type(rebuilt).__name__
             raise ResultNotSerializable(
-                f"a result of type {type(result).__name__} would come back as {type(rebuilt).__name__}; "
-                f"annotate the function's return type with {type(result).__name__}"
+                f"a result of type {type(result).__name__} would come back as {came_back}; "
+                "annotate the function's return type with what it returns (`list[Receipt]`, say)"
             )
         return text
 
@@ -240,7 +244,11 @@ def _decode_special(found: dict[str, Any]) -> Any:
 
 
 def _rebuild(value: Any, kind: Any) -> Any:
-    if kind is None or not isinstance(kind, type):
+    """`value` as the annotation `kind` wants it; unchanged where that says nothing."""
+    inside = get_args(kind)
+    if inside:
+        return _rebuild_parts(value, get_origin(kind), inside)
+    if not isinstance(kind, type):
         return value
     if isinstance(value, dict):
         if is_dataclass(kind):
@@ -250,4 +258,28 @@ def _rebuild(value: Any, kind: Any) -> Any:
             return kind.model_validate(value)
     if issubclass(kind, Enum) and not isinstance(value, kind):
         return kind(value)
+    return value
+
+
+def _rebuild_parts(value: Any, container: Any, inside: tuple[Any, ...]) -> Any:
+    if container in (Union, UnionType):
+        return _rebuild_one_of(value, inside)
+    if container is list and isinstance(value, list):
+        return [_rebuild(item, inside[0]) for item in value]
+    if container is dict and isinstance(value, dict):
+        return {key: _rebuild(item, inside[1]) for key, item in value.items()}
+    if container is tuple and isinstance(value, tuple):
+        kinds = (inside[0],) * len(value) if inside[-1] is Ellipsis else inside
+        return tuple(_rebuild(item, kind) for item, kind in zip(value, kinds, strict=True))
+    return value
+
+
+def _rebuild_one_of(value: Any, kinds: tuple[Any, ...]) -> Any:
+    for kind in kinds:
+        try:
+            rebuilt = _rebuild(value, kind)
+        except (TypeError, ValueError):
+            continue
+        if type(rebuilt) is (get_origin(kind) or kind):
+            return rebuilt
     return value

@@ -1,0 +1,247 @@
+"""Keys, fingerprints and stored results."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
+from enum import Enum, StrEnum
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import pytest
+
+from holdfast.errors import ConfigurationError, ResultNotSerializable
+from holdfast.operation import KEY_LENGTH_MAX, SCOPE_LENGTH_MAX, JsonCodec, OperationKey, Record, fingerprint
+
+
+class Colour(Enum):
+    RED = "red"
+
+
+class Size(StrEnum):
+    LARGE = "large"
+
+
+@dataclass(frozen=True)
+class Line:
+    amount: Decimal
+    colour: Colour
+
+
+@dataclass(frozen=True)
+class Receipt:
+    number: int
+    lines: list[Line] = field(default_factory=list)
+    note: str | None = None
+
+
+class Point(NamedTuple):
+    x: int
+    y: int
+
+
+LINE = Line(Decimal("1.50"), Colour.RED)
+
+
+# -- keys ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("scope", "key", "complaint"),
+    [
+        ("", "k", "scope must be a non-empty string"),
+        ("s", "", "key must be a non-empty string"),
+        ("s", 7, "key must be a non-empty string"),
+        ("s" * (SCOPE_LENGTH_MAX + 1), "k", "scope may have 100 characters, this one has 101"),
+        ("s", "k" * (KEY_LENGTH_MAX + 1), "key may have 255 characters, this one has 256"),
+        ("s", "two words", "printable ASCII characters without spaces"),
+        ("s", "schlüssel", "printable ASCII characters without spaces"),
+        ("s", "line\n", "printable ASCII characters without spaces"),
+    ],
+)
+def test_a_key_that_databases_could_disagree_on_is_refused(scope: str, key: Any, complaint: str) -> None:
+    """Empty, too long, or outside the alphabet in which every collation agrees: an error that says which."""
+    with pytest.raises(ConfigurationError, match=complaint):
+        OperationKey(scope, key)
+
+
+def test_the_longest_key_is_taken() -> None:
+    """The bounds are the last values that work."""
+    key = OperationKey("s" * SCOPE_LENGTH_MAX, "k" * KEY_LENGTH_MAX)
+    assert len(key.key) == KEY_LENGTH_MAX
+
+
+def test_keys_and_results_stay_out_of_sight() -> None:
+    """Neither a key nor a stored result stands in a `repr`."""
+    assert "secret" not in repr(OperationKey("transfer", "secret"))
+    assert "secret" not in repr(Record("f" * 64, 1, "secret"))
+
+
+# -- fingerprints -------------------------------------------------------------------------------------------------------
+
+
+def test_a_fingerprint_is_a_digest() -> None:
+    """64 hexadecimal digits that hold no argument."""
+    digest = fingerprint("transfer", (1, "secret"), {})
+    assert len(digest) == 64
+    assert int(digest, 16) >= 0
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (((1, 2), {}), ([1, 2], {})),
+        (((), {"a": 1, "b": 2}), ((), {"b": 2, "a": 1})),
+        (({"x": 1, "y": {"b": 1, "a": 2}},), ({"y": {"a": 2, "b": 1}, "x": 1},)),
+        (({3, 1, 2},), ({2, 3, 1},)),
+        ((Receipt(1, [LINE]),), (Receipt(1, [Line(Decimal("1.50"), Colour.RED)]),)),
+        ((SimpleNamespace(a=1, b=2, _cache=1),), (SimpleNamespace(b=2, a=1, _cache=2),)),
+    ],
+)
+def test_equal_arguments_have_one_fingerprint(one: tuple[Any, ...], other: tuple[Any, ...]) -> None:
+    """Order in dictionaries and sets, lists for tuples and private attributes make no difference."""
+    assert fingerprint("transfer", one, {}) == fingerprint("transfer", other, {})
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        (1, 2, Decimal(10)),
+        (2, 1, Decimal(10)),
+        (1, 2, Decimal(11)),
+        (1, 2, "10"),
+        (1, 2, 10),
+        (1, 2),
+        (1, (2, Decimal(10))),
+        (datetime(2026, 1, 1, tzinfo=UTC),),
+        (date(2026, 1, 1),),
+        (b"\x01",),
+        ("01",),
+        (None,),
+        (False,),
+        (Receipt(1),),
+        (Receipt(2),),
+        (SimpleNamespace(a=1),),
+        (SimpleNamespace(a=2),),
+    ],
+)
+def test_other_arguments_have_another_fingerprint(args: tuple[Any, ...]) -> None:
+    """No two of these calls are taken for each other, nor for another operation's."""
+    plain = fingerprint("transfer", (1, 2, Decimal("10.0")), {})
+    assert fingerprint("transfer", args, {}) != plain
+    assert fingerprint("transfer", args, {}) != fingerprint("refund", args, {})
+    assert fingerprint("transfer", (*args, 0), {}) != fingerprint("transfer", args, {})
+
+
+def test_a_keyword_is_not_a_value() -> None:
+    """The name of an argument counts."""
+    assert fingerprint("transfer", (), {"source": 1}) != fingerprint("transfer", (), {"target": 1})
+
+
+@pytest.mark.parametrize("argument", [object(), lambda: None, Ellipsis], ids=["object", "function", "ellipsis"])
+def test_an_argument_without_a_value_is_refused(argument: object) -> None:
+    """What only its address tells apart would make every call another operation."""
+    with pytest.raises(ConfigurationError, match="transfer: the arguments of a keyed operation must be plain values"):
+        fingerprint("transfer", (argument,), {})
+
+
+# -- results ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("result", "kind"),
+    [
+        (None, None),
+        (True, bool),
+        (0.1, float),
+        ("é\u2028\x00", str),
+        ([1, [2, (3, "x")]], None),
+        ({"a": {"b": [Decimal("1.10")]}}, dict),
+        ((1, (2, [3])), tuple),
+        (Decimal("1.10"), Decimal),
+        (datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=UTC), datetime),
+        (date(2026, 1, 2), date),
+        (time(1, 2, 3), time),
+        (timedelta(days=-1, seconds=5, microseconds=7), timedelta),
+        (UUID(int=7), UUID),
+        (b"\x00\xff", bytes),
+        ({1, 2, 3}, set),
+        (frozenset({"a"}), frozenset),
+        (Colour.RED, Colour),
+        (Size.LARGE, Size),
+        (Receipt(1, [LINE], "n"), Receipt),
+        ([Receipt(1), Receipt(2, [LINE])], list[Receipt]),
+        ({"first": Receipt(1)}, dict[str, Receipt]),
+        ((Receipt(1), Colour.RED), tuple[Receipt, Colour]),
+        ((Receipt(1), Receipt(2)), tuple[Receipt, ...]),
+        (Receipt(1), Receipt | None),
+        (None, Receipt | None),
+        (LINE, Receipt | Line),
+        ([LINE, None], list[Line | None]),
+    ],
+)
+def test_a_result_comes_back_as_it_was(result: Any, kind: Any) -> None:
+    """What a replay returns equals what the first call returned, in type as well as in value."""
+    codec = JsonCodec(kind)
+    again = codec.decode(codec.encode(result))
+    assert again == result
+    assert type(again) is type(result)
+
+
+@pytest.mark.parametrize(
+    ("result", "kind"),
+    [
+        (object(), None),
+        (Receipt(1), None),
+        ([Receipt(1)], None),
+        ([Receipt(1)], list),
+        ({"first": Receipt(1)}, dict[str, Line]),
+        ({1: "a"}, None),
+        ({"$decimal": "1"}, None),
+        ({"nested": {"$set": [1]}}, None),
+        (Point(1, 2), Point),
+        ([Colour.RED], None),
+        ("\ud800", str),
+        (float("nan"), float),
+        ((1, 2), tuple[int]),
+    ],
+    ids=repr,
+)
+def test_a_result_that_would_come_back_as_something_else_is_refused(result: Any, kind: Any) -> None:
+    """It is refused before COMMIT, with the cure, rather than handed to the second caller as another thing."""
+    with pytest.raises(ResultNotSerializable, match=r"annotate the function's return type"):
+        JsonCodec(kind).encode(result)
+
+
+def test_a_result_without_end_is_refused() -> None:
+    """A list that holds itself has no stored form."""
+    endless: list[Any] = []
+    endless.append(endless)
+    with pytest.raises(ResultNotSerializable, match="of type list cannot be stored"):
+        JsonCodec().encode(endless)
+
+
+def test_a_model_comes_back_as_a_model() -> None:
+    """A class with Pydantic's two methods is dumped and validated."""
+
+    class Model:
+        def __init__(self, number: int) -> None:
+            self.number = number
+
+        def __eq__(self, other: object) -> bool:
+            return isinstance(other, Model) and other.number == self.number
+
+        __hash__ = None  # type: ignore[assignment]
+
+        def model_dump(self, *, mode: str) -> dict[str, Any]:
+            assert mode == "json"
+            return {"number": self.number}
+
+        @classmethod
+        def model_validate(cls, found: dict[str, Any]) -> Model:
+            return cls(**found)
+
+    codec = JsonCodec(list[Model])
+    assert codec.decode(codec.encode([Model(1), Model(2)])) == [Model(1), Model(2)]
