@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -61,7 +60,7 @@ def test_an_operation_commits_and_returns_what_the_function_returned(face: Face)
     """The effect is there, and the result is the function's own."""
     number = face.run(add_user, "ada")
 
-    assert ["ada"] == face.read(usernames)
+    assert face.read(usernames) == ["ada"]
     assert number > 0
 
 
@@ -75,10 +74,10 @@ def test_what_the_body_raises_reaches_the_caller_and_undoes_everything(face: Fac
     with pytest.raises(LookupError, match="no such thing") as caught:
         face.run(fail)
 
-    assert [] == face.read(usernames)
+    assert face.read(usernames) == []
     report = report_of(caught.value)
     assert report is not None
-    assert (1, Outcome.NOT_COMMITTED) == (report.attempts, report.outcome)
+    assert (report.attempts, report.outcome) == (1, Outcome.NOT_COMMITTED)
 
 
 def test_the_same_key_returns_the_same_result_without_running_again(face: Face) -> None:
@@ -90,10 +89,10 @@ def test_the_same_key_returns_the_same_result_without_running_again(face: Face) 
         pay(session, 1, int(amount))
         return Receipt(len(ran), amount)
 
-    first = face.run(book, Decimal("7"), key="request-1")
-    again = face.run(book, Decimal("7"), key="request-1")
+    first = face.run(book, Decimal(7), key="request-1")
+    again = face.run(book, Decimal(7), key="request-1")
 
-    assert first == again == Receipt(1, Decimal("7"))
+    assert first == again == Receipt(1, Decimal(7))
     assert 1 == len(ran) == face.read(entries)
 
 
@@ -105,7 +104,7 @@ def test_a_result_of_none_is_replayed_too(face: Face) -> None:
 
     assert face.run(book, key="k") is None
     assert face.run(book, key="k") is None
-    assert 1 == face.read(entries)
+    assert face.read(entries) == 1
 
 
 def test_the_same_key_with_other_arguments_is_refused(face: Face) -> None:
@@ -114,7 +113,7 @@ def test_the_same_key_with_other_arguments_is_refused(face: Face) -> None:
 
     with pytest.raises(KeyReused, match="new key"):
         face.run(add_user, "bob", key="k")
-    assert ["ada"] == face.read(usernames)
+    assert face.read(usernames) == ["ada"]
 
 
 def test_keys_tell_capitals_apart(face: Face) -> None:
@@ -122,15 +121,15 @@ def test_keys_tell_capitals_apart(face: Face) -> None:
     face.run(add_user, "ada", key="KEY")
     face.run(add_user, "bob", key="key")
 
-    assert ["ada", "bob"] == face.read(usernames)
+    assert face.read(usernames) == ["ada", "bob"]
 
 
 def test_one_key_used_by_many_callers_at_once_has_one_effect(face: Face) -> None:
     """Whoever comes second waits for the first and gets its result."""
     results = face.at_once(pay, [(1, 5)] * 8, keys=["same"] * 8)
 
-    assert [105] * 8 == results
-    assert 1 == face.read(entries)
+    assert results == [105] * 8
+    assert face.read(entries) == 1
 
 
 def test_a_duplicate_is_a_conflict_that_names_the_column_and_not_the_value(face: Face) -> None:
@@ -142,7 +141,7 @@ def test_a_duplicate_is_a_conflict_that_names_the_column_and_not_the_value(face:
 
     assert "username" in f"{caught.value.constraint} {caught.value.columns}"
     assert "secret-name" not in f"{caught.value} {caught.value!r}"
-    assert 1 == report_of(caught.value).attempts  # type: ignore[union-attr]
+    assert report_of(caught.value).attempts == 1  # type: ignore[union-attr]
 
 
 def test_broken_rules_have_their_own_errors(face: Face) -> None:
@@ -163,7 +162,7 @@ def test_broken_rules_have_their_own_errors(face: Face) -> None:
         face.run(overdraw)
     with pytest.raises(InvalidData):
         face.run(ageless)
-    assert {1: 100, 2: 100, 3: 100} == face.read(balances)
+    assert face.read(balances) == {1: 100, 2: 100, 3: 100}
 
 
 def test_a_value_longer_than_its_column_is_refused(face: Face) -> None:
@@ -173,7 +172,7 @@ def test_a_value_longer_than_its_column_is_refused(face: Face) -> None:
     if face.kind.server != "sqlite":
         with pytest.raises(InvalidData):
             face.run(add_user, "x" * 101)
-    assert [] == face.read(usernames)
+    assert face.read(usernames) == []
 
 
 def test_a_result_that_cannot_be_stored_rolls_the_operation_back(face: Face) -> None:
@@ -185,7 +184,7 @@ def test_a_result_that_cannot_be_stored_rolls_the_operation_back(face: Face) -> 
 
     with pytest.raises(ResultNotSerializable, match="annotate"):
         face.run(unstorable, key="k")
-    assert [] == face.read(usernames)
+    assert face.read(usernames) == []
 
 
 def test_hooks_run_once_after_commit_and_cannot_undo_it(face: Face) -> None:
@@ -207,8 +206,8 @@ def test_hooks_run_once_after_commit_and_cannot_undo_it(face: Face) -> None:
     face.run(body, key="k")
     face.run(body, key="k")
 
-    assert ["first", "second"] == seen
-    assert ["ada"] == face.read(usernames)
+    assert seen == ["first", "second"]
+    assert face.read(usernames) == ["ada"]
 
 
 def test_hooks_of_a_failed_operation_never_run(face: Face) -> None:
@@ -221,7 +220,7 @@ def test_hooks_of_a_failed_operation_never_run(face: Face) -> None:
 
     with pytest.raises(LookupError):
         face.run(body)
-    assert [] == seen
+    assert seen == []
 
 
 def test_operations_inside_an_operation_join_it(face: Face) -> None:
@@ -241,7 +240,7 @@ def test_operations_inside_an_operation_join_it(face: Face) -> None:
 
     with pytest.raises(LookupError):
         face.wait(face.db.run(outer_async if face.kind.asynchronous else outer_sync))
-    assert [] == face.read(usernames)
+    assert face.read(usernames) == []
 
 
 def test_a_keyed_operation_inside_another_is_replayed_too(face: Face) -> None:
@@ -260,9 +259,9 @@ def test_a_keyed_operation_inside_another_is_replayed_too(face: Face) -> None:
 
     outer = face.db.transaction(outer_async if face.kind.asynchronous else outer_sync)
 
-    assert 105 == face.wait(outer("ada"))
-    assert 105 == face.wait(outer("bob"))
-    assert (1, ["ada", "bob"]) == (face.read(entries), face.read(usernames))
+    assert face.wait(outer("ada")) == 105
+    assert face.wait(outer("bob")) == 105
+    assert (face.read(entries), face.read(usernames)) == (1, ["ada", "bob"])
 
 
 def test_a_call_inside_the_callers_own_transaction_is_refused(face: Face) -> None:
@@ -278,12 +277,12 @@ def test_a_call_inside_the_callers_own_transaction_is_refused(face: Face) -> Non
             connection.execute(select(1))
             face.db.run(add_user, "ada")
 
-    with pytest.raises(ForeignTransaction, match="inside|into|holds"):
+    with pytest.raises(ForeignTransaction, match="into the transaction function"):
         if face.kind.asynchronous:
             face.wait(asynchronous())
         else:
             synchronous()
-    assert [] == face.read(usernames)
+    assert face.read(usernames) == []
     face.run(add_user, "ada")  # the refusal leaves nothing behind
 
 
@@ -312,7 +311,7 @@ def test_a_function_must_not_end_its_own_transaction(face: Face) -> None:
         face.run(commits)
     with pytest.raises(UsageError, match="roll"):
         face.run(rolls_back)
-    assert [] == face.read(usernames)
+    assert face.read(usernames) == []
 
 
 def test_savepoints_work_as_usual(face: Face) -> None:
@@ -325,7 +324,7 @@ def test_savepoints_work_as_usual(face: Face) -> None:
         add_user(session, "bob")
 
     face.run(body)
-    assert ["ada", "bob"] == face.read(usernames)
+    assert face.read(usernames) == ["ada", "bob"]
 
 
 def test_a_block_commits_at_its_end_and_rolls_back_when_it_raises(face: Face) -> None:
@@ -340,7 +339,7 @@ def test_a_block_commits_at_its_end_and_rolls_back_when_it_raises(face: Face) ->
         face.block(fail)
     with pytest.raises(Conflict):
         face.block(lambda session: add_user(session, "ada"))
-    assert ["ada"] == face.read(usernames)
+    assert face.read(usernames) == ["ada"]
 
 
 def test_save_inserts_then_updates_and_gives_generated_values_back(face: Face) -> None:
@@ -352,7 +351,7 @@ def test_save_inserts_then_updates_and_gives_generated_values_back(face: Face) -
     user.age = 31
     face.save(user)
 
-    assert [("ada", 31)] == face.read(lambda session: [(u.username, u.age) for u in session.scalars(select(User))])
+    assert face.read(lambda session: [(u.username, u.age) for u in session.scalars(select(User))]) == [("ada", 31)]
 
 
 def test_a_keyed_save_returns_the_same_row_again(face: Face) -> None:
@@ -361,27 +360,27 @@ def test_a_keyed_save_returns_the_same_row_again(face: Face) -> None:
     second = face.save(User(username="ada", age=30), key="k")
 
     assert first.id == second.id
-    assert "ada" == second.username
+    assert second.username == "ada"
     with pytest.raises(KeyReused):
         face.save(User(username="bob", age=30), key="k")
-    assert ["ada"] == face.read(usernames)
+    assert face.read(usernames) == ["ada"]
 
 
 def test_save_all_is_all_or_nothing(face: Face) -> None:
     """One bad row keeps the good ones out."""
     with pytest.raises(Conflict):
         face.save_all([User(username="ada", age=1), User(username="ada", age=2)])
-    assert [] == face.read(usernames)
+    assert face.read(usernames) == []
 
     saved = face.save_all([User(username="ada", age=1), User(username="bob", age=2)])
-    assert ["ada", "bob"] == [user.username for user in saved]
+    assert [user.username for user in saved] == ["ada", "bob"]
 
 
 def test_save_checks_before_it_asks_the_database(face: Face) -> None:
     """A missing value is refused by name, and so is what is no mapped object."""
     with pytest.raises(InvalidData, match="age") as caught:
         face.save(User(username="ada"))
-    assert ("age",) == caught.value.columns
+    assert caught.value.columns == ("age",)
     with pytest.raises(ConfigurationError, match="mapped"):
         face.save(object())
 
@@ -397,8 +396,8 @@ def test_lock_reads_rows_in_key_order(face: Face) -> None:
 
     found = face.wait(face.db.run(locked_async if face.kind.asynchronous else locked_sync))
 
-    assert {1: 100, 3: 100} == found
-    assert [1, 3] == list(found)
+    assert found == {1: 100, 3: 100}
+    assert list(found) == [1, 3]
 
 
 def test_lock_and_hooks_need_a_running_transaction(face: Face) -> None:
@@ -410,7 +409,7 @@ def test_lock_and_hooks_need_a_running_transaction(face: Face) -> None:
 
 
 def test_read_modify_write_loses_no_update(face: Face) -> None:
-    """At the default isolation every increment counts, without any lock in the code (MySQL, which has none such: serializable)."""
+    """At the default isolation every increment counts, without a lock in the code (MySQL has none such: serializable)."""
 
     def increment(session: Session, account: int) -> None:
         session.get_one(Account, account).balance += 1
@@ -419,12 +418,12 @@ def test_read_modify_write_loses_no_update(face: Face) -> None:
     rounds = 4
     for _ in range(rounds):
         results = face.at_once(increment, [(1,)] * 4, deadline=30.0, **options)
-        assert [None] * 4 == results
+        assert results == [None] * 4
 
     assert 100 + rounds * 4 == face.read(balances)[1]
 
 
-def test_expired_keys_are_forgotten_and_purged(make_face: Callable[..., Face], face: Face) -> None:
+def test_expired_keys_are_forgotten_and_purged(face: Face) -> None:
     """A row past its time answers nobody, and is removed in batches."""
 
     def age_all(session: Session) -> None:
@@ -433,17 +432,18 @@ def test_expired_keys_are_forgotten_and_purged(make_face: Callable[..., Face], f
         session.execute(OPERATIONS.update().values(expires=1))
 
     face.run(pay, 1, 5, key="k")
+    face.run(pay, 2, 5, key="other")
     face.run(age_all, protect=False)
-    assert 110 == face.run(pay, 1, 5, key="k")
+    assert face.run(pay, 1, 5, key="k") == 110
     face.run(age_all, protect=False)
 
-    assert 1 == face.wait(face.db.purge(1))
-    assert 0 < face.wait(face.db.purge()) + 1
-    assert 0 == face.wait(face.db.purge())
+    assert face.wait(face.db.purge(1)) == 1
+    assert face.wait(face.db.purge()) == 1
+    assert face.wait(face.db.purge()) == 0
 
 
 def test_a_deadline_too_short_to_begin_touches_nothing(face: Face) -> None:
     """An operation whose time is up before it starts is refused at once."""
     with pytest.raises(DeadlineExceeded, match="nothing was applied"):
         face.run(add_user, "ada", deadline=1e-9)
-    assert [] == face.read(usernames)
+    assert face.read(usernames) == []

@@ -11,12 +11,12 @@ def transfer(tx: Session, source: int, target: int, amount: Decimal) -> Receipt:
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 from ...errors import MissingExtra
 
-try:
-    import sqlalchemy as _sqlalchemy
-except ImportError as error:  # pragma: no cover - shown by a test in a bare environment
-    raise MissingExtra("holdfast.ext.sqlalchemy needs SQLAlchemy: pip install 'holdfast[sqlalchemy]'") from error
+if find_spec("sqlalchemy") is None:
+    raise MissingExtra("holdfast.ext.sqlalchemy needs SQLAlchemy: pip install 'holdfast[sqlalchemy]'")
 
 from .async_database import AsyncDatabase
 from .database import Database

@@ -175,7 +175,7 @@ class AsyncDatabase:
             with unit.inside():
                 try:
                     yield port.session
-                except BaseException as error:  # noqa: BLE001 - the shell raises it after the rollback
+                except BaseException as error:  # the shell raises it after the rollback
                     failed = error
             ran = await shell.leave(failed)
         await call_hooks_async(unit, ran.hooks)

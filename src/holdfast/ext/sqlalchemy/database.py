@@ -196,7 +196,7 @@ class Database:
             with unit.inside():
                 try:
                     yield unit.session
-                except BaseException as error:  # noqa: BLE001 - the shell raises it after the rollback
+                except BaseException as error:  # the shell raises it after the rollback
                     failed = error
             ran = shell.leave(failed)
         call_hooks(unit, ran.hooks)

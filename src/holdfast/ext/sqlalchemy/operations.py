@@ -318,7 +318,7 @@ def call_hooks(unit: Unit[Any], hooks: list[Hook]) -> None:
     for hook, args, kwargs in hooks:
         try:
             hook(*args, **kwargs)
-        except Exception as error:  # noqa: BLE001 - the save stands whatever a hook does
+        except Exception as error:  # the save stands whatever a hook does
             unit.hook_failed(hook, error)
 
 
@@ -329,5 +329,5 @@ async def call_hooks_async(unit: Unit[Any], hooks: list[Hook]) -> None:
             returned = hook(*args, **kwargs)
             if inspect.isawaitable(returned):
                 await returned
-        except Exception as error:  # noqa: BLE001 - the save stands whatever a hook does
+        except Exception as error:  # the save stands whatever a hook does
             unit.hook_failed(hook, error)

@@ -65,13 +65,17 @@ def validate(obj: Any) -> None:
         if value is None:
             if (attribute.key in state.dict or state.key is None) and _needs_a_value(column, mapper):
                 missing.append(column.name)
-        elif isinstance(column.type, String) and column.type.length is not None and isinstance(value, str):
-            if len(value) > column.type.length:
-                too_long.append(column.name)
+        elif isinstance(value, str) and _length_of(column) < len(value):
+            too_long.append(column.name)
     if missing:
         raise _refused(Rejection.NOT_NULL, mapper, missing)
     if too_long:
         raise _refused(Rejection.TOO_LONG, mapper, too_long)
+
+
+def _length_of(column: Any) -> float:
+    length = column.type.length if isinstance(column.type, String) else None
+    return float("inf") if length is None else length
 
 
 def _needs_a_value(column: Any, mapper: Mapper[Any]) -> bool:
