@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import socket
-import subprocess
-import sys
+import sqlite3
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, closing
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from holdfast.deadline import within
 from holdfast.errors import ConfigurationError
 from holdfast.ext.sqlalchemy.engines import READ_ONLY, open_endpoint, session_of
 from holdfast.ext.sqlalchemy.settings import PoolSettings, SessionSettings, session_statement
+from tests.integration.at_once import PROCESSES, at_once
 from tests.integration.endpoints import ASYNC, SYNC, Case, Opened, on, opening, url_of
 from tests.servers import Server
 
@@ -259,39 +259,25 @@ def test_sqlite_in_memory_is_one_database_for_all(sqlite_url: str) -> None:
 
 
 _OPEN = """
-import sys
 from holdfast.ext.sqlalchemy.engines import open_endpoint
-endpoint = open_endpoint(sys.argv[1])
-print("ready", flush=True)
-sys.stdin.readline()
-for _ in range(20):
-    with endpoint.engine.begin() as connection:
-        connection.exec_driver_sql("INSERT INTO opened VALUES (1)")
-    endpoint.retire()
+
+def work(url):
+    endpoint = open_endpoint(url)
+    for _ in range(20):
+        with endpoint.engine.begin() as connection:
+            connection.exec_driver_sql("INSERT INTO opened VALUES (1)")
+        endpoint.retire()
 """
 
 
 def test_processes_open_one_new_sqlite_file_at_once(sqlite_url: str) -> None:
-    """Four processes that make the first connections to a file at the same moment all get in."""
+    """Processes that make the first connections to a file at the same moment all get in."""
+    with closing(sqlite3.connect(sqlite_url.removeprefix("sqlite:///"))) as connection:
+        connection.execute("CREATE TABLE opened (id INT)")
+    at_once(_OPEN, sqlite_url)
     endpoint = open_endpoint(sqlite_url)
-    with endpoint.engine.begin() as connection:
-        connection.exec_driver_sql("CREATE TABLE opened (id INT)")
-        connection.exec_driver_sql("SELECT 1")
-    with endpoint.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.exec_driver_sql("PRAGMA journal_mode=DELETE")
-    endpoint.close()
-    with ExitStack() as stack:
-        command = [sys.executable, "-c", _OPEN, sqlite_url]
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        processes = [stack.enter_context(subprocess.Popen(command, **pipes)) for _ in range(4)]  # type: ignore[call-overload]
-        for process in processes:
-            assert process.stdout.readline() == "ready\n"
-        for process in processes:
-            process.stdin.write("\n")
-            process.stdin.flush()
-        assert [process.communicate(timeout=30)[1] for process in processes] == [""] * 4
-    with endpoint.engine.begin() as connection:
-        assert connection.exec_driver_sql("SELECT COUNT(*) FROM opened").scalar() == 80
+    with endpoint.engine.begin() as found:
+        assert found.exec_driver_sql("SELECT COUNT(*) FROM opened").scalar() == 20 * PROCESSES
     endpoint.close()
 
 

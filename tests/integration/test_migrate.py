@@ -1,0 +1,241 @@
+"""A migration adds what is missing, takes nothing away, and may be started by everybody at once."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Column, Integer, MetaData, Table, create_engine, event, inspect
+from sqlalchemy.engine import Connection
+
+from holdfast.errors import ConfigurationError, InProgress
+from holdfast.ext.sqlalchemy.migrate import migrate
+from tests.integration.at_once import PROCESSES, at_once
+from tests.integration.endpoints import Case, Opened, on, opening, url_of
+from tests.integration.migration_models import first, second
+from tests.servers import Server
+
+CASES = [
+    Case("mariadb", "pymysql", False),
+    Case("mariadb", "asyncmy", True),
+    Case("mysql", "mysqldb", False),
+    Case("postgresql", "psycopg", False),
+    Case("postgresql", "asyncpg", True),
+    Case("sqlite", "pysqlite", False),
+    Case("sqlite", "aiosqlite", True),
+]
+SERVERS = ("mariadb", "mysql", "postgresql")
+
+
+@pytest.fixture
+async def opened(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Opened]:
+    """The endpoint of a case; its database is empty afterwards."""
+    case: Case = request.param
+    server: Server | None = None if case.flavour == "sqlite" else request.getfixturevalue(f"{case.flavour}_server")
+    async with opening(url_of(request, case, tmp_path), case, server) as found:
+        yield found
+        await found.run(drop_everything)
+
+
+def drop_everything(connection: Connection) -> None:
+    """Empty the database."""
+    if connection.dialect.name == "sqlite":
+        return
+    left = MetaData()
+    left.reflect(connection)
+    left.drop_all(connection)
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql("DROP TYPE IF EXISTS level")
+
+
+async def migrated(opened: Opened, models: MetaData, **options: Any) -> Any:
+    """Call `migrate` as a user of the case's mode would."""
+    return await opened.call(lambda: migrate(opened.engine, models, **options))
+
+
+@on(CASES)
+async def test_missing_things_are_added_and_nothing_else_changes(opened: Opened) -> None:
+    """Tables, columns, indexes and constraints of new columns come; data, dropped and narrowed things stay and are told."""
+    await migrated(opened, first())
+    await opened.execute("INSERT INTO users (id, name, old) VALUES (1, 'Ada', 7)")
+
+    report = await migrated(opened, second())
+
+    assert not report.dry_run
+    assert await opened.scalar("SELECT COUNT(*) FROM teams") == 0
+    row = await opened.run(lambda c: c.exec_driver_sql("SELECT name, old, age, nick, team_id FROM users").one())
+    assert tuple(row) == ("Ada", 7, 18, None, None)
+    look = {table: await opened.run(lambda c, t=table: described(c, t)) for table in ("users", "teams")}  # type: ignore[misc]
+    assert {"name", "nick"} <= look["users"]["indexed"]
+    assert "code" in look["teams"]["indexed"]
+    assert "nick" in look["users"]["unique"]
+    assert "name" not in look["users"]["unique"]
+    told = "\n".join(report.skipped)
+    assert "users.name: is VARCHAR(100)" in told
+    assert "is nullable, in the model NOT NULL" in told
+    assert "users.old is in no model" in told
+    assert "unique index names_once on users: rows that are there may break it" in told
+    on_old_tables = opened.case.flavour != "sqlite"
+    assert ("mail" in look["users"]["unique"]) is on_old_tables
+    assert (look["users"]["refers"] == {"teams"}) is on_old_tables
+    assert ("SQLite cannot add one to a table that exists" in told) is not on_old_tables
+
+
+def described(connection: Connection, table: str) -> dict[str, set[str | None]]:
+    """The columns with indexes and unique constraints, and the tables referred to."""
+    found = inspect(connection)
+    indexes, constraints = found.get_indexes(table), found.get_unique_constraints(table)
+    return {
+        "indexed": {column for index in indexes for column in index["column_names"]},
+        "unique": {column for index in indexes if index["unique"] for column in index["column_names"]}
+        | {column for constraint in constraints for column in constraint["column_names"]},
+        "refers": {key["referred_table"] for key in found.get_foreign_keys(table)},
+    }
+
+
+@on(CASES)
+async def test_second_run_does_nothing(opened: Opened) -> None:
+    """After a migration the next one has nothing to run, and tells the same differences."""
+    await migrated(opened, first())
+    report = await migrated(opened, second())
+    again = await migrated(opened, second())
+    assert report.statements
+    assert (again.statements, again.skipped) == ((), report.skipped)
+
+
+@on(CASES)
+async def test_dry_run_says_what_a_run_does(opened: Opened) -> None:
+    """The dry run changes nothing and gives the statements that the run then uses."""
+    created = await migrated(opened, first(), dry_run=True)
+    assert created.statements == (await migrated(opened, first())).statements
+    dry = await migrated(opened, second(), dry_run=True)
+    assert dry.dry_run
+    report = await migrated(opened, second())
+    assert (dry.statements, dry.skipped) == (report.statements, report.skipped)
+    assert str(dry) == str(report)
+    assert "ALTER TABLE users ADD COLUMN age INTEGER" in str(dry)
+    assert "-- left as it is: column users.old is in no model" in str(dry)
+
+
+@on(CASES)
+async def test_column_that_rows_could_not_fill_is_refused_before_anything_runs(opened: Opened) -> None:
+    """NOT NULL without a server default is refused where there are rows, with the cure, and accepted where there are none."""
+    await migrated(opened, first())
+    await opened.execute("INSERT INTO users (id, name) VALUES (1, 'Ada')")
+    models = second()
+    models.tables["users"].append_column(Column("must", Integer, nullable=False))
+    with pytest.raises(ConfigurationError, match=r"users\.must .* give it a server_default"):
+        await migrated(opened, models)
+    assert not await opened.run(lambda c: inspect(c).has_table("teams"))
+    await opened.execute("DELETE FROM users")
+    await migrated(opened, models)
+    assert await opened.scalar("SELECT COUNT(must) FROM users") == 0
+
+
+@on(CASES, "mariadb", "mysql")
+async def test_new_tables_have_transactions_and_all_of_unicode(opened: Opened) -> None:
+    """Tables are InnoDB and utf8mb4 whatever the database's default is, unless their model says otherwise."""
+    await opened.execute("ALTER DATABASE holdfast CHARACTER SET latin1")
+    try:
+        models = first()
+        Table("own", models, Column("id", Integer, primary_key=True), mysql_charset="ascii", mariadb_charset="ascii")
+        before = {name: dict(table.kwargs) for name, table in models.tables.items()}
+        await migrated(opened, models)
+        assert {name: dict(table.kwargs) for name, table in models.tables.items()} == before
+        rows = await opened.run(
+            lambda c: c.exec_driver_sql(
+                "SELECT TABLE_NAME, ENGINE, LEFT(TABLE_COLLATION, 5) FROM information_schema.TABLES "
+                "WHERE TABLE_SCHEMA = 'holdfast' ORDER BY TABLE_NAME"
+            ).all()
+        )
+        assert [tuple(row) for row in rows] == [("own", "InnoDB", "ascii"), ("users", "InnoDB", "utf8m")]
+    finally:
+        await opened.execute("ALTER DATABASE holdfast CHARACTER SET utf8mb4")
+
+
+@on(CASES)
+async def test_listeners_of_the_models_run(opened: Opened) -> None:
+    """What an application does after one of its tables is created happens here too."""
+    models = first()
+    created = []
+    event.listen(models.tables["users"], "after_create", lambda table, *_, **__: created.append(table.name))
+    await migrated(opened, models)
+    await migrated(opened, models)
+    assert created == ["users"]
+
+
+@on(CASES)
+async def test_session_has_its_usual_limits_afterwards(opened: Opened) -> None:
+    """What a migration sets for itself does not stay on a connection of the pool."""
+    asked = {
+        "mariadb": "SELECT @@SESSION.max_statement_time",
+        "mysql": "SELECT @@SESSION.lock_wait_timeout",
+        "postgresql": "SHOW lock_timeout",
+        "sqlite": "PRAGMA busy_timeout",
+    }[opened.case.flavour]
+    before = await opened.scalar(asked)
+    await migrated(opened, first())
+    assert await opened.scalar(asked) == before
+
+
+@on([case for case in CASES if not case.asynchronous])
+async def test_wait_for_another_migration_is_bounded(opened: Opened) -> None:
+    """Whoever finds a migration under way waits as long as it was told to, then says so and has changed nothing."""
+    await opened.scalar("SELECT 1")
+    with opened.engine.connect() as other:
+        if opened.case.flavour == "postgresql":
+            other.exec_driver_sql("SELECT pg_advisory_xact_lock(7525352680829580148)")  # "holdfast"
+        elif opened.case.flavour == "sqlite":
+            other.exec_driver_sql("SELECT 1")
+        else:
+            other.detach()  # the lock ends with its session
+            other.exec_driver_sql("SELECT GET_LOCK(CONCAT('holdfast.migrate.', LEFT(SHA2(DATABASE(), 256), 32)), 0)")
+        began = time.monotonic()
+        with pytest.raises(InProgress, match="another process is still migrating"):
+            migrate(opened.engine, first(), lock_wait=0.5)
+        assert time.monotonic() - began < 4.0
+    assert not await opened.run(lambda c: inspect(c).has_table("users"))
+
+
+_MIGRATE = """
+from holdfast.ext.sqlalchemy.engines import open_endpoint
+from holdfast.ext.sqlalchemy.migrate import migrate
+from tests.integration.migration_models import second
+
+def work(url):
+    return len(migrate(open_endpoint(url).engine, second()).statements)
+"""
+
+
+@on([case for case in CASES if not case.asynchronous])
+async def test_processes_migrate_at_once(opened: Opened) -> None:
+    """One of them does the work and the others find it done."""
+    await migrated(opened, first())
+    url = opened.endpoint.address.url.render_as_string(hide_password=False)
+    counts = sorted(int(count) for count in await asyncio.to_thread(at_once, _MIGRATE, url))
+    assert counts[:-1] == [0] * (PROCESSES - 1)
+    assert counts[-1] > 5
+
+
+def test_engine_that_is_not_ours_is_migrated_too(sqlite_url: str) -> None:
+    """A plain SQLAlchemy engine is enough, and two threads with one do not meet."""
+    engine = create_engine(sqlite_url)
+    reports = []
+    threads = [threading.Thread(target=lambda: reports.append(migrate(engine, first()))) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(len(report.statements) for report in reports) == [0, 1]
+    engine.dispose()
+
+
+def test_lock_wait_of_nothing_is_refused(sqlite_url: str) -> None:
+    """0 would mean "for ever" to some servers."""
+    with pytest.raises(ConfigurationError, match="lock_wait must be more than 0"):
+        migrate(create_engine(sqlite_url), first(), lock_wait=0)
