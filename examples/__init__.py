@@ -1,0 +1,1 @@
+"""Programs that show Holdfast at work; run them with `python -m examples.<name>`."""

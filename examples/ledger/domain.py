@@ -1,0 +1,150 @@
+"""The ledger's words: what can be asked for, what exists, what can go wrong. Knows neither HTTP nor SQL.
+
+The rules stand at the fields (`Annotated`); whoever makes a value from the outside has Pydantic check them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field, StringConstraints
+
+__all__ = [
+    "Account",
+    "CurrencyMismatch",
+    "Entry",
+    "InsufficientFunds",
+    "LedgerError",
+    "NewAccount",
+    "NewUser",
+    "NotFound",
+    "Order",
+    "Transfer",
+    "User",
+]
+
+
+def _written_as_text(value: object) -> object:
+    # A JSON number goes through binary floating point on its way, and 0.1 is not a binary fraction.
+    if not isinstance(value, str | Decimal):
+        raise ValueError('money is written as a string, such as "12.50"')  # noqa: TRY004 - Pydantic reports ValueError
+    return value
+
+
+# Lower-case ASCII, because databases disagree on whether "Ada", "ada" and "adà" are the same name.
+Username = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, to_lower=True, max_length=100, pattern=r"^[a-z0-9][a-z0-9._-]*$"),
+]
+Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
+Age = Annotated[int, Field(ge=0, le=150)]
+Currency = Annotated[str, StringConstraints(to_upper=True, pattern=r"^[A-Za-z]{3}$")]
+Money = Annotated[Decimal, BeforeValidator(_written_as_text), Field(ge=0, max_digits=14, decimal_places=2)]
+Id = Annotated[int, Field(ge=1, lt=2**63)]
+
+
+# -- what can be asked for ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class NewUser:
+    """Somebody who wants to join."""
+
+    username: Username
+    name: Name
+    age: Age
+
+
+@dataclass(frozen=True, slots=True)
+class NewAccount:
+    """An account to open. Its currency never changes, its opening balance is money from outside."""
+
+    owner_id: Id
+    currency: Currency
+    opening_balance: Money = Decimal(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """Move `amount` from one account to another of the same currency; `reference` says what for."""
+
+    source_id: Id
+    target_id: Id
+    amount: Annotated[Money, Field(gt=0)]
+    reference: Annotated[str, StringConstraints(max_length=140)] = ""
+
+    def __post_init__(self) -> None:
+        if self.source_id == self.target_id:
+            raise ValueError("source and target are the same account")
+
+
+# -- what exists ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """Somebody who may own accounts."""
+
+    id: int
+    username: str
+    name: str
+    age: int
+    created: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What somebody has in one currency; never less than nothing."""
+
+    id: int
+    owner_id: int
+    currency: str
+    balance: Decimal
+    created: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """Money that has moved. It has two entries, and they add up to nothing."""
+
+    id: int
+    source_id: int
+    target_id: int
+    currency: str
+    amount: Decimal
+    reference: str
+    created: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One side of a transfer: what it changed on an account (`amount`), and what was there afterwards (`balance`)."""
+
+    id: int
+    transfer_id: int
+    amount: Decimal
+    balance: Decimal
+    reference: str
+    created: datetime
+
+
+# -- what can go wrong ----------------------------------------------------------------------------------------------------
+
+
+class LedgerError(Exception):
+    """The ledger refuses; nothing was changed. The text is for the caller."""
+
+
+class NotFound(LedgerError):
+    """There is no such row."""
+
+
+class InsufficientFunds(LedgerError):
+    """The source has less than the amount."""
+
+
+class CurrencyMismatch(LedgerError):
+    """Source and target have different currencies."""
