@@ -1,0 +1,240 @@
+"""Faults on purpose: see what your service does when its database does not do its part.
+
+    with inject(engine, SeededFaults(seed=7, share=0.18)) as faults:
+        ...                                     # the work, as always
+    assert faults.hits[Fault.LOST_AFTER_COMMIT] > 0
+
+Works below whatever handles errors: Holdfast, another retry library, nothing. A lost connection is really lost: it is cut, and
+the error is the driver's own. A conflict is signalled by the server itself, where there is one. So the code above sees what it
+would see in earnest.
+
+Not for production: the wrapped engine fails until `Injection.close`.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter
+from collections.abc import Callable, MutableMapping, Sequence
+from enum import StrEnum
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from sqlalchemy import event
+from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.util import await_only
+
+from ...clock import SYSTEM_CLOCK, Clock, seeded_random
+from ...deadline import seconds
+from ...errors import ConfigurationError
+from .interrupt import cut
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+    from sqlalchemy.engine import Engine
+    from sqlalchemy.pool import ConnectionPoolEntry
+
+__all__ = ["Fault", "FaultPlan", "Injection", "SeededFaults", "inject"]
+
+
+class Fault(StrEnum):
+    """What can happen to one attempt: a transaction, from its first statement to COMMIT or to the connection's return."""
+
+    CONTENTION = "contention"
+    """Its first statement fails as the loser of a conflict with another transaction (deadlock; SQLite: locked)."""
+    LOST_BEFORE_COMMIT = "lost_before_commit"
+    """The connection is lost when COMMIT is due: the server rolls back. To the client it looks like the next one."""
+    LOST_AFTER_COMMIT = "lost_after_commit"
+    """COMMIT is applied, and the connection is lost before the answer arrives."""
+    SLOW = "slow"
+    """Its first statement takes longer."""
+
+
+FaultPlan = Callable[[], Fault | None]
+"""Called once per transaction, at its first statement, in its task or thread: what shall happen to it, or None."""
+
+
+class SeededFaults:
+    """A plan that hits a share of all transactions, the same ones for the same seed. Safe in threads and tasks.
+
+    Args:
+        seed: of the generator.
+        share: how many are hit, from 0 to 1.
+        kinds: what they are hit by, in equal parts; default: every kind.
+
+    Raises:
+        ConfigurationError: the share is not between 0 and 1, or there is no kind.
+    """
+
+    __slots__ = ("_draw", "_kinds", "_share")
+
+    def __init__(self, seed: int, share: float, kinds: Sequence[Fault] = tuple(Fault)) -> None:
+        if not 0 <= share <= 1:
+            raise ConfigurationError(f"share must be between 0 and 1, not {share}")
+        if not kinds:
+            raise ConfigurationError("kinds must name at least one fault")
+        self._draw = seeded_random(seed)
+        self._share = share
+        self._kinds = tuple(kinds)
+
+    def __call__(self) -> Fault | None:
+        """The fate of the next transaction."""
+        draw = self._draw()
+        return self._kinds[int(draw / self._share * len(self._kinds))] if draw < self._share else None
+
+
+def inject(
+    engine: Engine | AsyncEngine, plan: FaultPlan, *, slow: float | timedelta = 0.25, clock: Clock = SYSTEM_CLOCK
+) -> Injection:
+    """Let `plan` decide what happens to every transaction on `engine`, until the injection is closed.
+
+    Args:
+        engine: which one; others, to the same server as well, stay untouched. Not one to SQLite in memory, whose data would be
+            lost with its connection.
+        plan: what happens to each transaction.
+        slow: how long a slow statement takes, in addition; seconds or `timedelta`.
+        clock: sleeps meanwhile.
+
+    Returns:
+        The injection, to be closed or used as a block.
+
+    Raises:
+        ConfigurationError: the engine's database is in memory.
+    """
+    sync_engine = engine.sync_engine if isinstance(engine, AsyncEngine) else engine
+    if sync_engine.dialect.name == "sqlite" and sync_engine.url.database in (None, "", ":memory:"):
+        raise ConfigurationError("faults would end a SQLite database in memory; use a file")
+    return Injection(sync_engine, plan, seconds(slow, name="slow"), clock)
+
+
+class Injection:
+    """Faults on one engine; made by `inject`.
+
+    Attributes:
+        hits: how often each fault has happened.
+    """
+
+    def __init__(self, engine: Engine, plan: FaultPlan, slow_s: float, clock: Clock) -> None:
+        self.hits: Counter[Fault] = Counter()
+        self._engine = engine
+        self._plan = plan
+        self._slow_s = slow_s
+        self._clock = clock
+        self._closed = False
+        # One dialect object belongs to one engine, so wrapping its methods reaches no other.
+        dialect = engine.dialect
+        self._wrapped: dict[str, Any] = {name: getattr(dialect, name) for name in _METHODS}
+        self._own = {name: vars(dialect)[name] for name in _METHODS if name in vars(dialect)}
+        event.listen(engine, "checkout", self._checked_out)
+        for name in _STATEMENTS:
+            setattr(dialect, name, self._statement_method(self._wrapped[name]))
+        dialect.do_commit = self._commit  # type: ignore[method-assign, assignment]
+
+    def close(self) -> None:
+        """Let the engine work undisturbed again. Harmless twice."""
+        if self._closed:
+            return
+        self._closed = True
+        event.remove(self._engine, "checkout", self._checked_out)
+        dialect = self._engine.dialect
+        for name in _METHODS:
+            delattr(dialect, name)
+        for name, method in self._own.items():
+            setattr(dialect, name, method)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _checked_out(self, _connection: object, record: ConnectionPoolEntry, _proxy: object) -> None:
+        record.info[_FATE] = _UNDRAWN
+
+    def _statement_method(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def execute(cursor: Any, statement: str, parameters: Any, context: Any = None) -> Any:
+            if context is not None:
+                self._before_statement(cursor, context.root_connection.info)
+            return original(cursor, statement, parameters, context)
+
+        return execute
+
+    def _before_statement(self, cursor: Any, info: MutableMapping[Any, Any]) -> None:
+        # Drawn here and not when SQLAlchemy begins: on SQLite BEGIN is a statement, and it is the one that takes the lock.
+        if info.get(_FATE) is not _UNDRAWN:
+            return
+        fate = info[_FATE] = self._plan()
+        if fate is Fault.SLOW:
+            self.hits[fate] += 1
+            self._sleep()
+        elif fate is Fault.CONTENTION:
+            self.hits[fate] += 1
+            signal = _CONFLICTS.get(self._engine.dialect.name)
+            if signal is None:
+                raise _locked()
+            self._wrapped["do_execute"](cursor, signal, (), None)
+
+    def _commit(self, connection: Any) -> None:
+        do_commit = self._wrapped["do_commit"]
+        fate = connection.info.get(_FATE)
+        connection.info[_FATE] = _UNDRAWN
+        if fate is Fault.LOST_BEFORE_COMMIT:
+            self.hits[fate] += 1
+            self._lose(connection)
+            do_commit(connection)
+            _touch(connection)
+        elif fate is Fault.LOST_AFTER_COMMIT:
+            self.hits[fate] += 1
+            do_commit(connection)
+            self._lose(connection)
+            _touch(connection)
+        else:
+            do_commit(connection)
+
+    def _sleep(self) -> None:
+        if self._engine.dialect.is_async:
+            await_only(self._clock.sleep_async(self._slow_s))
+        else:
+            self._clock.sleep(self._slow_s)
+
+    def _lose(self, connection: Any) -> None:
+        driver_connection = connection.driver_connection
+        if self._engine.dialect.name != "sqlite":
+            cut(driver_connection)
+        elif self._engine.dialect.is_async:
+            await_only(driver_connection.close())
+        else:
+            driver_connection.close()
+
+
+_FATE = "holdfast_fate"
+_UNDRAWN = object()
+_STATEMENTS = ("do_execute", "do_executemany")
+_METHODS = (*_STATEMENTS, "do_commit")
+
+_CONFLICTS = {
+    "mysql": "SIGNAL SQLSTATE '40001' SET MYSQL_ERRNO = 1213, MESSAGE_TEXT = 'Deadlock found when trying to get lock'",
+    "mariadb": "SIGNAL SQLSTATE '40001' SET MYSQL_ERRNO = 1213, MESSAGE_TEXT = 'Deadlock found when trying to get lock'",
+    "postgresql": "DO $$ BEGIN RAISE EXCEPTION 'deadlock detected' USING ERRCODE = '40P01'; END $$",
+}
+
+
+def _locked() -> sqlite3.OperationalError:
+    """SQLite has no server to signal anything; this is what its module raises for a lock that somebody else holds."""
+    error = sqlite3.OperationalError("database is locked")
+    error.sqlite_errorcode = sqlite3.SQLITE_BUSY
+    error.sqlite_errorname = "SQLITE_BUSY"
+    return error
+
+
+def _touch(connection: Any) -> None:
+    """Have the driver find out that the connection is gone.
+
+    COMMIT need not: psycopg sends none outside a transaction, and SQLAlchemy skips it on a closed connection of aiosqlite.
+    """
+    cursor = connection.cursor()
+    cursor.execute("SELECT 1")
+    raise ConfigurationError(f"a connection of {type(connection.driver_connection).__module__} cannot be cut")
