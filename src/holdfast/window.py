@@ -62,8 +62,6 @@ class SlotWindow:
         for _ in range(ended):
             self._open_slot()
         self.slot_ends += ended * self._slot_s
-        if self.slot_ends <= now:  # a rounding error; without this every further call would close a slot
-            self.slot_ends = now + self._slot_s
 
     def add(self, amount: int) -> None:
         """Add `amount` to the newest slot."""

@@ -174,7 +174,7 @@ def test_an_old_success_does_not_close_an_open_circuit(clock: ManualClock) -> No
     for _ in range(10):
         old.failed()
         probe.failed()
-    assert breaker.counts() == (0, 0)
+    assert (breaker.state, breaker.counts()) == ("closed", (0, 0))
 
 
 @pytest.mark.parametrize(
@@ -291,11 +291,24 @@ def test_every_form_counts_and_rejects(
 
 
 def test_blocks_nest_and_end_in_any_order(clock: ManualClock) -> None:
-    """Blocks of the same and of other breakers, one inside the other, settle their own permits."""
+    """Blocks of the same and of other breakers settle their own permits, also when generators end them out of order."""
     one, two = make(clock), make(clock)
     with one, two, one:
         pass
-    assert (one.counts(), two.counts()) == ((2, 0), (1, 0))
+    one.__enter__()
+    two.__enter__()
+    one.__exit__(None, None, None)
+    two.__exit__(ValueError, ValueError(), None)
+    assert (one.counts(), two.counts()) == ((3, 0), (2, 1))
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, GeneratorExit, asyncio.CancelledError])
+def test_a_callable_is_not_asked_about_what_stops_a_program(clock: ManualClock, stop: type[BaseException]) -> None:
+    """Cancellation and Ctrl-C count as neither, whatever `on` would answer."""
+    breaker = make(clock, calls_min=1, on=lambda error: True)
+    with pytest.raises(stop), breaker:
+        raise stop
+    assert (breaker.state, breaker.counts()) == ("closed", (0, 0))
 
 
 def test_rejections_are_fresh_exceptions(clock: ManualClock) -> None:

@@ -88,6 +88,26 @@ def test_a_thread_waits_until_a_permit_is_free(clock: ManualClock) -> None:
     assert (bulkhead.in_use, bulkhead.waiting) == (1, 0)
 
 
+class Racing(Bulkhead):
+    """A bulkhead in which a permit comes back just after a caller found none."""
+
+    __slots__ = ()
+
+    def try_acquire(self) -> bool:
+        taken = super().try_acquire()
+        if not taken:
+            self.release()
+        return taken
+
+
+def test_a_permit_that_comes_back_between_two_looks_is_not_missed(clock: ManualClock) -> None:
+    """Nobody joins the queue beside a free permit."""
+    bulkhead = Racing("x", permits=1, queue=1, clock=clock)
+    bulkhead.acquire()
+    bulkhead.acquire()
+    assert (bulkhead.in_use, bulkhead.waiting) == (1, 0)
+
+
 def test_a_thread_waits_no_longer_than_it_may(clock: ManualClock) -> None:
     """After `max_wait` by the given clock it is rejected and leaves the queue."""
     bulkhead = Bulkhead("x", permits=1, queue=1, max_wait=2.0, clock=clock)

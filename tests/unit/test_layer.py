@@ -134,3 +134,12 @@ def test_what_an_inner_layer_gave_up_on_is_not_tried_again(run: Run, clock: Manu
         report = report_of(caught.value)
         assert report is not None
         assert report.exhausted
+
+
+def test_layers_of_the_same_kind_nest() -> None:
+    """When an inner layer ends the outer one is still in charge."""
+    with retry_layer():
+        with retry_layer():
+            assert retry_is_active()
+        assert retry_is_active()
+    assert not retry_is_active()

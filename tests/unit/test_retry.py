@@ -127,7 +127,9 @@ def test_what_was_not_done_needs_no_promise(run: Run, clock: ManualClock, error:
     [ConfigurationError("x"), UsageError("x"), DeadlineExceeded("x"), Conflict("x")],
     ids=lambda error: type(error).__name__,
 )
-@pytest.mark.parametrize("on", [Exception, lambda error: True], ids=["type", "callable"])
+@pytest.mark.parametrize(
+    "on", [Exception, lambda error: True, lambda error: FailureClass.LOST], ids=["type", "callable", "class"]
+)
 def test_final_errors_are_never_retried(run: Run, clock: ManualClock, error: Exception, on: On) -> None:
     """An error of Holdfast that says no other attempt can help is believed, whatever `on` says."""
     function = Flaky(error)
@@ -254,7 +256,7 @@ def test_what_stops_a_program_or_task_is_not_caught(clock: ManualClock, stop: ty
     for form in SYNC_FORMS:
         function = Flaky(stop())
         with pytest.raises(stop):
-            form(make(clock, on=Exception, idempotent=True), function)
+            form(make(clock, on=lambda error: True, idempotent=True), function)
         assert function.calls == 1
         assert not retry_is_active()
 
