@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from .__main__ import main
 from .checks import complaints
 from .enumeration import Findings, explore
 from .faults import FAULTS, Fault, Schedule, Symptom
@@ -99,3 +100,19 @@ def test_a_case_is_its_name(simulator: Simulator) -> None:
     assert [fault.name for fault in stories[0].progress.hit] == ["lost-late", "lock-wait"]
     first, again = ([(call.name, call.value, call.ended_at, call.events) for call in s.everyone()] for s in stories)
     assert first == again
+
+
+def test_the_replay_says_what_came_of_it() -> None:
+    """`python -m tests.simulation` shows the steps, the answers and what the server has, and exits with 0 when all is well."""
+    said: list[str] = []
+    assert main("sync keyed: commit.1=lost-after", said.append) == 0
+    text = "\n".join(said)
+    assert "steps  begin.1 claim.1 debit.1 credit.1 store.1 commit.1 discard.1" in text
+    assert "first: 'receipt 1'" in text
+    assert text.endswith("nothing to complain about")
+
+
+def test_a_case_that_is_misspelt_is_refused() -> None:
+    """A setting that does not exist plays nothing."""
+    with pytest.raises(ValueError, match="no such case: sync keyd"):
+        Case.parse("sync keyd: ")

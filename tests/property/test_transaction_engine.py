@@ -1,0 +1,172 @@
+"""The engine under any answers at all, and the whole of it under long schedules of faults."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from holdfast.backoff import Backoff
+from holdfast.budget import RetryBudget
+from holdfast.decision import Allowance, RetryPolicy
+from holdfast.errors import NotCommitted
+from holdfast.operation import Record
+from holdfast.outcome import Failure, FailureClass, Outcome, Stage
+from holdfast.transaction import Action, Do, Engine, Happening, Plan, ProbeAnswer, Protection, What
+from holdfast.transaction.actions import ANSWERS
+from tests.simulation.checks import complaints
+from tests.simulation.faults import FAULTS, Fault, Schedule
+from tests.simulation.scenario import Case, Simulator
+
+EXPIRES_AT = 10.0
+
+POLICY = RetryPolicy(
+    dict.fromkeys(
+        [FailureClass.CONTENTION, FailureClass.LOST, FailureClass.UNSENT, FailureClass.AMBIGUOUS],
+        Allowance(3, Backoff(base=0.1, cap=1.0)),
+    )
+)
+
+_BEFORE_COMMIT = [failure_class for failure_class in FailureClass if failure_class is not FailureClass.AMBIGUOUS]
+_STAGES = {Do.BEGIN: [Stage.CONNECT, Stage.BEGIN], Do.COMMIT: [Stage.COMMIT], Do.PROBE: [Stage.CONNECT]}
+
+plans = st.sampled_from([(Protection.KEY, True), *((protection, False) for protection in Protection)]).flatmap(
+    lambda way: st.builds(
+        Plan,
+        st.just("transfer"),
+        st.just(EXPIRES_AT),
+        st.just(way[0]),
+        st.just(way[1]),
+        st.just("f"),
+        st.just(POLICY),
+        st.sampled_from([None, 0.0, 5.0]).map(
+            lambda tokens: tokens if tokens is None else RetryBudget(0.0, tokens, 1.0)
+        ),
+        st.just(True) if way[1] else st.booleans(),
+        st.booleans(),
+    )
+)
+
+
+@st.composite
+def answers(draw: st.DrawFn, asked: Do, attempts: int) -> Happening:
+    """Anything that a shell may answer when `asked`."""
+    # Failures are the minority, or hardly anything would get as far as a COMMIT; there they are the matter of interest.
+    fails = draw(st.integers(0, 1 if asked is Do.COMMIT else 5)) == 1
+    what = draw(st.sampled_from(sorted((what for what in ANSWERS[asked] if (what is What.FAILED) == fails), key=str)))
+    if what is What.FOUND:
+        return Happening(what, record=Record(draw(st.sampled_from("fg")), draw(st.integers(0, attempts)), "1"))
+    if what is What.ANSWERED:
+        return Happening(what, answer=draw(st.sampled_from(ProbeAnswer)))
+    if what is not What.FAILED:
+        return Happening(what)
+    interrupted = draw(st.integers(0, 4)) == 1
+    at_commit = [FailureClass.AMBIGUOUS] * len(_BEFORE_COMMIT) + _BEFORE_COMMIT
+    failure_class = draw(st.sampled_from(at_commit if asked is Do.COMMIT else _BEFORE_COMMIT))
+    stage = draw(st.sampled_from(_STAGES.get(asked, [Stage.BODY])))
+    usable = draw(st.booleans()) and not interrupted
+    return Happening(what, Failure(failure_class, stage, "mariadb", 1, connection_usable=usable), interrupted)
+
+
+class Witness:
+    """Watches a conversation and knows what must hold of it."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.holds = False  # a connection, as the shell would see it
+        self.doubt = False
+        self.acknowledged = False
+        self.runs = 0
+        self.interrupted = False
+
+    def asked(self, action: Action, now: float) -> None:
+        if action.do in {Do.BEGIN, Do.SLEEP, Do.PROBE, Do.RETURN, Do.RAISE}:
+            assert not self.holds, "a connection is held"
+        if action.do in {Do.CLAIM, Do.RUN, Do.STORE, Do.COMMIT, Do.ROLL_BACK, Do.DISCARD}:
+            assert self.holds, "there is no connection"
+        if action.do in {Do.BEGIN, Do.RUN, Do.COMMIT, Do.PROBE}:
+            assert now < self.plan.expires_at, "the deadline has passed"
+        if action.do in {Do.RUN, Do.COMMIT}:
+            assert not self.doubt, "an earlier COMMIT is not settled yet"
+        if self.interrupted:
+            assert action.do in {Do.DISCARD, Do.RAISE}, "the caller has gone"
+        if action.do is Do.RUN:
+            self.runs += 1
+            once = self.plan.nested or not self.plan.rerunnable
+            assert self.runs <= (1 if once else self.plan.policy.attempts_max), "too many attempts"
+
+    def told(self, asked: Do, happened: Happening) -> None:
+        failure = happened.failure
+        if asked is Do.BEGIN:
+            self.holds = failure is None or failure.stage is not Stage.CONNECT
+        elif asked is Do.DISCARD or (asked is Do.ROLL_BACK and failure is None):
+            self.holds = False
+        if happened.what is What.ACKNOWLEDGED:
+            self.holds, self.acknowledged = False, True
+        if failure is not None:
+            self.interrupted |= happened.interrupted
+            self.doubt |= failure.failure_class is FailureClass.AMBIGUOUS
+            if asked is Do.COMMIT and failure.stage is Stage.CONNECT:
+                self.holds = False
+        if happened.what is What.FOUND or happened.what is What.CLAIMED:
+            self.doubt = False
+            self.acknowledged |= happened.record is not None and happened.record.fingerprint == self.plan.fingerprint
+        if happened.answer in (ProbeAnswer.COMMITTED, ProbeAnswer.ABORTED):
+            self.doubt = False
+            self.acknowledged |= happened.answer is ProbeAnswer.COMMITTED
+
+    def ended(self, action: Action, outcome: Outcome | None) -> None:
+        truth = Outcome.COMMITTED if self.acknowledged else Outcome.UNKNOWN if self.doubt else Outcome.NOT_COMMITTED
+        assert outcome is truth
+        assert (action.do is Do.RETURN) == (truth is Outcome.COMMITTED and not self.interrupted)
+        if action.error is not None:
+            assert isinstance(action.error, NotCommitted) == (truth is Outcome.NOT_COMMITTED)
+
+
+@given(plan=plans, data=st.data())
+@settings(max_examples=500, suppress_health_check=[HealthCheck.too_slow])
+def test_whatever_a_shell_answers_the_engine_keeps_its_promises(plan: Plan, data: st.DataObject) -> None:
+    """It ends, holds nothing asleep, commits nothing in doubt, stays in bounds, and tells what is known and no more."""
+    engine, witness, now = Engine(plan, narrate=True), Witness(plan), 0.0
+    action = engine.step(Happening(What.STARTED), now, 0.5)
+    for _ in range(1_000):
+        witness.asked(action, now)
+        if action.do in {Do.RETURN, Do.RAISE}:
+            witness.ended(action, engine.outcome)
+            return
+        happened = data.draw(answers(action.do, engine.attempts), label=action.do.value)
+        now += action.delay_s + data.draw(st.sampled_from([0.0] * 12 + [0.001, 0.5, 4.0, 11.0]), label="seconds")
+        witness.told(action.do, happened)
+        action = engine.step(happened, now, data.draw(st.sampled_from([0.0, 0.5, 0.999]), label="draw"))
+    pytest.fail("it did not end")
+
+
+@pytest.fixture(scope="module")
+def simulator() -> Iterator[Simulator]:
+    """One event loop for all examples."""
+    with Simulator() as simulator:
+        yield simulator
+
+
+def _places() -> list[tuple[str, Fault]]:
+    return [(step, fault) for step, faults in FAULTS.items() for fault in faults]
+
+
+schedules = st.dictionaries(
+    st.tuples(st.sampled_from(sorted(FAULTS)), st.integers(1, 5)), st.integers(0, 99), min_size=3, max_size=10
+).map(
+    lambda chosen: Schedule(
+        tuple((step, str(which), FAULTS[step][number % len(FAULTS[step])]) for (step, which), number in chosen.items())
+    )
+)
+
+
+@pytest.mark.parametrize("shell", ["sync", "async"])
+@given(setting=st.sampled_from(["keyed", "automatic", "status", "unprotected", "automatic block"]), schedule=schedules)
+@settings(max_examples=400, suppress_health_check=[HealthCheck.too_slow])
+def test_long_schedules_break_no_promise(shell: str, setting: str, schedule: Schedule, simulator: Simulator) -> None:
+    """Beyond the two faults that are enumerated: up to ten, anywhere, and the checks are the same."""
+    case = Case.parse(f"{shell} {setting}").with_schedule(schedule)
+    assert complaints(simulator.play(case)) == []
