@@ -1,0 +1,237 @@
+"""What a protected transaction costs beside a plain one: MariaDB, the same driver, the same pool, the same work.
+
+    python -m benchmarks.transactions [--write] [--rounds 15] [--driver pymysql asyncmy]
+
+One transaction is a transfer: lock two rows, change both, insert two entries, COMMIT. The kinds take turns in every round, so
+a change of the machine's speed hits all alike; what counts is the ratio within a round. The server is started for the run, with
+its defaults for durability (flush at every commit).
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import statistics
+import threading
+from collections.abc import Awaitable, Callable
+from time import perf_counter
+from typing import Any
+
+from sqlalchemy import create_engine, insert
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
+
+from benchmarks.report import table, write_section
+from holdfast.clock import new_token
+from holdfast.ext.sqlalchemy import AsyncDatabase, Database, DatabaseSettings, PoolSettings
+from holdfast.ext.sqlalchemy.keyrows import with_operations
+from tests.servers import mariadb
+
+ACCOUNTS = 512
+CALLERS = (1, 16)
+POOL_SIZE = 20
+BASELINE = "plain SQLAlchemy"
+
+
+class Base(DeclarativeBase):
+    """The benchmark's tables."""
+
+
+class Account(Base):
+    """A balance."""
+
+    __tablename__ = "bench_accounts"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    balance: Mapped[int]
+
+
+class Entry(Base):
+    """One half of a transfer."""
+
+    __tablename__ = "bench_entries"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    account: Mapped[int]
+    amount: Mapped[int]
+
+
+def transfer(tx: Session, source: int, target: int, amount: int) -> int:
+    """The work of one transaction."""
+    giver = tx.get_one(Account, source, with_for_update=True)
+    taker = tx.get_one(Account, target, with_for_update=True)
+    giver.balance -= amount
+    taker.balance += amount
+    tx.add_all([Entry(account=source, amount=-amount), Entry(account=target, amount=amount)])
+    return giver.balance
+
+
+async def transfer_async(tx: AsyncSession, source: int, target: int, amount: int) -> int:
+    """As `transfer`."""
+    giver = await tx.get_one(Account, source, with_for_update=True)
+    taker = await tx.get_one(Account, target, with_for_update=True)
+    giver.balance -= amount
+    taker.balance += amount
+    tx.add_all([Entry(account=source, amount=-amount), Entry(account=target, amount=amount)])
+    return giver.balance
+
+
+def pairs(caller: int, count: int) -> list[tuple[int, int]]:
+    """Disjoint accounts for each caller: what is measured is cost, not contention."""
+    first = 2 * caller * 16
+    return [(first + 2 * (turn % 16), first + 2 * (turn % 16) + 1) for turn in range(count)]
+
+
+def run_threads(call: Callable[[int, int], object], callers: int, count: int) -> float:
+    """Seconds for `callers` threads to make `count` calls each."""
+    barrier = threading.Barrier(callers + 1)
+
+    def work(caller: int) -> None:
+        mine = pairs(caller, count)
+        barrier.wait()
+        for source, target in mine:
+            call(source, target)
+
+    threads = [threading.Thread(target=work, args=(caller,)) for caller in range(callers)]
+    for thread in threads:
+        thread.start()
+    barrier.wait()
+    begun = perf_counter()
+    for thread in threads:
+        thread.join()
+    return perf_counter() - begun
+
+
+async def run_tasks(call: Callable[[int, int], Awaitable[object]], callers: int, count: int) -> float:
+    """Seconds for `callers` tasks to make `count` calls each."""
+
+    async def work(caller: int) -> None:
+        for source, target in pairs(caller, count):
+            await call(source, target)
+
+    begun = perf_counter()
+    await asyncio.gather(*(work(caller) for caller in range(callers)))
+    return perf_counter() - begun
+
+
+Measure = Callable[[str, int, int], float]
+"""(kind, callers, calls each) to seconds."""
+
+
+def compare(measure: Measure, kinds: list[str], callers: int, rounds: int) -> list[list[str]]:
+    """Rows of a table: median time a transaction, and the median of the throughput ratios within a round."""
+    count = max(16, 320 // callers)
+    for kind in kinds:
+        measure(kind, callers, count)
+    seconds: dict[str, list[float]] = {kind: [] for kind in kinds}
+    for turn in range(rounds):
+        # Every kind takes every place in the round.
+        order = kinds[turn % len(kinds) :] + kinds[: turn % len(kinds)]
+        for kind in order:
+            seconds[kind].append(measure(kind, callers, count))
+    rows = []
+    for kind in kinds:
+        each_us = statistics.median(seconds[kind]) / (callers * count) * 1e6
+        ratios = [plain / own for plain, own in zip(seconds[BASELINE], seconds[kind], strict=True)]
+        low, _, high = statistics.quantiles(ratios, n=4)
+        rows.append([kind, str(callers), f"{each_us:,.0f}", f"{statistics.median(ratios):.3f}", f"{low:.2f} to {high:.2f}"])
+    return rows
+
+
+def prepare(url: str) -> None:
+    """Fresh tables."""
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        metadata = with_operations(Base.metadata)
+        metadata.drop_all(connection)
+        metadata.create_all(connection)
+        connection.execute(insert(Account), [{"id": number, "balance": 1_000_000} for number in range(ACCOUNTS)])
+    engine.dispose()
+
+
+def settings() -> DatabaseSettings:
+    """The same pool as the plain engine's."""
+    return DatabaseSettings(pool=PoolSettings(size=POOL_SIZE, open_max=POOL_SIZE))
+
+
+def bench_threads(url: str, rounds: int) -> list[list[str]]:
+    """The synchronous database."""
+    engine = create_engine(url, pool_size=POOL_SIZE, max_overflow=0)
+    sessions = sessionmaker(engine)
+    with Database(url, settings()) as db:
+        operation = db.transaction(transfer)
+        unprotected = operation.having(protect=False)
+
+        def plain(source: int, target: int) -> None:
+            with sessions.begin() as session:
+                transfer(session, source, target, 1)
+
+        kinds: dict[str, Callable[[int, int], object]] = {
+            BASELINE: plain,
+            "unkeyed, unprotected": lambda source, target: unprotected(source, target, 1),
+            "unkeyed, protected": lambda source, target: operation(source, target, 1),
+            "keyed": lambda source, target: operation.keyed(new_token())(source, target, 1),
+        }
+
+        def measure(kind: str, callers: int, count: int) -> float:
+            return run_threads(kinds[kind], callers, count)
+
+        rows = [row for callers in CALLERS for row in compare(measure, list(kinds), callers, rounds)]
+    engine.dispose()
+    return rows
+
+
+def bench_tasks(url: str, rounds: int) -> list[list[str]]:
+    """The asynchronous database."""
+    with asyncio.Runner() as runner:
+        engine = create_async_engine(url, pool_size=POOL_SIZE, max_overflow=0)
+        sessions = async_sessionmaker(engine)
+        db = AsyncDatabase(url, settings())
+        operation = db.transaction(transfer_async)
+        unprotected = operation.having(protect=False)
+
+        async def plain(source: int, target: int) -> None:
+            async with sessions.begin() as session:
+                await transfer_async(session, source, target, 1)
+
+        kinds: dict[str, Callable[[int, int], Awaitable[object]]] = {
+            BASELINE: plain,
+            "unkeyed, unprotected": lambda source, target: unprotected(source, target, 1),
+            "unkeyed, protected": lambda source, target: operation(source, target, 1),
+            "keyed": lambda source, target: operation.keyed(new_token())(source, target, 1),
+        }
+
+        def measure(kind: str, callers: int, count: int) -> float:
+            return runner.run(run_tasks(kinds[kind], callers, count))
+
+        rows = [row for callers in CALLERS for row in compare(measure, list(kinds), callers, rounds)]
+        runner.run(db.close())
+        runner.run(engine.dispose())
+    return rows
+
+
+HEADINGS = ["kind", "callers", "median µs", "throughput against plain", "middle half of rounds"]
+
+
+def main() -> None:
+    """Start a server, measure, print; with --write also into RESULTS.md."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=15, help="measured rounds (default 15)")
+    parser.add_argument("--driver", nargs="*", default=["pymysql", "asyncmy"], help="drivers to measure")
+    parser.add_argument("--write", action="store_true", help="put the tables into benchmarks/RESULTS.md")
+    arguments = parser.parse_args()
+    server: Any = mariadb.start()
+    try:
+        parts = []
+        for driver in arguments.driver:
+            prepare(server.url("pymysql"))
+            bench = bench_tasks if driver in {"asyncmy", "aiomysql"} else bench_threads
+            rows = bench(server.url(driver), arguments.rounds)
+            parts.append(f"MariaDB {mariadb.version()}, {driver}, {arguments.rounds} rounds:\n\n{table(HEADINGS, rows)}")
+            print(parts[-1], flush=True)
+    finally:
+        server.close()
+    if arguments.write:
+        write_section("Transactions against plain SQLAlchemy", "python -m benchmarks.transactions", "\n\n".join(parts))
+
+
+if __name__ == "__main__":
+    main()
