@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 import time
 from collections.abc import AsyncIterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -243,6 +244,24 @@ async def test_unreachable_server_is_told_as_not_killed() -> None:
     endpoint.killer.kill_soon(Identity(Flavour.MYSQL, 1, 1), told)
     endpoint.killer.kill_soon(Identity(Flavour.MYSQL, 2, 1), told)
     assert await told.wait() == [False, False]
+
+
+@pytest.mark.parametrize(
+    ("driver", "asynchronous"), [("mysql+pymysql", False), ("mysql+asyncmy", True), ("postgresql+asyncpg", True)]
+)
+async def test_silent_server_holds_no_killer(driver: str, asynchronous: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that accepts and says nothing is given up after a while, so that closing does not wait for it."""
+    monkeypatch.setattr("holdfast.ext.sqlalchemy.killer.BATCH_WITHIN_S", 0.3)
+    monkeypatch.setattr("holdfast.ext.sqlalchemy.engines.SIDE_CONNECT_TIMEOUT_S", 0.3)
+    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+        url = f"{driver}://app:pw@127.0.0.1:{listener.getsockname()[1]}/db"
+        endpoint = open_endpoint(url, asynchronous=asynchronous)
+        assert endpoint.killer is not None
+        told = Told()
+        endpoint.killer.kill_soon(Identity(Flavour(url.partition("+")[0]), 1, 1), told)
+        assert await told.wait() == [False]
+        if asynchronous:
+            await endpoint.aclose()
 
 
 def test_guarding_is_cheap() -> None:
