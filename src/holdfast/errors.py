@@ -286,12 +286,14 @@ class AccessDenied(StatementRejected):
 class OutcomeUnknown(HoldfastError):
     """The operation may or may not have been applied, and the deadline forbade finding out.
 
-    Running it again with the same key is safe and settles it. `operation_key` holds the key (also an automatic one);
+    Running it again with the same key is safe and settles it; so does asking `db.outcome_of(error)`, also where the key was
+    an automatic one. `operation_scope` and `operation_key` hold the key, or None where there was none;
     it stands in no text.
     """
 
     code = "outcome-unknown"
     outcome = Outcome.UNKNOWN
+    operation_scope: str | None = None
     operation_key: str | None = None
 
 

@@ -23,6 +23,7 @@ from holdfast.errors import (
     OutcomeUnknown,
     SchemaMismatch,
     Unavailable,
+    UsageError,
     report_of,
 )
 from holdfast.events import CommitResolved, Event, EventStream, OperationEnded, PoolRetired
@@ -170,6 +171,29 @@ def test_without_protection_a_lost_commit_is_reported_as_unknown(
 
     assert Outcome.UNKNOWN is caught.value.outcome
     assert face.read(entries) == 1
+
+
+@pytest.mark.parametrize("cut", list(Cut), ids=lambda cut: cut.name.lower())
+def test_an_unknown_outcome_is_settled_by_its_key_later(
+    face: Face, through: Face, relay: Relay, cut_commit: Callable[[Cut], None], cut: Cut
+) -> None:
+    """The server stays away until the deadline; later its key tells what became of the operation, without running it."""
+    key = "k" if face.kind.server == "postgresql" else None  # there an unkeyed operation has nothing to ask by
+    cut_commit(cut)
+
+    with pytest.raises(OutcomeUnknown) as caught:
+        through.run(book, 1, 5, key=key, deadline=0.7)  # the relay goes on cutting
+
+    applied = cut is Cut.AFTER_SERVER
+    expected = Outcome.COMMITTED if applied else Outcome.NOT_COMMITTED
+    assert face.wait(face.db.outcome_of(caught.value)) is expected
+    assert face.read(entries) == int(applied)
+
+
+def test_an_unknown_outcome_without_a_key_cannot_be_asked_for(face: Face) -> None:
+    """Where nothing was written to ask by, the error says what to do the next time."""
+    with pytest.raises(UsageError, match="key"):
+        face.wait(face.db.outcome_of(OutcomeUnknown("unprotected")))
 
 
 def test_a_block_learns_the_truth_about_its_commit(

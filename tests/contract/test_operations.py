@@ -116,6 +116,14 @@ def test_the_same_key_with_other_arguments_is_refused(face: Face) -> None:
     assert face.read(usernames) == ["ada"]
 
 
+def test_a_keyword_is_the_same_payload_as_a_position(face: Face) -> None:
+    """How the arguments are written down makes no other operation of it."""
+    add = face.operation(add_user, key="k")
+
+    assert add("ada", 30) == add(username="ada", age=30) == add("ada")
+    assert face.read(usernames) == ["ada"]
+
+
 def test_keys_tell_capitals_apart(face: Face) -> None:
     """'KEY' and 'key' are two keys, whatever the database's collation says."""
     face.run(add_user, "ada", key="KEY")

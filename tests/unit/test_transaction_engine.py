@@ -348,7 +348,7 @@ def test_a_doubt_without_protection_is_reported_as_unknown() -> None:
     error = driven.end().error
     assert error is not None
     assert error.outcome is Outcome.UNKNOWN
-    assert "No key was used to settle it by" in str(error)
+    assert "It had no key" in str(error)
 
 
 @pytest.mark.parametrize(

@@ -151,7 +151,7 @@ class Plan:
         budget: the retry budget, or None.
         rerunnable: whether the body can run again (a `with` block cannot).
         nested: an outer retry layer is active: one attempt only, the doubt is settled all the same.
-        key: the key itself, handed out with `OutcomeUnknown` so that the caller can settle it.
+        scope, key: the key itself, handed out with `OutcomeUnknown` so that the caller can settle it.
 
     Raises:
         ConfigurationError: a keyed operation without a key row, or one whose body a replay could not skip.
@@ -166,6 +166,7 @@ class Plan:
     budget: TransactionBudget | None = None
     rerunnable: bool = True
     nested: bool = False
+    scope: str | None = None
     key: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:

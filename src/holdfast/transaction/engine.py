@@ -414,11 +414,11 @@ class Engine:
         failure = self._failure
         error = OutcomeUnknown(
             f"{self._plan.operation}: COMMIT was sent and its answer is missing; it may have been applied. "
-            f"{'Run it again with the same key to settle it' if self._plan.key else 'No key was used to settle it by'} "
+            f"{'Its key settles it: run it again with it, or ask db.outcome_of(error)' if self._plan.key else 'It had no key'} "
             f"[{failure}]",
             failure=failure,
         )
-        error.operation_key = self._plan.key
+        error.operation_scope, error.operation_key = self._plan.scope, self._plan.key
         return self._raise(error, Outcome.UNKNOWN)
 
     def _raise(self, error: HoldfastError | None, outcome: Outcome) -> Action:

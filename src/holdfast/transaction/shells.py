@@ -26,7 +26,6 @@ from .engine import Engine
 from .port import ROLLBACK_GRACE_S, AsyncPort, Port
 
 if TYPE_CHECKING:
-
     from ..clock import Clock, Random
     from ..events import EventStream
     from ..outcome import Failure

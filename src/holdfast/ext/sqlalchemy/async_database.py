@@ -11,6 +11,7 @@ from sqlalchemy.util import greenlet_spawn
 from ...clock import SYSTEM_CLOCK, Clock, Random, system_random
 from ...errors import ConfigurationError
 from ...events import EVENTS, EventStream
+from ...outcome import Outcome
 from ...transaction import AsyncShell
 from . import saving
 from .database_settings import DatabaseSettings
@@ -19,7 +20,7 @@ from .keyrows import with_operations
 from .locks import by_id, lock_statement
 from .migrate import MigrationReport, migrate
 from .operations import AsyncOperation, OperationOptions, call_hooks_async, options_for
-from .runtime import Runtime
+from .runtime import NeverCommitted, Runtime
 from .unit import AsyncUnit, Ran, Unit, running_unit
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from ...breaker import CircuitBreaker
     from ...budget import RetryBudget
+    from ...errors import OutcomeUnknown
     from ...operation import ResultCodec
     from .sessions import UnitAsyncSession
 
@@ -179,6 +181,19 @@ class AsyncDatabase:
                     failed = error
             ran = await shell.leave(failed)
         await call_hooks_async(unit, ran.hooks)
+
+    async def outcome_of(self, unknown: OutcomeUnknown) -> Outcome:
+        """As `Database.outcome_of`."""
+        ask = self._runtime.question_about(unknown)
+
+        async def body(session: UnitAsyncSession) -> None:
+            await session.run_sync(ask)  # type: ignore[arg-type]  # a UnitSession, by `sync_session_class`
+
+        try:
+            await self._operation(body, OperationOptions("outcome_of", protect=False))()
+        except NeverCommitted:
+            return Outcome.NOT_COMMITTED
+        return Outcome.COMMITTED
 
     # -- saves -------------------------------------------------------------------------------------------------------
 

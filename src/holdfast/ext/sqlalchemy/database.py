@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, ov
 from ...clock import SYSTEM_CLOCK, Clock, Random, system_random
 from ...errors import ConfigurationError
 from ...events import EVENTS, EventStream
+from ...outcome import Outcome
 from ...transaction import Shell
 from . import saving
 from .database_settings import DatabaseSettings
@@ -17,7 +18,7 @@ from .keyrows import with_operations
 from .locks import by_id, lock_statement
 from .migrate import MigrationReport, migrate
 from .operations import Operation, OperationOptions, call_hooks, options_for
-from .runtime import Runtime
+from .runtime import NeverCommitted, Runtime
 from .unit import Ran, running_unit
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from ...breaker import CircuitBreaker
     from ...budget import RetryBudget
+    from ...errors import OutcomeUnknown
     from ...operation import ResultCodec
     from .sessions import UnitSession
 
@@ -200,6 +202,25 @@ class Database:
                     failed = error
             ran = shell.leave(failed)
         call_hooks(unit, ran.hooks)
+
+    def outcome_of(self, unknown: OutcomeUnknown) -> Outcome:
+        """What became of an operation that ended in `OutcomeUnknown`; it is not run again.
+
+        Waits for the operation's transaction if that is still open, at most until the deadline.
+
+        Returns:
+            `Outcome.COMMITTED`, or `Outcome.NOT_COMMITTED`: then it never will be.
+
+        Raises:
+            UsageError: it had no key (`protect=False`, or an unkeyed operation on PostgreSQL).
+            NotCommitted: the question itself failed (the server is away); ask again.
+        """
+        ask = self._runtime.question_about(unknown)
+        try:
+            self._operation(ask, OperationOptions("outcome_of", protect=False))()
+        except NeverCommitted:
+            return Outcome.NOT_COMMITTED
+        return Outcome.COMMITTED
 
     # -- saves -------------------------------------------------------------------------------------------------------
 

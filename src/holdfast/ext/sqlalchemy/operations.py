@@ -188,7 +188,13 @@ class _TransactionFunction(Generic[P, R]):
     def _fingerprint(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
         if args or kwargs:
             _refuse_caller_session(self._options.name, args, kwargs)
-        return fingerprint(self._options.name, args, kwargs) if self._key is not None else ""
+        if self._key is None:
+            return ""
+        # By parameter name, so that a keyword and a position, or a default and its value, are the same payload.
+        bound = inspect.signature(self._fn).bind(None, *args, **kwargs)
+        bound.apply_defaults()
+        _, *named = bound.arguments.items()
+        return fingerprint(self._options.name, (), dict(named))
 
 
 class Operation(_TransactionFunction[P, R]):

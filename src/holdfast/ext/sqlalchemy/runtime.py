@@ -20,7 +20,7 @@ from ...budget import RetryBudget
 from ...clock import Clock, Random, new_token
 from ...deadline import Deadline, seconds, within
 from ...dialects import Flavour
-from ...errors import ForeignTransaction
+from ...errors import ForeignTransaction, OutcomeUnknown, UsageError
 from ...events import EventStream, KeysPurged, PoolRetired
 from ...layer import retry_is_active
 from ...operation import OperationKey
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from .operations import OperationOptions
     from .watchdog import Guard
 
-__all__ = ["Runtime"]
+__all__ = ["NeverCommitted", "Runtime"]
 
 R = TypeVar("R")
 
@@ -55,6 +55,10 @@ _PURGE_ROWS_MAX = 1_000
 
 _foreign: ContextVar[tuple[weakref.ref[Any], weakref.ref[Any]] | None] = ContextVar("holdfast_foreign", default=None)
 """The connection that somebody other than Holdfast took in this context, and who."""
+
+
+class NeverCommitted(Exception):
+    """Rolls a question about an operation back, and answers it."""
 
 
 class Runtime:
@@ -169,6 +173,7 @@ class Runtime:
             budget=self.budget,
             rerunnable=rerunnable,
             nested=retry_is_active(),
+            scope=key.scope if key is not None else None,
             key=key.key if key is not None else None,
         )
         unit: Unit[R] = Unit(
@@ -218,6 +223,26 @@ class Runtime:
                 "Holdfast must own the whole unit from BEGIN to COMMIT to run it again: move the outer statements into the "
                 "transaction function, or end the outer transaction first"
             )
+
+    def question_about(self, unknown: OutcomeUnknown) -> Callable[[UnitSession], None]:
+        """A transaction body that ends quietly if the operation was committed, and raises `NeverCommitted` if it never will be.
+
+        Raises:
+            UsageError: the operation had no key to ask by.
+        """
+        if unknown.operation_scope is None or unknown.operation_key is None:
+            raise UsageError(
+                "this operation had no key, so what became of it cannot be found out any more; "
+                "give operations that must be settled later a key: transfer.keyed(key)(...)"
+            )
+        key = OperationKey(unknown.operation_scope, unknown.operation_key)
+
+        def ask(session: UnitSession) -> None:
+            # The insert waits for the operation's transaction if that is still open; ours is rolled back.
+            if self.key_rows.claim(session.connection(), key, "", 0, self.key_ttl_s) is None:
+                raise NeverCommitted
+
+        return ask
 
     # -- housekeeping ------------------------------------------------------------------------------------------------
 

@@ -281,7 +281,12 @@ class Unit(Generic[T]):
         if self._transaction_id is None:
             return ProbeAnswer.COMMITTED  # it had written nothing, so there was nothing to lose
         with self.runtime.engine.connect() as connection:
-            status = connection.scalar(_STATUS, {"transaction": self._transaction_id})
+            watch = self.runtime.watch(connection.connection.driver_connection, self.expires_at)
+            try:
+                status = connection.scalar(_STATUS, {"transaction": self._transaction_id})
+            finally:
+                if watch is not None:
+                    watch.close()
         return _PROBE_ANSWERS.get(str(status), ProbeAnswer.UNKNOWN)
 
     def stored_result(self, record: Record) -> Ran[T]:
