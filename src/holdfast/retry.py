@@ -34,6 +34,7 @@ from .errors import Report, UsageError, attach_report, report_of
 from .events import EVENTS, AttemptFailed, CallEnded, EventStream, RetryDenied, RetryScheduled
 from .layer import LAYER
 from .outcome import FailureClass
+from .window import SlotWindow
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -52,6 +53,7 @@ _RETRIED = (
     FailureClass.OVERLOAD,
 )
 _USED_UP = frozenset({StopReason.ATTEMPTS, StopReason.DEADLINE, StopReason.BUDGET})
+_NO_WINDOW = SlotWindow(1.0)  # stands where there is no budget; nothing ticks in it
 _DEFAULT_BACKOFF = Backoff()
 _DEFAULT_BUDGET = default_budget()
 
@@ -134,8 +136,8 @@ class retry(AroundCallables):
         name = self._name or name or name_of(function)
         get_layer, set_layer, reset_layer = LAYER.get, LAYER.set, LAYER.reset
         monotonic, sleep = self._clock.monotonic, self._clock.sleep
-        deposit = None if self._budget is None else self._budget.deposit
-        events = self._events
+        budget, events = self._budget, self._events
+        window = _NO_WINDOW if budget is None else budget._window
 
         def retried(*args: P.args, **kwargs: P.kwargs) -> R:
             outer, layer = get_layer(), [True]
@@ -157,8 +159,13 @@ class retry(AroundCallables):
                             call.succeeded()
                         elif events.subscriptions:
                             events.emit(CallEnded(name, 1, monotonic() - started, succeeded=True))
-                        if deposit is not None and (outer is None or not outer[0]):
-                            deposit(started)
+                        if budget is not None and (outer is None or not outer[0]):
+                            # `deposit` by hand, for the price of the call. It counts for when the call began: one clock
+                            # reading less, and a success that is forgotten early errs on the safe side.
+                            if started < window.slot_ends:
+                                window.tick()
+                            else:
+                                budget.deposit(started)
                         return result
                     sleep(delay_s)
             finally:
@@ -171,8 +178,8 @@ class retry(AroundCallables):
         name = self._name or name or name_of(function)
         get_layer, set_layer, reset_layer = LAYER.get, LAYER.set, LAYER.reset
         monotonic, sleep_async = self._clock.monotonic, self._clock.sleep_async
-        deposit = None if self._budget is None else self._budget.deposit
-        events = self._events
+        budget, events = self._budget, self._events
+        window = _NO_WINDOW if budget is None else budget._window
 
         async def retried(*args: P.args, **kwargs: P.kwargs) -> R:
             outer, layer = get_layer(), [True]
@@ -194,8 +201,13 @@ class retry(AroundCallables):
                             call.succeeded()
                         elif events.subscriptions:
                             events.emit(CallEnded(name, 1, monotonic() - started, succeeded=True))
-                        if deposit is not None and (outer is None or not outer[0]):
-                            deposit(started)
+                        if budget is not None and (outer is None or not outer[0]):
+                            # `deposit` by hand, for the price of the call. It counts for when the call began: one clock
+                            # reading less, and a success that is forgotten early errs on the safe side.
+                            if started < window.slot_ends:
+                                window.tick()
+                            else:
+                                budget.deposit(started)
                         return result
                     await sleep_async(delay_s)
             finally:
