@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import io
+import sys
 import textwrap
 import traceback
 from pathlib import Path
@@ -53,7 +54,7 @@ def run(document: Path) -> int:
     parsed.namespace = module.__dict__
     examples = list(parsed.examples())
     with pytest.MonkeyPatch.context() as patched:
-        patched.setitem(__import__("sys").modules, module.__name__, module)
+        patched.setitem(sys.modules, module.__name__, module)
         for example in examples:
             try:
                 example.evaluate()
