@@ -43,7 +43,7 @@ from .classification import On, classifier
 from .clock import SYSTEM_CLOCK, Clock
 from .deadline import seconds
 from .errors import BreakerOpen, ConfigurationError, Rejected
-from .events import EVENTS, BreakerChanged, CallRejected, EventStream
+from .stream import EVENTS, EventStream
 from .window import SlotWindow
 
 if TYPE_CHECKING:
@@ -245,6 +245,8 @@ class CircuitBreaker(AroundCallables):
         if permit is not None:
             return permit
         if self._events.subscriptions:
+            from .events import CallRejected
+
             self._events.emit(CallRejected(self.name, "breaker", retry_after_s))
         hint = "until it is reset" if retry_after_s is None else f"for {retry_after_s:.1f} s"
         # A fresh exception each time: a shared one would collect the traceback of every call it was raised in.
@@ -307,6 +309,8 @@ class CircuitBreaker(AroundCallables):
 
     def _tell(self, before: BreakerState, after: BreakerState) -> None:
         if before is not after and self._events.subscriptions:
+            from .events import BreakerChanged
+
             self._events.emit(BreakerChanged(self.name, before.value, after.value))
 
     def _settle(self, permit: Permit, error: BaseException) -> None:

@@ -29,7 +29,7 @@ from .callables import AroundCallables
 from .clock import SYSTEM_CLOCK, WaitingClock
 from .deadline import current_deadline, seconds
 from .errors import BulkheadFull, ConfigurationError, UsageError
-from .events import EVENTS, CallRejected, EventStream
+from .stream import EVENTS, EventStream
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -197,6 +197,8 @@ class Bulkhead(AroundCallables):
 
     def _reject(self, why: str) -> NoReturn:
         if self._events.subscriptions:
+            from .events import CallRejected
+
             self._events.emit(CallRejected(self.name, "bulkhead"))
         raise BulkheadFull(f"all {self._permits} permits of the bulkhead {self.name!r} are taken, {why}")
 

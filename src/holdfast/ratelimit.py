@@ -30,7 +30,7 @@ from .callables import AroundCallables
 from .clock import SYSTEM_CLOCK, Clock
 from .deadline import current_deadline, seconds
 from .errors import ConfigurationError, RateLimited
-from .events import EVENTS, CallRejected, EventStream
+from .stream import EVENTS, EventStream
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -163,6 +163,8 @@ class RateLimiter(AroundCallables):
             return wait_ns, arrival_ns
         retry_after_s = wait_ns / _NS
         if self._events.subscriptions:
+            from .events import CallRejected
+
             self._events.emit(CallRejected(self.name, "ratelimit", retry_after_s))
         raise RateLimited(
             f"the rate limit {self.name!r} is used up: the next turn comes in {retry_after_s:.3f} s, "

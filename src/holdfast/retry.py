@@ -31,9 +31,9 @@ from .clock import SYSTEM_CLOCK, Clock, Random, system_random
 from .deadline import current_deadline, seconds, within
 from .decision import Allowance, Decision, RetryPolicy, Situation, StopReason, decide
 from .errors import Report, UsageError, attach_report, report_of
-from .events import EVENTS, AttemptFailed, CallEnded, EventStream, RetryDenied, RetryScheduled
 from .layer import LAYER
-from .outcome import FailureClass
+from .outcome import Failure, FailureClass
+from .stream import EVENTS, EventStream
 from .window import SlotWindow
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ class retry(AroundCallables):
                         if call is not None:
                             call.succeeded()
                         elif events.subscriptions:
-                            events.emit(CallEnded(name, 1, monotonic() - started, succeeded=True))
+                            _tell_end(events, name, 1, monotonic() - started, succeeded=True)
                         if budget is not None and (outer is None or not outer[0]):
                             # `deposit` by hand, for the price of the call. It counts for when the call began: one clock
                             # reading less, and a success that is forgotten early errs on the safe side.
@@ -200,7 +200,7 @@ class retry(AroundCallables):
                         if call is not None:
                             call.succeeded()
                         elif events.subscriptions:
-                            events.emit(CallEnded(name, 1, monotonic() - started, succeeded=True))
+                            _tell_end(events, name, 1, monotonic() - started, succeeded=True)
                         if budget is not None and (outer is None or not outer[0]):
                             # `deposit` by hand, for the price of the call. It counts for when the call began: one clock
                             # reading less, and a success that is forgotten early errs on the safe side.
@@ -233,6 +233,12 @@ class retry(AroundCallables):
                 return await retried(*args, **kwargs)
 
         return bounded
+
+
+def _tell_end(events: EventStream, name: str, attempts: int, elapsed_s: float, *, succeeded: bool) -> None:
+    from .events import CallEnded
+
+    events.emit(CallEnded(name, attempts, elapsed_s, succeeded=succeeded))
 
 
 class _Call:
@@ -270,13 +276,10 @@ class _Call:
             policy._policy,
             policy._budget,
         )
-        events = policy._events
-        if events.subscriptions:
-            events.emit(AttemptFailed(self._name, self._failures, failure.failure_class, failure.stage, failure.code))
+        if policy._events.subscriptions:
+            self._tell_failure(failure, decision)
         if decision.reason is None:
             self._spent = decision.cost
-            if events.subscriptions:
-                events.emit(RetryScheduled(self._name, self._failures, failure.failure_class, decision.delay_s))
             return decision.delay_s
         self._give_up(error, failure.failure_class, decision, now)
         return None
@@ -288,7 +291,15 @@ class _Call:
         if policy._budget is not None and self._spent > 0:
             policy._budget.refund(self._spent, now)
         if policy._events.subscriptions:
-            policy._events.emit(CallEnded(self._name, self._failures + 1, now - self._started, succeeded=True))
+            _tell_end(policy._events, self._name, self._failures + 1, now - self._started, succeeded=True)
+
+    def _tell_failure(self, failure: Failure, decision: Decision) -> None:
+        from .events import AttemptFailed, RetryScheduled
+
+        events, name, failures = self._policy._events, self._name, self._failures
+        events.emit(AttemptFailed(name, failures, failure.failure_class, failure.stage, failure.code))
+        if decision.reason is None:
+            events.emit(RetryScheduled(name, failures, failure.failure_class, decision.delay_s))
 
     def _give_up(self, error: Exception, failure_class: FailureClass, decision: Decision, now: float) -> None:
         reason = cast("StopReason", decision.reason)
@@ -305,8 +316,10 @@ class _Call:
         events = self._policy._events
         if events.subscriptions:
             if reason is not StopReason.NOT_RETRYABLE:
+                from .events import RetryDenied
+
                 events.emit(RetryDenied(self._name, self._failures, failure_class, reason.value))
-            events.emit(CallEnded(self._name, self._failures, report.elapsed_s, succeeded=False))
+            _tell_end(events, self._name, self._failures, report.elapsed_s, succeeded=False)
 
 
 class Attempt:
@@ -414,7 +427,7 @@ class _Attempts:
         if self._call is not None:
             self._call.succeeded()
         elif policy._events.subscriptions:
-            policy._events.emit(CallEnded(policy._block_name, 1, now - self._started, succeeded=True))
+            _tell_end(policy._events, policy._block_name, 1, now - self._started, succeeded=True)
         if policy._budget is not None and not self._is_nested:
             policy._budget.deposit(now)
 

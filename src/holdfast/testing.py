@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from .clock import seeded_random
 from .errors import ConfigurationError
-from .events import Event, EventStream
+from .stream import Event, EventStream
 
 if TYPE_CHECKING:
     import asyncio

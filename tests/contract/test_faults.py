@@ -26,9 +26,10 @@ from holdfast.errors import (
     UsageError,
     report_of,
 )
-from holdfast.events import CommitResolved, Event, EventStream, OperationEnded, PoolRetired
+from holdfast.events import CommitResolved, OperationEnded, PoolRetired
 from holdfast.ext.sqlalchemy import DatabaseSettings, UnitSession
 from holdfast.outcome import Outcome
+from holdfast.stream import Event, EventStream
 from tests.contract.faces import Account, Entry, Face, Kind, User, balances, usernames
 from tests.servers import Server
 from tests.servers.relay import Cut, Relay, relay_to

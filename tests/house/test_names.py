@@ -32,8 +32,14 @@ def _public(names: set[str]) -> set[str]:
 
 
 def reexported(tree: ast.Module) -> set[str]:
-    """The names a module imports at its top level from the package itself."""
-    imports = [node for node in tree.body if isinstance(node, ast.ImportFrom) and node.level > 0]
+    """The names a module imports at its top level from the package itself.
+
+    A module with a `__getattr__` may import some of them under `TYPE_CHECKING` alone: it loads those when they are named.
+    """
+    nodes = list(tree.body)
+    if any(isinstance(node, ast.FunctionDef) and node.name == "__getattr__" for node in tree.body):
+        nodes += [inner for node in tree.body if isinstance(node, ast.If) for inner in node.body]
+    imports = [node for node in nodes if isinstance(node, ast.ImportFrom) and node.level > 0]
     return {alias.asname or alias.name for node in imports for alias in node.names}
 
 
@@ -80,6 +86,7 @@ def test_all_is_the_public_face(path: Path) -> None:
         ("a.py", "_private = 3", {"__all__"}),
         ("a.py", "from .b import h\n__all__ = ['h', 'k']", {"k"}),
         ("__init__.py", "from .b import h\n__all__ = ['h', 'k']", {"k"}),
+        ("__init__.py", "if TYPE_CHECKING:\n from .b import h\n__all__ = ['h']", {"h"}),
     ],
 )
 def test_planted_face_is_found(path: str, source: str, found: set[str]) -> None:

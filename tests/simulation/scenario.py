@@ -9,9 +9,9 @@ from typing import Self
 from holdfast.backoff import Backoff
 from holdfast.decision import Allowance, RetryPolicy
 from holdfast.errors import Report, report_of
-from holdfast.events import Event, EventStream
 from holdfast.operation import OperationKey
 from holdfast.outcome import FailureClass, Outcome
+from holdfast.stream import Event, EventStream
 from holdfast.transaction import AsyncShell, Plan, Protection, Shell
 
 from .client import Client, Pool, Progress

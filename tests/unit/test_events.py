@@ -7,7 +7,8 @@ import threading
 
 import pytest
 
-from holdfast.events import EVENTS, CallRejected, Event, EventStream, subscribe
+from holdfast.events import CallRejected
+from holdfast.stream import EVENTS, Event, EventStream, subscribe
 
 EVENT = CallRejected("x", "breaker", 1.0)
 

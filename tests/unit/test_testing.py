@@ -9,7 +9,8 @@ import pytest
 
 from holdfast.clock import SYSTEM_CLOCK
 from holdfast.errors import ConfigurationError
-from holdfast.events import CallRejected, HookFailed, subscribe
+from holdfast.events import CallRejected, HookFailed
+from holdfast.stream import subscribe
 from holdfast.testing import ManualClock, RecordingHook, seeded_random
 
 

@@ -25,14 +25,13 @@ from holdfast.errors import (
 from holdfast.events import (
     AttemptFailed,
     CommitResolved,
-    Event,
-    EventStream,
     OperationEnded,
     RetryDenied,
     RetryScheduled,
 )
 from holdfast.operation import Record
 from holdfast.outcome import Failure, FailureClass, Outcome, Rejection, Stage
+from holdfast.stream import Event, EventStream
 from holdfast.transaction import (
     Action,
     Do,

@@ -275,7 +275,7 @@ def _is_broken_connection(error: Exception) -> bool:
         return True
     if not isinstance(error, OSError):
         return False
-    return error.errno in _NETWORK_ERRNOS or _is_from(error, "ssl", "SSLError")
+    return (isinstance(error.errno, int) and error.errno in _NETWORK_ERRNOS) or _is_from(error, "ssl", "SSLError")
 
 
 def _is_from(error: BaseException, module: str, name: str) -> bool:

@@ -13,9 +13,10 @@ from ..errors import (
     Report,
     error_for,
 )
-from ..events import AttemptFailed, CommitResolved, Event, OperationEnded, RetryDenied, RetryScheduled
+from ..events import AttemptFailed, CommitResolved, OperationEnded, RetryDenied, RetryScheduled
 from ..operation import Record
 from ..outcome import Failure, FailureClass, Outcome, Stage, Verdict
+from ..stream import Event
 from .actions import (
     ANSWERS,
     BEGIN,
@@ -217,8 +218,8 @@ class Engine:
         self.outcome = Outcome.COMMITTED
         self._reason = StopReason.SUCCEEDED
         budget = self._plan.budget
-        if budget is not None:
-            budget.deposit(now)
+        if budget is not None and not self._plan.nested:
+            budget.deposit(now)  # a layer around this one counts the success itself
             if self._spent:
                 budget.refund(self._spent, now)
         return Action(Do.RETURN, attempt=attempt, record=record if replayed else None)

@@ -27,8 +27,8 @@ from .port import ROLLBACK_GRACE_S, AsyncPort, Port
 
 if TYPE_CHECKING:
     from ..clock import Clock, Random
-    from ..events import EventStream
     from ..outcome import Failure
+    from ..stream import EventStream
 
 __all__ = ["AsyncShell", "Shell"]
 

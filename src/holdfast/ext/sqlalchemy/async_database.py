@@ -10,8 +10,8 @@ from sqlalchemy.util import greenlet_spawn
 
 from ...clock import SYSTEM_CLOCK, Clock, Random, system_random
 from ...errors import ConfigurationError
-from ...events import EVENTS, EventStream
 from ...outcome import Outcome
+from ...stream import EVENTS, EventStream
 from ...transaction import AsyncShell
 from . import saving
 from .database_settings import DatabaseSettings

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, ov
 
 from ...clock import SYSTEM_CLOCK, Clock, Random, system_random
 from ...errors import ConfigurationError
-from ...events import EVENTS, EventStream
 from ...outcome import Outcome
+from ...stream import EVENTS, EventStream
 from ...transaction import Shell
 from . import saving
 from .database_settings import DatabaseSettings

@@ -330,6 +330,10 @@ class Endpoint:
         expires_at = self._clock.monotonic() + _shortened(seconds(self.pool.connect_timeout))
         dialect = self.engine.dialect
         try:
+            if self.address.driver in ("asyncmy", "aiomysql"):
+                # SQLAlchemy asks PyMySQL's signature whether they take an argument, and in SQLAlchemy 2.0 they need one.
+                connection.ping(False)
+                return True
             if self.async_engine is not None:
                 return dialect.do_ping(connection)
             with self._watchdog.guard(record.driver_connection, expires_at):

@@ -21,10 +21,11 @@ from ...clock import Clock, Random, new_token
 from ...deadline import Deadline, seconds, within
 from ...dialects import Flavour
 from ...errors import ForeignTransaction, OutcomeUnknown, UsageError
-from ...events import EventStream, KeysPurged, PoolRetired
+from ...events import KeysPurged, PoolRetired
 from ...layer import retry_is_active
 from ...operation import OperationKey
 from ...outcome import FailureClass
+from ...stream import EventStream
 from ...transaction import Plan, Protection
 from .keyrows import KeyRows
 from .killer import AsyncKiller
