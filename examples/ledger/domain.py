@@ -10,7 +10,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field, StringConstraints
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
 
 __all__ = [
     "Account",
@@ -37,12 +37,17 @@ def _written_as_text(value: object) -> object:
 # Lower-case ASCII, because databases disagree on whether "Ada", "ada" and "adà" are the same name.
 Username = Annotated[
     str,
-    StringConstraints(strip_whitespace=True, to_lower=True, max_length=100, pattern=r"^[a-z0-9][a-z0-9._-]*$"),
+    StringConstraints(strip_whitespace=True, to_lower=True, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$"),
 ]
 Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
 Age = Annotated[int, Field(ge=0, le=150)]
 Currency = Annotated[str, StringConstraints(to_upper=True, pattern=r"^[A-Za-z]{3}$")]
-Money = Annotated[Decimal, BeforeValidator(_written_as_text), Field(ge=0, max_digits=14, decimal_places=2)]
+Money = Annotated[
+    Decimal,
+    BeforeValidator(_written_as_text),
+    Field(ge=0, max_digits=14, decimal_places=2),
+    AfterValidator(lambda amount: amount.quantize(Decimal("0.01"))),  # "5" and "5.00" are the same request
+]
 Id = Annotated[int, Field(ge=1, lt=2**63)]
 
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -133,17 +134,15 @@ async def _answer(_request: Request, error: Exception) -> JSONResponse:
 
 async def _answer_invalid(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    # Pydantic's errors also hold the input; it stays here.
-    errors = [
-        {"field": ".".join(map(str, found["loc"])), "detail": _sentence(found["msg"])} for found in error.errors()
-    ]
+    errors = [{"field": ".".join(map(str, found["loc"])), "detail": _advice(found)} for found in error.errors()]
     return _document(422, "invalid-request", "The request breaks a rule.", errors=errors)
 
 
 async def _answer_http(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    phrase = HTTPStatus(error.status_code).phrase
-    return _document(error.status_code, phrase.lower().replace(" ", "-"), f"{phrase}.", headers=error.headers)
+    status = HTTPStatus(error.status_code)
+    detail = _sentence(status.description or status.phrase)
+    return _document(status.value, status.phrase.lower().replace(" ", "-"), detail, headers=error.headers)
 
 
 def _document(
@@ -166,6 +165,13 @@ def _document(
     if retry_after_s is not None:
         headers["Retry-After"] = str(math.ceil(retry_after_s))
     return JSONResponse(document, status, headers, media_type=_MEDIA_TYPE)
+
+
+def _advice(found: Mapping[str, Any]) -> str:
+    # Pydantic's errors hold the input as well; only the text leaves, in the words of JSON.
+    if found["type"] == "dataclass_type":
+        return "This should be a JSON object."
+    return _sentence(found["msg"].removeprefix("Value error, "))
 
 
 def _sentence(text: str) -> str:

@@ -86,7 +86,7 @@ class Ledger:
 
     async def _open_account(self, tx: AsyncSession, new: NewAccount) -> Account:
         if await tx.get(tables.User, new.owner_id) is None:
-            raise NotFound("there is no user with the id owner_id")
+            raise NotFound("there is no user with the id in owner_id")
         account = tables.Account(
             owner_id=new.owner_id,
             currency=new.currency,
@@ -183,5 +183,5 @@ class Ledger:
 
 def _found(accounts: Mapping[int, tables.Account], account_id: int, field: str) -> tables.Account:
     if account_id not in accounts:
-        raise NotFound(f"there is no account with the id {field}")
+        raise NotFound(f"there is no account with the id in {field}")
     return accounts[account_id]

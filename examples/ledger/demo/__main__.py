@@ -17,12 +17,13 @@ from functools import partial
 from typing import Any
 
 from rich.console import Console
+from sqlalchemy.exc import DBAPIError
 
 from holdfast.errors import HoldfastError
 from holdfast.ext.sqlalchemy import open_endpoint
 
 from .client import Answer, drive, open_accounts
-from .database import TablesInTheWay, database
+from .database import TablesInTheWay, check, database
 from .process import Conditions, ServiceFailed, service
 from .table import OURS, SUCCESS_AIM, Screen, introduction, summary, table
 from .traffic import Request, requests
@@ -55,6 +56,7 @@ async def _count(url: str) -> Applied:
 async def _demo(options: argparse.Namespace, console: Console) -> int:
     _stop_on_termination()
     url = os.environ.get("DATABASE_URL")
+    await check(url)
     conditions = Conditions(options.seed, options.share, options.slow, options.work)
     traffic = requests(options.seed, options.requests, options.rate)
     console.print(introduction(traffic, options.rate, conditions), highlight=False)
@@ -102,9 +104,9 @@ def _count_of(text: str) -> int:
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser("python -m examples.ledger.demo", description=__doc__)
-    parser.add_argument("--requests", type=_count_of, default=450, help="how many saves (default: %(default)s)")
-    parser.add_argument("--rate", type=_positive, default=30.0, help="saves a second (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=1, help="of traffic and faults (default: %(default)s)")
+    parser.add_argument("--requests", type=_count_of, default=350, help="how many saves (default: %(default)s)")
+    parser.add_argument("--rate", type=_positive, default=25.0, help="saves a second (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=5, help="of traffic and faults (default: %(default)s)")
     parser.add_argument("--share", type=_share, default=0.18, help="of attempts that are hit (default: %(default)s)")
     parser.set_defaults(slow=0.25, work=0.1)
     return parser.parse_args(arguments)
@@ -119,8 +121,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, asyncio.CancelledError):
         console.print("\nStopped. Nothing is left behind.")
         return 130
-    except (TablesInTheWay, ServiceFailed, HoldfastError) as error:
-        console.print(f"\n{error}", style="red", highlight=False, markup=False)
+    except (TablesInTheWay, ServiceFailed, HoldfastError, DBAPIError) as error:
+        # SQLAlchemy adds a line with the address of its documentation.
+        console.print(str(error).partition("\n(Background")[0], style="red", highlight=False, markup=False)
         return 2
 
 

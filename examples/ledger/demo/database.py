@@ -14,11 +14,23 @@ from holdfast.ext.sqlalchemy import OPERATIONS, open_endpoint
 
 from ..tables import METADATA
 
-__all__ = ["TablesInTheWay", "database"]
+__all__ = ["TablesInTheWay", "check", "database"]
 
 
 class TablesInTheWay(Exception):
     """The database holds tables by the names that the demo would use; it touches none that it did not make."""
+
+
+async def check(url: str | None) -> None:
+    """Whether the demo can run there.
+
+    Raises:
+        TablesInTheWay: the server's database has a table by the name of one of the demo's.
+        HoldfastError: the URL is wrong.
+        sqlalchemy.exc.SQLAlchemyError: the server cannot be reached.
+    """
+    async with database(url):
+        pass
 
 
 @asynccontextmanager
@@ -38,7 +50,7 @@ async def database(url: str | None) -> AsyncIterator[str]:
     engine = open_endpoint(url, asynchronous=True).async_engine
     assert engine is not None
     try:
-        await _refuse_to_mix(engine)
+        await _refuse_to_mix(engine)  # only now may the tables be dropped
         try:
             yield url
         finally:

@@ -33,26 +33,26 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from sqlalchemy.engine import Engine
-    from sqlalchemy.pool import ConnectionPoolEntry
+    from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 __all__ = ["Fault", "FaultPlan", "Injection", "SeededFaults", "inject"]
 
 
 class Fault(StrEnum):
-    """What can happen to one attempt: a transaction, from its first statement to COMMIT or to the connection's return."""
+    """What can happen to one attempt, which is one transaction."""
 
     CONTENTION = "contention"
-    """Its first statement fails as the loser of a conflict with another transaction (deadlock; SQLite: locked)."""
+    """It fails at its beginning as the loser of a conflict with another transaction (deadlock; SQLite: locked)."""
     LOST_BEFORE_COMMIT = "lost_before_commit"
     """The connection is lost when COMMIT is due: the server rolls back. To the client it looks like the next one."""
     LOST_AFTER_COMMIT = "lost_after_commit"
     """COMMIT is applied, and the connection is lost before the answer arrives."""
     SLOW = "slow"
-    """Its first statement takes longer."""
+    """It takes longer to begin; no lock is held meanwhile."""
 
 
 FaultPlan = Callable[[], Fault | None]
-"""Called once per transaction, at its first statement, in its task or thread: what shall happen to it, or None."""
+"""Called once per transaction, as it begins, in its task or thread: what shall happen to it, or None."""
 
 
 class SeededFaults:
@@ -93,7 +93,7 @@ def inject(
         engine: which one; others, to the same server as well, stay untouched. Not one to SQLite in memory, whose data would be
             lost with its connection.
         plan: what happens to each transaction.
-        slow: how long a slow statement takes, in addition; seconds or `timedelta`.
+        slow: how much longer a slow transaction takes; seconds or `timedelta`.
         clock: sleeps meanwhile.
 
     Returns:
@@ -127,8 +127,9 @@ class Injection:
         self._wrapped: dict[str, Any] = {name: getattr(dialect, name) for name in _METHODS}
         self._own = {name: vars(dialect)[name] for name in _METHODS if name in vars(dialect)}
         event.listen(engine, "checkout", self._checked_out)
-        for name in _STATEMENTS:
-            setattr(dialect, name, self._statement_method(self._wrapped[name]))
+        dialect.do_begin = self._begin  # type: ignore[method-assign, assignment]
+        dialect.do_rollback = self._roll_back  # type: ignore[method-assign, assignment]
+        dialect.do_execute = self._execute  # type: ignore[method-assign]
         dialect.do_commit = self._commit  # type: ignore[method-assign, assignment]
 
     def close(self) -> None:
@@ -154,16 +155,18 @@ class Injection:
     def _checked_out(self, _connection: object, record: ConnectionPoolEntry, _proxy: object) -> None:
         record.info[_FATE] = _UNDRAWN
 
-    def _statement_method(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        def execute(cursor: Any, statement: str, parameters: Any, context: Any = None) -> Any:
-            if context is not None:
-                self._before_statement(cursor, context.root_connection.info)
-            return original(cursor, statement, parameters, context)
+    def _begin(self, connection: PoolProxiedConnection) -> None:
+        self._before_work(connection)
+        self._wrapped["do_begin"](connection)
 
-        return execute
+    def _execute(self, cursor: Any, statement: str, parameters: Any, context: Any = None) -> None:
+        # Only for SQLite's BEGIN IMMEDIATE, which an event sends ahead of `do_begin` and which takes the lock.
+        if context is not None:
+            self._before_work(context.root_connection.connection)
+        self._wrapped["do_execute"](cursor, statement, parameters, context)
 
-    def _before_statement(self, cursor: Any, info: MutableMapping[Any, Any]) -> None:
-        # Drawn here and not when SQLAlchemy begins: on SQLite BEGIN is a statement, and it is the one that takes the lock.
+    def _before_work(self, connection: PoolProxiedConnection) -> None:
+        info = _info_of(connection)
         if info.get(_FATE) is not _UNDRAWN:
             return
         fate = info[_FATE] = self._plan()
@@ -175,12 +178,13 @@ class Injection:
             signal = _CONFLICTS.get(self._engine.dialect.name)
             if signal is None:
                 raise _locked()
-            self._wrapped["do_execute"](cursor, signal, (), None)
+            connection.cursor().execute(signal)
 
-    def _commit(self, connection: Any) -> None:
+    def _commit(self, connection: PoolProxiedConnection) -> None:
         do_commit = self._wrapped["do_commit"]
-        fate = connection.info.get(_FATE)
-        connection.info[_FATE] = _UNDRAWN
+        info = _info_of(connection)
+        fate = info.get(_FATE)
+        info[_FATE] = _UNDRAWN
         if fate is Fault.LOST_BEFORE_COMMIT:
             self.hits[fate] += 1
             self._lose(connection)
@@ -194,14 +198,18 @@ class Injection:
         else:
             do_commit(connection)
 
+    def _roll_back(self, connection: PoolProxiedConnection) -> None:
+        _info_of(connection)[_FATE] = _UNDRAWN
+        self._wrapped["do_rollback"](connection)
+
     def _sleep(self) -> None:
         if self._engine.dialect.is_async:
             await_only(self._clock.sleep_async(self._slow_s))
         else:
             self._clock.sleep(self._slow_s)
 
-    def _lose(self, connection: Any) -> None:
-        driver_connection = connection.driver_connection
+    def _lose(self, connection: PoolProxiedConnection) -> None:
+        driver_connection: Any = connection.driver_connection
         if self._engine.dialect.name != "sqlite":
             cut(driver_connection)
         elif self._engine.dialect.is_async:
@@ -212,8 +220,7 @@ class Injection:
 
 _FATE = "holdfast_fate"
 _UNDRAWN = object()
-_STATEMENTS = ("do_execute", "do_executemany")
-_METHODS = (*_STATEMENTS, "do_commit")
+_METHODS = ("do_begin", "do_rollback", "do_commit", "do_execute")
 
 _CONFLICTS = {
     "mysql": "SIGNAL SQLSTATE '40001' SET MYSQL_ERRNO = 1213, MESSAGE_TEXT = 'Deadlock found when trying to get lock'",
@@ -230,7 +237,14 @@ def _locked() -> sqlite3.OperationalError:
     return error
 
 
-def _touch(connection: Any) -> None:
+def _info_of(connection: PoolProxiedConnection) -> MutableMapping[Any, Any]:
+    try:
+        return connection.info
+    except NotImplementedError:
+        return {}  # an engine's very first connection, at which SQLAlchemy looks around before it is in the pool
+
+
+def _touch(connection: PoolProxiedConnection) -> None:
     """Have the driver find out that the connection is gone.
 
     COMMIT need not: psycopg sends none outside a transaction, and SQLAlchemy skips it on a closed connection of aiosqlite.
