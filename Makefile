@@ -5,7 +5,7 @@ VENV := .venv/bin
 CODE := $(wildcard src tests examples benchmarks tools)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test test-fast test-servers check bench lock clean
+.PHONY: help setup demo serve test test-fast test-servers check bench docs lock clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,9 +38,14 @@ check: setup  ## Lint, format, types (mypy and pyright) and import contracts
 bench: setup  ## Measure side by side with the peers
 	@$(VENV)/python -m benchmarks
 
+docs: setup  ## Bring the tables of the documents up to date, run every example, and build the site in site/
+	$(VENV)/python tools/dialect_tables.py
+	$(VENV)/python -m pytest tests/docs -q
+	$(VENV)/zensical build --strict --clean
+
 lock: setup  ## Write the locks anew after a change of dependencies in pyproject.toml
 	@tools/lock.sh
 
 clean:  ## Remove what the other targets made
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build site
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .cache dist build site
 	find src tests examples benchmarks tools -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

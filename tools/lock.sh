@@ -10,5 +10,5 @@ compile() {
     --no-emit-index-url --custom-compile-command "make lock" "$@"
 }
 
-compile pyproject.toml --all-extras --group test --group lint --group bench --group build -o requirements.lock "$@"
+compile pyproject.toml --all-extras --group test --group lint --group bench --group docs --group build -o requirements.lock "$@"
 compile --group native -o requirements-native.lock "$@"
