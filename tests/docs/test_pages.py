@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 import holdfast
-from holdfast import breaker, decision, errors, events, outcome
+from holdfast import breaker, decision, errors, events, outcome, stream
 from holdfast.decision import RetryPolicy
 from holdfast.ext.sqlalchemy import AsyncDatabase, Database
 from holdfast.ext.sqlalchemy.faults import Fault
@@ -129,8 +129,8 @@ def defaults_of(target: Callable[..., Any]) -> dict[str, object]:
         found: dict[str, object] = {}
         for field in dataclasses.fields(target):
             if field.init:
-                made = field.default_factory is not dataclasses.MISSING
-                found[field.name] = field.default_factory() if made else field.default  # type: ignore[misc]
+                make = field.default_factory
+                found[field.name] = field.default if make is dataclasses.MISSING else make()
         return found
     parameters = inspect.signature(target).parameters.values()
     return {p.name: ... if p.default is inspect.Parameter.empty else p.default for p in parameters}
@@ -249,9 +249,9 @@ def test_every_error_has_its_section() -> None:
 def test_every_event_is_described() -> None:
     """The table of events has every event with its fields, in the order of the module."""
     stated = {cells[0].strip("`"): re.findall(r"`(\w+)`", cells[1]) for cells in rows(read("docs/events.md"))}
-    kinds = [kind for kind in vars(events).values() if isinstance(kind, type) and issubclass(kind, events.Event)]
+    kinds = [kind for kind in vars(events).values() if isinstance(kind, type) and issubclass(kind, stream.Event)]
     expected = {
-        kind.__name__: [f.name for f in dataclasses.fields(kind)][1:] for kind in kinds if kind is not events.Event
+        kind.__name__: [f.name for f in dataclasses.fields(kind)][1:] for kind in kinds if kind is not stream.Event
     }
     assert list(stated.items()) == list(expected.items())
 
