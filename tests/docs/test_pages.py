@@ -21,8 +21,11 @@ import pytest
 import holdfast
 from holdfast import breaker, decision, errors, events, outcome, stream
 from holdfast.decision import RetryPolicy
-from holdfast.ext.sqlalchemy import AsyncDatabase, Database
+from holdfast.dialects import Flavour
+from holdfast.ext.sqlalchemy import AsyncDatabase, Database, SessionSettings
 from holdfast.ext.sqlalchemy.faults import Fault
+from holdfast.ext.sqlalchemy.pushdown import limits_for
+from holdfast.ext.sqlalchemy.settings import login_settings, pragmas, session_statement
 from tests.docs.documents import DOCUMENTS, PAGES, POLICIES, anchors, code_spans, headings, prose, read, rows, section
 from tests.house.sources import ROOT
 from tests.house.test_errors import drawn_tree
@@ -297,6 +300,29 @@ def test_failure_classes_are_those_of_the_code() -> None:
         for cells in rows(section(read("docs/dialects.md"), "Failure classes"))
     }
     assert stated == {kind.value: kind.counts_for_breaker for kind in outcome.FailureClass}
+
+
+# -- servers -------------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_set_on_servers_is_told() -> None:
+    """Every setting that a session gets stands in the column of its flavour."""
+    table = section(read("docs/servers.md"), "What Holdfast sets")
+    titles = next(line for line in table.splitlines() if line.startswith("|")).strip("|").split("|")
+    place = {Flavour(title.strip().lower()): number for number, title in enumerate(titles) if title.strip()}
+    told = dict.fromkeys(Flavour, "")
+    for cells in rows(table):
+        for flavour in Flavour:
+            same = cells[place[flavour]] == "the same"
+            told[flavour] += cells[place[Flavour.MARIADB if same else flavour]]
+    settings = SessionSettings()
+    for flavour in (Flavour.MARIADB, Flavour.MYSQL):
+        statement = session_statement(flavour, settings, detect_conflicts=True, recycle_s=300)
+        names = re.findall(r"SESSION (\w+)=", statement)
+        assert {name for name in names if f"`{name}`" not in told[flavour]} == {"time_zone"}
+    assert {name for name in login_settings(settings) if f"`{name}`" not in told[Flavour.POSTGRESQL]} == {"TimeZone"}
+    on_sqlite = [pragma.removeprefix("PRAGMA ") for pragma in pragmas()] + list(limits_for(Flavour.SQLITE, 1.0))
+    assert {name for name in on_sqlite if f"`{name}`" not in told[Flavour.SQLITE]} == set()
 
 
 # -- tests and simulation ------------------------------------------------------------------------------------------------
