@@ -3,8 +3,8 @@
     python -m benchmarks.transactions [--write] [--rounds 15] [--driver pymysql asyncmy]
 
 One transaction is a transfer: lock two rows, change both, insert two entries, COMMIT. The kinds take turns in every round, so
-a change of the machine's speed hits all alike; what counts is the ratio within a round. The server is started for the run, with
-its defaults for durability (flush at every commit).
+a change of the machine's speed hits all alike; what counts is the ratio within a round. The server is started for the run and flushes at
+every commit, as the promise requires and as MariaDB does by default.
 """
 
 from __future__ import annotations
@@ -219,6 +219,8 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="put the tables into benchmarks/RESULTS.md")
     arguments = parser.parse_args()
     server: Any = mariadb.start()
+    # The tests' servers flush once a second; the promise rests on a flush at every commit, MariaDB's default.
+    server.set_global("innodb_flush_log_at_trx_commit", 1)
     try:
         parts = []
         for driver in arguments.driver:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import update_wrapper
 from types import SimpleNamespace
@@ -154,6 +155,7 @@ class _TransactionFunction(Generic[P, R]):
         self._fn = fn
         self._options = options
         self._key: OperationKey | None = None
+        self._signature = inspect.signature(fn)
         update_wrapper(cast("Callable[..., Any]", self), fn)
 
     def keyed(self, key: str, *, scope: str | None = None) -> Self:
@@ -168,7 +170,7 @@ class _TransactionFunction(Generic[P, R]):
             KeyReused: (on calling) the key belongs to a call with other arguments.
             InProgress: (on calling) another caller ran it until the deadline.
         """
-        bound = type(self)(self._runtime, self._fn, self._options)
+        bound = copy(self)
         bound._key = OperationKey(scope or self._options.scope or self._options.name[-SCOPE_LENGTH_MAX:], key)
         return bound
 
@@ -180,9 +182,10 @@ class _TransactionFunction(Generic[P, R]):
         protect: bool | None = None,
     ) -> Self:
         """The same function with some options changed; see `Database.transaction`."""
-        options = self._options.having(deadline=deadline, isolation=isolation, protect=protect)
-        bound = type(self)(self._runtime, self._fn, options)
-        bound._key = self._key
+        bound = copy(self)
+        bound._options = self._runtime.settings.checked(
+            self._options.having(deadline=deadline, isolation=isolation, protect=protect)
+        )
         return bound
 
     def _fingerprint(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
@@ -191,7 +194,7 @@ class _TransactionFunction(Generic[P, R]):
         if self._key is None:
             return ""
         # By parameter name, so that a keyword and a position, or a default and its value, are the same payload.
-        bound = inspect.signature(self._fn).bind(None, *args, **kwargs)
+        bound = self._signature.bind(None, *args, **kwargs)
         bound.apply_defaults()
         _, *named = bound.arguments.items()
         return fingerprint(self._options.name, (), dict(named))
