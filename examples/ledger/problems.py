@@ -30,6 +30,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from holdfast.errors import (
+    BlockTimedOut,
     Conflict,
     Contended,
     DataRejected,
@@ -42,6 +43,7 @@ from holdfast.errors import (
     Overloaded,
     RateLimited,
     Rejected,
+    ResultNotSerializable,
     StatementRejected,
     Unavailable,
 )
@@ -97,7 +99,9 @@ _KINDS: dict[type[Exception], _Kind] = {
     Rejected: _Kind(503, "unavailable", f"The service protects its database. Nothing was applied. {_SAME_KEY}", 2),
     DeadlineExceeded: _Kind(504, "deadline-exceeded", f"The time was up. Nothing was applied. {_SAME_KEY}", 1),
     OutcomeUnknown: _Kind(504, "outcome-unknown", f"It may have been applied. {_SAME_KEY} That settles it.", 1),
+    BlockTimedOut: _Kind(504, "deadline-exceeded", f"The time was up. {_SAME_KEY}", 1),
     StatementRejected: _Kind(500, "internal", "The service is set up wrongly. Nothing was applied."),
+    ResultNotSerializable: _Kind(500, "internal", "The service failed. Nothing was applied."),
     NotCommitted: _Kind(503, "unavailable", f"It could not be saved. Nothing was applied. {_SAME_KEY}", 5),
 }
 

@@ -37,7 +37,7 @@ async def count(connection: AsyncConnection) -> Applied:
     times: Counter[str] = Counter()
     for named in (User.username, Transfer.reference):
         rows = await connection.execute(select(named, func.count()).group_by(named))
-        times.update(dict(rows.tuples().all()))
+        times.update({row[0]: row[1] for row in rows})
     opened, held = (
         await connection.execute(select(func.sum(Account.opening_balance), func.sum(Account.balance)))
     ).one()
