@@ -329,6 +329,9 @@ def _listen(engine: Engine) -> None:
         unit = opening_or_ending_unit()
         if unit is not None:
             unit.on_commit_sent()
+        if dialect.driver == "aiosqlite" and dbapi_connection.driver_connection._connection is None:
+            # SQLAlchemy would skip COMMIT on a closed connection of aiosqlite without a word: acknowledged, and not saved.
+            raise dialect.loaded_dbapi.OperationalError("no active connection")
         do_commit(dbapi_connection)
 
     def rollback_to_savepoint(connection: Connection, name: str) -> None:

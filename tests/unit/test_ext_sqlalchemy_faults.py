@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import sqlalchemy
 from sqlalchemy import Engine, exc, text
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
 from holdfast.dialects import classify
 from holdfast.errors import ConfigurationError
-from holdfast.ext.sqlalchemy import open_endpoint
+from holdfast.ext.sqlalchemy import AsyncDatabase, open_endpoint
 from holdfast.ext.sqlalchemy.faults import Fault, FaultPlan, SeededFaults, inject
 from holdfast.outcome import FailureClass, Stage
 from holdfast.testing import ManualClock
@@ -176,3 +176,30 @@ def test_no_kind_of_fault_is_refused() -> None:
     """There must be something to be hit by."""
     with pytest.raises(ConfigurationError, match="kinds"):
         SeededFaults(1, 0.5, [])
+
+
+async def test_commit_on_a_closed_connection_is_not_taken_for_done(tmp_path: Path) -> None:
+    """SQLAlchemy skips COMMIT on a closed connection of aiosqlite without a word; Holdfast runs the work again."""
+    attempts = 0
+    async with AsyncDatabase(f"sqlite:///{tmp_path / 'closed.db'}") as db:
+        await db.migrate()
+        async with db.begin() as tx:
+            await tx.execute(text("CREATE TABLE t (n INTEGER)"))
+
+        @db.transaction
+        async def insert_and_lose_the_connection(tx: AsyncSession) -> None:
+            nonlocal attempts
+            attempts += 1
+            await tx.execute(INSERT)
+            if attempts == 1:
+                raw = await (await tx.connection()).get_raw_connection()
+                await raw.driver_connection.close()  # type: ignore[union-attr]
+
+        await insert_and_lose_the_connection()
+
+        async def count(tx: AsyncSession) -> int | None:
+            found: int | None = await tx.scalar(COUNT)
+            return found
+
+        assert await db.read(count) == 1
+    assert attempts == 2
