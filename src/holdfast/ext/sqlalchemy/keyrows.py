@@ -34,6 +34,7 @@ from ...outcome import Rejection, Stage
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, Dialect
+    from sqlalchemy.pool import PoolProxiedConnection
     from sqlalchemy.sql import ClauseElement
     from sqlalchemy.sql.expression import ColumnClause
 
@@ -124,32 +125,32 @@ class _Statement:
 
     __slots__ = ("_fixed", "_names", "_positional", "_text")
 
-    def __init__(self, clause: ClauseElement, dialect: Dialect) -> None:
+    def __init__(self, clause: ClauseElement, dialect: Dialect, form: str = "{}") -> None:
         compiled = clause.compile(dialect=dialect)
-        self._text = str(compiled)
+        self._text = form.format(compiled)
         # What the compiler adds of its own (SQLite's OFFSET 0) keeps its value.
         self._fixed: dict[str, Any] = {name: value for name, value in compiled.params.items() if value is not None}
         self._positional = bool(compiled.positional)  # type: ignore[attr-defined]
         self._names: tuple[str, ...] = tuple(compiled.positiontup or ())  # type: ignore[attr-defined]
 
-    def execute(self, connection: Connection, **values: Any) -> int:
+    def execute(self, connection: PoolProxiedConnection, **values: Any) -> int:
         """Execute it; how many rows it changed."""
         cursor = self._cursor(connection, values)
         changed: int = cursor.rowcount
         cursor.close()
         return changed
 
-    def first(self, connection: Connection, **values: Any) -> tuple[Any, ...] | None:
+    def first(self, connection: PoolProxiedConnection, **values: Any) -> tuple[Any, ...] | None:
         """Execute it; the first row, if there is one."""
         cursor = self._cursor(connection, values)
         row: tuple[Any, ...] | None = cursor.fetchone()
         cursor.close()
         return row
 
-    def _cursor(self, connection: Connection, values: dict[str, Any]) -> Any:
+    def _cursor(self, connection: PoolProxiedConnection, values: dict[str, Any]) -> Any:
         if self._fixed:
             values = {**self._fixed, **values}
-        cursor = connection.connection.cursor()
+        cursor = connection.cursor()
         cursor.execute(self._text, tuple(values[name] for name in self._names) if self._positional else values)
         return cursor
 
@@ -157,7 +158,7 @@ class _Statement:
 class KeyRows:
     """The statements for one dialect. Immutable after construction; safe to share."""
 
-    __slots__ = ("_flavour", "_forget", "_insert", "_purge", "_read", "_store")
+    __slots__ = ("_flavour", "_forget", "_insert", "_purge", "_read", "_store", "_store_and_commit")
 
     def __init__(self, dialect: Dialect, flavour: Flavour) -> None:
         self._flavour = flavour
@@ -178,7 +179,11 @@ class KeyRows:
             # A locking read sees what is committed now, whatever snapshot the transaction has.
             read = read.with_for_update(read=True)
         self._read = _Statement(read.where(this), dialect)
-        self._store = _Statement(update(OPERATIONS).where(this).values(result=bindparam("p_result")), dialect)
+        store = update(OPERATIONS).where(this).values(result=bindparam("p_result"))
+        self._store = _Statement(store, dialect)
+        # MariaDB takes several statements as one where they are a block: the result costs no round trip of its own.
+        block = "BEGIN NOT ATOMIC {}; COMMIT; END" if flavour is Flavour.MARIADB else None
+        self._store_and_commit = _Statement(store, dialect, block) if block is not None else None
         self._forget = _Statement(delete(OPERATIONS).where(this, columns.expires <= now), dialect)
         self._purge = _Statement(_purge(flavour), dialect)
 
@@ -193,25 +198,38 @@ class KeyRows:
         Returns:
             None when the row is ours now; the committed row when there is one that has not expired.
         """
-        while not self._inserted(connection, key, fingerprint, attempt, ttl_s):
-            row = self._read.first(connection, p_scope=key.scope, p_key=key.key)
+        driver = connection.connection
+        while not self._inserted(driver, key, fingerprint, attempt, ttl_s):
+            row = self._read.first(driver, p_scope=key.scope, p_key=key.key)
             if row is None:
                 continue  # removed as expired between the two statements
             fingerprint_found, attempt_found, result, expired = row
             if not expired:
                 return Record(fingerprint=fingerprint_found, attempt=attempt_found, result=result)
-            self._forget.execute(connection, p_scope=key.scope, p_key=key.key)
+            self._forget.execute(driver, p_scope=key.scope, p_key=key.key)
         return None
 
     def store(self, connection: Connection, key: OperationKey, result: str) -> None:
         """Put the encoded result into the row of `key`, which this transaction has inserted."""
-        self._store.execute(connection, p_scope=key.scope, p_key=key.key, p_result=result)
+        self._store.execute(connection.connection, p_scope=key.scope, p_key=key.key, p_result=result)
+
+    @property
+    def stores_with_commit(self) -> bool:
+        """Whether there is a `store_and_commit`."""
+        return self._store_and_commit is not None
+
+    def store_and_commit(self, connection: PoolProxiedConnection, key: OperationKey, result: str) -> None:
+        """As `store`, followed by COMMIT, in one round trip. If it fails, COMMIT may or may not have been carried out."""
+        assert self._store_and_commit is not None
+        self._store_and_commit.execute(connection, p_scope=key.scope, p_key=key.key, p_result=result)
 
     def purge(self, connection: Connection, rows_max: int) -> int:
         """Remove up to `rows_max` expired rows; how many it were."""
-        return self._purge.execute(connection, p_rows_max=rows_max)
+        return self._purge.execute(connection.connection, p_rows_max=rows_max)
 
-    def _inserted(self, connection: Connection, key: OperationKey, fingerprint: str, attempt: int, ttl_s: int) -> bool:
+    def _inserted(
+        self, connection: PoolProxiedConnection, key: OperationKey, fingerprint: str, attempt: int, ttl_s: int
+    ) -> bool:
         try:
             changed = self._insert.execute(
                 connection,

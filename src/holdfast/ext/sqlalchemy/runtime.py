@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from asyncio import Future
 
     from sqlalchemy.engine import Connection, Engine, ExceptionContext
-    from sqlalchemy.pool import ConnectionPoolEntry
+    from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
     from .database_settings import DatabaseSettings
     from .engines import Endpoint
@@ -325,11 +325,12 @@ def _listen(engine: Engine) -> None:
     do_commit = dialect.do_commit
     do_rollback_to_savepoint = dialect.do_rollback_to_savepoint
 
-    def commit(dbapi_connection: Any) -> None:
+    def commit(dbapi_connection: PoolProxiedConnection) -> None:
         unit = opening_or_ending_unit()
-        if unit is not None:
-            unit.on_commit_sent()
-        if dialect.driver == "aiosqlite" and dbapi_connection.driver_connection._connection is None:
+        if unit is not None and unit.on_commit(dbapi_connection):
+            return
+        driver_connection: Any = dbapi_connection.driver_connection
+        if dialect.driver == "aiosqlite" and driver_connection._connection is None:
             # SQLAlchemy would skip COMMIT on a closed connection of aiosqlite without a word: acknowledged, and not saved.
             raise dialect.loaded_dbapi.OperationalError("no active connection")
         do_commit(dbapi_connection)

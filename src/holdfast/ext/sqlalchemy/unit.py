@@ -30,6 +30,7 @@ from .sessions import UnitAsyncSession, UnitSession, end_by_commit, end_by_rollb
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, ExceptionContext
+    from sqlalchemy.pool import PoolProxiedConnection
 
     from ...breaker import Permit
     from ...operation import OperationKey, Record, ResultCodec
@@ -149,6 +150,7 @@ class Unit(Generic[T]):
         self.connection: Connection | None = None
         self._pooled: PooledSession | None = None
         self._commit_sent = False
+        self._unsent_result: str | None = None
         self._swallowed: BaseException | None = None
         self._swallowed_failure: Failure | None = None
         self._transaction_id: str | None = None
@@ -230,8 +232,13 @@ class Unit(Generic[T]):
         """Put the result into the key row; None is what the row says anyway."""
         assert self._key is not None
         assert self._codec is not None
-        if result.result is not None:
-            self.runtime.key_rows.store(self._connected(), self._key, self._codec.encode(result.result))
+        if result.result is None:
+            return
+        key_rows = self.runtime.key_rows
+        if key_rows.stores_with_commit:
+            self._unsent_result = self._codec.encode(result.result)
+        else:
+            key_rows.store(self._connected(), self._key, self._codec.encode(result.result))
 
     def commit(self) -> None:
         """Send COMMIT."""
@@ -348,9 +355,14 @@ class Unit(Generic[T]):
 
     # -- told by the connection's events -----------------------------------------------------------------------------
 
-    def on_commit_sent(self) -> None:
-        """COMMIT is about to be handed to the driver."""
+    def on_commit(self, connection: PoolProxiedConnection) -> bool:
+        """COMMIT is about to be handed to the driver; whether the unit has sent it itself, with the result."""
         self._commit_sent = True
+        if self._unsent_result is None:
+            return False
+        assert self._key is not None
+        self.runtime.key_rows.store_and_commit(connection, self._key, self._unsent_result)
+        return True
 
     def on_error(self, context: ExceptionContext) -> None:
         """A statement failed. If the body swallows it, the transaction may be gone and must not be committed."""
