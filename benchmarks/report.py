@@ -34,11 +34,13 @@ def machine() -> str:
 
 def write_section(heading: str, command: str, body: str) -> None:
     """Replace the section `heading` of RESULTS.md, or add it; every other section stays."""
-    text = RESULTS.read_text() if RESULTS.exists() else "# Results\n\nMedians; compare within a table, not between machines.\n"
+    text = (
+        RESULTS.read_text()
+        if RESULTS.exists()
+        else "# Results\n\nMedians; compare within a table, not between machines.\n"
+    )
     section = f"## {heading}\n\n`{command}` ({machine()})\n\n{body}\n"
     pattern = re.compile(rf"^## {re.escape(heading)}\n.*?(?=^## |\Z)", re.MULTILINE | re.DOTALL)
-    if pattern.search(text):
-        text = pattern.sub(lambda _: section + "\n", text)
-    else:
-        text = f"{text.rstrip()}\n\n{section}"
+    known = pattern.search(text) is not None
+    text = pattern.sub(lambda _: section + "\n", text) if known else f"{text.rstrip()}\n\n{section}"
     RESULTS.write_text(text.rstrip() + "\n")

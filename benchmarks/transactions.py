@@ -1,10 +1,10 @@
 """What a protected transaction costs beside a plain one: MariaDB, the same driver, the same pool, the same work.
 
-    python -m benchmarks.transactions [--write] [--rounds 15] [--driver pymysql asyncmy]
+    python -m benchmarks.transactions [--write] [--rounds 60] [--driver pymysql asyncmy]
 
-One transaction is a transfer: lock two rows, change both, insert two entries, COMMIT. The kinds take turns in every round, so
-a change of the machine's speed hits all alike; what counts is the ratio within a round. The server is started for the run and flushes at
-every commit, as the promise requires and as MariaDB does by default.
+One transaction is a transfer: lock two rows, change both, insert two entries, COMMIT. The kinds take turns in short rounds,
+so a change of the machine's speed hits all alike; what counts is the ratio within a round. The server is started for the run
+and flushes at every commit, as the promise requires and as MariaDB does by default.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from collections.abc import Awaitable, Callable
 from time import perf_counter
 from typing import Any
 
-from sqlalchemy import create_engine, insert
-from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy import Engine, create_engine, insert
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
 
 from benchmarks.report import table, write_section
@@ -31,6 +31,7 @@ ACCOUNTS = 512
 CALLERS = (1, 16)
 POOL_SIZE = 20
 BASELINE = "plain SQLAlchemy"
+PINGED = "plain, pool_pre_ping"
 
 
 class Base(DeclarativeBase):
@@ -118,7 +119,7 @@ Measure = Callable[[str, int, int], float]
 
 def compare(measure: Measure, kinds: list[str], callers: int, rounds: int) -> list[list[str]]:
     """Rows of a table: median time a transaction, and the median of the throughput ratios within a round."""
-    count = max(16, 320 // callers)
+    count = max(4, 64 // callers)
     for kind in kinds:
         measure(kind, callers, count)
     seconds: dict[str, list[float]] = {kind: [] for kind in kinds}
@@ -132,7 +133,9 @@ def compare(measure: Measure, kinds: list[str], callers: int, rounds: int) -> li
         each_us = statistics.median(seconds[kind]) / (callers * count) * 1e6
         ratios = [plain / own for plain, own in zip(seconds[BASELINE], seconds[kind], strict=True)]
         low, _, high = statistics.quantiles(ratios, n=4)
-        rows.append([kind, str(callers), f"{each_us:,.0f}", f"{statistics.median(ratios):.3f}", f"{low:.2f} to {high:.2f}"])
+        rows.append(
+            [kind, str(callers), f"{each_us:,.0f}", f"{statistics.median(ratios):.3f}", f"{low:.2f} to {high:.2f}"]
+        )
     return rows
 
 
@@ -155,17 +158,23 @@ def settings() -> DatabaseSettings:
 def bench_threads(url: str, rounds: int) -> list[list[str]]:
     """The synchronous database."""
     engine = create_engine(url, pool_size=POOL_SIZE, max_overflow=0)
-    sessions = sessionmaker(engine)
+    pinged = create_engine(url, pool_size=POOL_SIZE, max_overflow=0, pool_pre_ping=True)
     with Database(url, settings()) as db:
         operation = db.transaction(transfer)
         unprotected = operation.having(protect=False)
 
-        def plain(source: int, target: int) -> None:
-            with sessions.begin() as session:
-                transfer(session, source, target, 1)
+        def plain_on(engine: Engine) -> Callable[[int, int], object]:
+            sessions = sessionmaker(engine)
+
+            def plain(source: int, target: int) -> None:
+                with sessions.begin() as session:
+                    transfer(session, source, target, 1)
+
+            return plain
 
         kinds: dict[str, Callable[[int, int], object]] = {
-            BASELINE: plain,
+            BASELINE: plain_on(engine),
+            PINGED: plain_on(pinged),
             "unkeyed, unprotected": lambda source, target: unprotected(source, target, 1),
             "unkeyed, protected": lambda source, target: operation(source, target, 1),
             "keyed": lambda source, target: operation.keyed(new_token())(source, target, 1),
@@ -176,6 +185,7 @@ def bench_threads(url: str, rounds: int) -> list[list[str]]:
 
         rows = [row for callers in CALLERS for row in compare(measure, list(kinds), callers, rounds)]
     engine.dispose()
+    pinged.dispose()
     return rows
 
 
@@ -183,17 +193,23 @@ def bench_tasks(url: str, rounds: int) -> list[list[str]]:
     """The asynchronous database."""
     with asyncio.Runner() as runner:
         engine = create_async_engine(url, pool_size=POOL_SIZE, max_overflow=0)
-        sessions = async_sessionmaker(engine)
+        pinged = create_async_engine(url, pool_size=POOL_SIZE, max_overflow=0, pool_pre_ping=True)
         db = AsyncDatabase(url, settings())
         operation = db.transaction(transfer_async)
         unprotected = operation.having(protect=False)
 
-        async def plain(source: int, target: int) -> None:
-            async with sessions.begin() as session:
-                await transfer_async(session, source, target, 1)
+        def plain_on(engine: AsyncEngine) -> Callable[[int, int], Awaitable[object]]:
+            sessions = async_sessionmaker(engine)
+
+            async def plain(source: int, target: int) -> None:
+                async with sessions.begin() as session:
+                    await transfer_async(session, source, target, 1)
+
+            return plain
 
         kinds: dict[str, Callable[[int, int], Awaitable[object]]] = {
-            BASELINE: plain,
+            BASELINE: plain_on(engine),
+            PINGED: plain_on(pinged),
             "unkeyed, unprotected": lambda source, target: unprotected(source, target, 1),
             "unkeyed, protected": lambda source, target: operation(source, target, 1),
             "keyed": lambda source, target: operation.keyed(new_token())(source, target, 1),
@@ -205,6 +221,7 @@ def bench_tasks(url: str, rounds: int) -> list[list[str]]:
         rows = [row for callers in CALLERS for row in compare(measure, list(kinds), callers, rounds)]
         runner.run(db.close())
         runner.run(engine.dispose())
+        runner.run(pinged.dispose())
     return rows
 
 
@@ -214,20 +231,23 @@ HEADINGS = ["kind", "callers", "median µs", "throughput against plain", "middle
 def main() -> None:
     """Start a server, measure, print; with --write also into RESULTS.md."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=15, help="measured rounds (default 15)")
+    parser.add_argument("--rounds", type=int, default=60, help="measured rounds (default 60)")
     parser.add_argument("--driver", nargs="*", default=["pymysql", "asyncmy"], help="drivers to measure")
     parser.add_argument("--write", action="store_true", help="put the tables into benchmarks/RESULTS.md")
     arguments = parser.parse_args()
     server: Any = mariadb.start()
     # The tests' servers flush once a second; the promise rests on a flush at every commit, MariaDB's default.
     server.set_global("innodb_flush_log_at_trx_commit", 1)
+    server.set_global("max_connections", 4 * POOL_SIZE)
     try:
         parts = []
         for driver in arguments.driver:
             prepare(server.url("pymysql"))
             bench = bench_tasks if driver in {"asyncmy", "aiomysql"} else bench_threads
             rows = bench(server.url(driver), arguments.rounds)
-            parts.append(f"MariaDB {mariadb.version()}, {driver}, {arguments.rounds} rounds:\n\n{table(HEADINGS, rows)}")
+            parts.append(
+                f"MariaDB {mariadb.version()}, {driver}, {arguments.rounds} rounds:\n\n{table(HEADINGS, rows)}"
+            )
             print(parts[-1], flush=True)
     finally:
         server.close()

@@ -100,7 +100,7 @@ def fingerprint(operation: str, args: Sequence[Any], kwargs: Mapping[str, Any]) 
     """
     try:
         asked = [operation, list(args), dict(kwargs)]
-        text = json.dumps(asked, default=_encode_argument, separators=(",", ":"), sort_keys=True)
+        text = _ARGUMENTS.encode(asked)
     except (TypeError, ValueError) as error:
         raise ConfigurationError(
             f"{operation}: the arguments of a keyed operation must be plain values (numbers, text, dates, dataclasses, "
@@ -154,7 +154,7 @@ class JsonCodec:
                 rebuild.
         """
         try:
-            text = json.dumps(_prepare(result), default=_encode_special, separators=(",", ":"), ensure_ascii=False)
+            text = _RESULTS.encode(_prepare(result))
             text.encode()  # half a surrogate pair is text to Python and to no database
             rebuilt = self.decode(text)
         except (TypeError, ValueError, RecursionError) as error:
@@ -283,3 +283,8 @@ def _rebuild_one_of(value: Any, kinds: tuple[Any, ...]) -> Any:
         if type(rebuilt) is (get_origin(kind) or kind):
             return rebuilt
     return value
+
+
+# Made once: `json.dumps` with arguments makes a new encoder at every call.
+_ARGUMENTS = json.JSONEncoder(default=_encode_argument, separators=(",", ":"), sort_keys=True)
+_RESULTS = json.JSONEncoder(default=_encode_special, separators=(",", ":"), ensure_ascii=False)

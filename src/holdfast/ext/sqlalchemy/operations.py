@@ -156,6 +156,7 @@ class _TransactionFunction(Generic[P, R]):
         self._options = options
         self._key: OperationKey | None = None
         self._signature = inspect.signature(fn)
+        self._parameters = tuple(self._signature.parameters)[1:]
         update_wrapper(cast("Callable[..., Any]", self), fn)
 
     def keyed(self, key: str, *, scope: str | None = None) -> Self:
@@ -194,10 +195,13 @@ class _TransactionFunction(Generic[P, R]):
         if self._key is None:
             return ""
         # By parameter name, so that a keyword and a position, or a default and its value, are the same payload.
-        bound = self._signature.bind(None, *args, **kwargs)
-        bound.apply_defaults()
-        _, *named = bound.arguments.items()
-        return fingerprint(self._options.name, (), dict(named))
+        if not kwargs and len(args) == len(self._parameters):
+            named = dict(zip(self._parameters, args, strict=True))
+        else:
+            bound = self._signature.bind(None, *args, **kwargs)
+            bound.apply_defaults()
+            named = dict(list(bound.arguments.items())[1:])
+        return fingerprint(self._options.name, (), named)
 
 
 class Operation(_TransactionFunction[P, R]):
