@@ -129,7 +129,9 @@ class _Statement:
         compiled = clause.compile(dialect=dialect)
         self._text = form.format(compiled)
         # What the compiler adds of its own (SQLite's OFFSET 0) keeps its value.
-        self._fixed: dict[str, Any] = {name: value for name, value in compiled.params.items() if value is not None}
+        self._fixed: dict[str, Any] = {
+            name: value for name, value in (compiled.params or {}).items() if value is not None
+        }
         self._positional = bool(compiled.positional)  # type: ignore[attr-defined]
         self._names: tuple[str, ...] = tuple(compiled.positiontup or ())  # type: ignore[attr-defined]
 
