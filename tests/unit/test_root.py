@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import subprocess
+import sys
 
 import pytest
 
@@ -26,3 +28,15 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
     """As for any module."""
     with pytest.raises(AttributeError, match="no_such_name"):
         holdfast.no_such_name  # noqa: B018
+
+
+def test_a_missing_extra_names_the_command_that_installs_it() -> None:
+    """Without SQLAlchemy the import of what needs it fails with the cure, not with somebody else's traceback."""
+    without = (
+        "import importlib.util as util; found = util.find_spec;"
+        "util.find_spec = lambda name, *rest: None if name == 'sqlalchemy' else found(name, *rest);"
+        "import holdfast.ext.sqlalchemy"
+    )
+    done = subprocess.run([sys.executable, "-c", without], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "MissingExtra: holdfast.ext.sqlalchemy needs SQLAlchemy: pip install 'holdfast[sqlalchemy]'" in done.stderr
