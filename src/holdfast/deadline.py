@@ -12,7 +12,7 @@ follows tasks that a task starts and stays out of other threads. Safe in threads
 
 from __future__ import annotations
 
-from contextvars import ContextVar, Token
+from contextvars import ContextVar
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -96,7 +96,7 @@ class within:
         OutcomeUnknown: the same, while an operation inside waited for the answer to its COMMIT.
     """
 
-    __slots__ = ("_clock", "_duration_s", "_timeout", "_token", "deadline")
+    __slots__ = ("_clock", "_duration_s", "_outer", "_timeout", "deadline")
 
     deadline: Deadline
     """The deadline in force inside, set on entering."""
@@ -104,20 +104,18 @@ class within:
     def __init__(self, duration: float | timedelta, *, clock: Clock = SYSTEM_CLOCK) -> None:
         self._duration_s = seconds(duration)
         self._clock = clock
-        self._token: Token[Deadline | None] | None = None
         self._timeout: Timeout | None = None
 
     def __enter__(self) -> Deadline:
         own = Deadline(self._clock.monotonic() + self._duration_s, self._clock)
-        outer = CURRENT.get()
+        self._outer = outer = CURRENT.get()
         self.deadline = outer if outer is not None and outer.expires_at <= own.expires_at else own
-        self._token = CURRENT.set(self.deadline)
+        CURRENT.set(self.deadline)
         return self.deadline
 
     def __exit__(self, *_: object) -> None:
-        if self._token is not None:
-            CURRENT.reset(self._token)
-            self._token = None
+        if CURRENT.get() is self.deadline:  # not a token: a generator may leave the block in another context
+            CURRENT.set(self._outer)
 
     async def __aenter__(self) -> Deadline:
         import asyncio

@@ -21,7 +21,7 @@ from .locks import by_id, lock_statement
 from .migrate import MigrationReport, migrate
 from .operations import AsyncOperation, OperationOptions, call_hooks_async, options_for
 from .runtime import NeverCommitted, Runtime
-from .unit import AsyncUnit, Ran, Unit, running_unit
+from .unit import AsyncUnit, Ran, Unit, open_unit, running_unit
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -158,7 +158,7 @@ class AsyncDatabase:
         options = self.settings.checked(
             OperationOptions(name).having(deadline=deadline, isolation=isolation, protect=protect)
         )
-        outer = runtime.open_unit()
+        outer = open_unit(runtime)
         if outer is not None:
             assert outer.async_session is not None
             yield outer.async_session

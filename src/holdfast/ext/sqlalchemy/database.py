@@ -19,7 +19,7 @@ from .locks import by_id, lock_statement
 from .migrate import MigrationReport, migrate
 from .operations import Operation, OperationOptions, call_hooks, options_for
 from .runtime import NeverCommitted, Runtime
-from .unit import Ran, running_unit
+from .unit import Ran, open_unit, running_unit
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -181,7 +181,7 @@ class Database:
         options = self.settings.checked(
             OperationOptions(name).having(deadline=deadline, isolation=isolation, protect=protect)
         )
-        outer = runtime.open_unit()
+        outer = open_unit(runtime)
         if outer is not None:
             assert outer.session is not None
             yield outer.session

@@ -29,7 +29,7 @@ from ...deadline import seconds
 from ...errors import ConfigurationError, ForeignTransaction, UsageError
 from ...operation import SCOPE_LENGTH_MAX, JsonCodec, OperationKey, ResultCodec, fingerprint
 from ...transaction import AsyncShell, Shell
-from .unit import AsyncUnit, Hook, Unit
+from .unit import AsyncUnit, Hook, Unit, open_unit
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -226,7 +226,7 @@ class Operation(_TransactionFunction[P, R]):
             result: R = fn(session, *args, **kwargs)
             return result
 
-        outer = runtime.open_unit()
+        outer = open_unit(runtime)
         if outer is not None:
             return _join(outer, options, key, asked, body)
         runtime.refuse_foreign_transaction(options.name)
@@ -257,7 +257,7 @@ class AsyncOperation(_TransactionFunction[P, R]):
             result: R = await fn(session, *args, **kwargs)
             return result
 
-        outer = runtime.open_unit()
+        outer = open_unit(runtime)
         if outer is not None:
             return await _join_async(outer, options, key, asked, body)
         runtime.refuse_foreign_transaction(options.name)

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 import threading
 import weakref
 from collections.abc import Callable
-from contextlib import suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -27,10 +25,11 @@ from ...operation import OperationKey
 from ...outcome import FailureClass
 from ...stream import EventStream
 from ...transaction import Plan, Protection
+from .holder import who_runs_here
 from .keyrows import KeyRows
 from .killer import AsyncKiller
 from .sessions import UnitAsyncSession, UnitSession
-from .unit import UNIT_OPTION, Unit, current_unit, opening_or_ending_unit
+from .unit import UNIT_OPTION, Unit, opening_or_ending_unit
 from .watchdog import WATCHDOG
 
 if TYPE_CHECKING:
@@ -201,11 +200,6 @@ class Runtime:
         # PostgreSQL keeps the fate of every transaction: asking costs a round trip, a key row would cost a write.
         return Protection.STATUS if self.engine.dialect.name == "postgresql" else Protection.KEY
 
-    def open_unit(self) -> Unit[Any] | None:
-        """The unit of this database whose body is running in the calling context: what starts here joins it."""
-        unit = current_unit()
-        return unit if unit is not None and unit.runtime is self else None
-
     def refuse_foreign_transaction(self, name: str) -> None:
         """An operation cannot start while its caller has a transaction of its own open on the same database.
 
@@ -218,7 +212,7 @@ class Runtime:
         record, holder = foreign[0](), foreign[1]()
         if record is None or not record.in_use:
             _foreign.set(None)
-        elif holder is _holder():
+        elif holder is who_runs_here():
             raise ForeignTransaction(
                 f"{name} was called while the caller holds a connection of the same database that Holdfast did not open. "
                 "Holdfast must own the whole unit from BEGIN to COMMIT to run it again: move the outer statements into the "
@@ -305,16 +299,6 @@ def _unit_of(connection: Connection) -> Unit[Any] | None:
     return connection.get_execution_options().get(UNIT_OPTION)
 
 
-def _holder() -> object:
-    """Who runs here: the task where there is one, else the thread."""
-    asyncio = sys.modules.get("asyncio")
-    task = None
-    if asyncio is not None:
-        with suppress(RuntimeError):
-            task = asyncio.current_task()
-    return task or threading.current_thread()
-
-
 def _listen(engine: Engine) -> None:
     """Tell each unit what happens on its connection, and remember connections that somebody else took.
 
@@ -353,7 +337,7 @@ def _listen(engine: Engine) -> None:
     @event.listens_for(engine, "checkout")
     def on_checkout(_connection: object, record: ConnectionPoolEntry, _proxy: object) -> None:
         if opening_or_ending_unit() is None:
-            _foreign.set((weakref.ref(record), weakref.ref(_holder())))
+            _foreign.set((weakref.ref(record), weakref.ref(who_runs_here())))
 
     @event.listens_for(engine, "checkin")
     def on_checkin(_connection: object, record: ConnectionPoolEntry) -> None:

@@ -25,6 +25,7 @@ from ...outcome import Failure, FailureClass, Outcome, Stage
 from ...transaction import Do, ProbeAnswer, Protection
 from . import pushdown
 from .engines import READ_ONLY, PooledSession, session_of
+from .holder import who_runs_here
 from .isolation import level_of
 from .sessions import UnitAsyncSession, UnitSession, end_by_commit, end_by_rollback, was_acknowledged
 
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from .runtime import Runtime
     from .watchdog import Guard
 
-__all__ = ["UNIT_OPTION", "AsyncUnit", "Hook", "Ran", "Unit", "current_unit", "opening_or_ending_unit", "running_unit"]
+__all__ = ["UNIT_OPTION", "AsyncUnit", "Hook", "Ran", "Unit", "open_unit", "opening_or_ending_unit", "running_unit"]
 
 T = TypeVar("T")
 
@@ -46,24 +47,40 @@ UNIT_OPTION = "holdfast_unit"
 
 _current: ContextVar[Unit[Any] | None] = ContextVar("holdfast_unit", default=None)
 
-current_unit = _current.get
-"""The unit whose body is running in the calling context, or None."""
-
-
 _at_work: ContextVar[Unit[Any] | None] = ContextVar("holdfast_unit_at_work", default=None)
 
 opening_or_ending_unit = _at_work.get
 """The unit that is taking its connection or sending its COMMIT in the calling context, or None."""
 
 
+def open_unit(runtime: Runtime) -> Unit[Any] | None:
+    """The unit of `runtime` whose body is running here: what starts here joins it.
+
+    Raises:
+        UsageError: its body is running, but in the task or thread that started this one.
+    """
+    unit = _current.get()
+    while unit is not None and unit.runtime is not runtime:
+        unit = unit.outer
+    if unit is None or unit.holder is None:
+        return None
+    if unit.holder is not who_runs_here():
+        raise UsageError(
+            f"{unit.name} is still running, in another task or thread: its session serves that one alone, and a transaction "
+            "of your own would be applied again whenever it is rerun. Do this in the transaction function itself, or "
+            "after it with after_commit()"
+        )
+    return unit
+
+
 def running_unit(runtime: Runtime, what: str) -> Unit[Any]:
-    """The unit of `runtime` whose body is running here.
+    """As `open_unit`, where there has to be one.
 
     Raises:
         UsageError: there is none; `what` asked for it.
     """
-    unit = _current.get()
-    if unit is None or unit.runtime is not runtime:
+    unit = open_unit(runtime)
+    if unit is None:
         raise UsageError(f"{what} works inside a transaction function or block of this database")
     return unit
 
@@ -105,6 +122,10 @@ class Unit(Generic[T]):
         codec: how the result goes into it.
         isolation: an isolation level for this operation alone, or None for the database's default.
         read_only: the operation writes nothing, so nothing about it can be ambiguous.
+
+    Attributes:
+        outer: the unit of another database inside whose body this one's runs.
+        holder: the task or thread that runs the body; None while no body runs.
     """
 
     def __init__(
@@ -127,6 +148,8 @@ class Unit(Generic[T]):
         self.expires_at = expires_at
         self.hooks: list[Hook] = []
         self.isolation = isolation
+        self.outer: Unit[Any] | None = None
+        self.holder: object | None = None
         self.session: UnitSession | None = None
         self.async_session: UnitAsyncSession | None = None
         self._body = body
@@ -212,12 +235,16 @@ class Unit(Generic[T]):
     @contextmanager
     def inside(self) -> Any:
         """The context in which the body runs: the current unit, and the only layer that retries."""
-        token = _current.set(self)
+        self.outer = _current.get()
+        self.holder = who_runs_here()
+        _current.set(self)
         try:
             with retry_layer():
                 yield
         finally:
-            _current.reset(token)
+            self.holder = None
+            if _current.get() is self:  # not a token: a block may end in another context than it began in
+                _current.set(self.outer)
 
     def finish_body(self) -> None:
         """Flush, refuse to commit over an error that the body swallowed, and learn the transaction's id."""
