@@ -19,7 +19,7 @@ from .engines import Endpoint, open_endpoint
 from .keyrows import with_operations
 from .locks import by_id, lock_statement
 from .migrate import MigrationReport, migrate
-from .operations import AsyncOperation, OperationOptions, call_hooks_async, options_for
+from .operations import AsyncOperation, OperationOptions, call_hooks_async, check_joining, options_for
 from .runtime import NeverCommitted, Runtime
 from .unit import AsyncUnit, Ran, Unit, open_unit, running_unit
 
@@ -160,6 +160,7 @@ class AsyncDatabase:
         )
         outer = open_unit(runtime)
         if outer is not None:
+            check_joining(outer, options)
             assert outer.async_session is not None
             yield outer.async_session
             return
@@ -205,13 +206,14 @@ class AsyncDatabase:
         self, objs: Sequence[M], *, key: str | None = None, deadline: float | timedelta | None = None
     ) -> list[M]:
         """As `Database.save_all`."""
-        objects, asked = saving.checked(objs, keyed=key is not None)
+        prepared, asked = saving.checked(objs, keyed=key is not None)
 
         async def write(session: UnitAsyncSession, _: list[Any]) -> list[M]:
-            copies = [await session.merge(obj) for obj in objects]
+            copies = [saving.with_keys(await session.merge(obj), made) for obj, made in prepared]
             await session.flush()
             return copies
 
+        objects = [obj for obj, _ in prepared]
         options = OperationOptions(saving.operation_name(objects), codec=saving.IdentityCodec())
         operation = self._operation(write, options.having(deadline=deadline))
         saved: list[M] | saving.Identities = await (operation if key is None else operation.keyed(key))(asked)

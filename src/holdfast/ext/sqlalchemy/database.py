@@ -17,7 +17,7 @@ from .engines import Endpoint, open_endpoint
 from .keyrows import with_operations
 from .locks import by_id, lock_statement
 from .migrate import MigrationReport, migrate
-from .operations import Operation, OperationOptions, call_hooks, options_for
+from .operations import Operation, OperationOptions, call_hooks, check_joining, options_for
 from .runtime import NeverCommitted, Runtime
 from .unit import Ran, open_unit, running_unit
 
@@ -183,6 +183,7 @@ class Database:
         )
         outer = open_unit(runtime)
         if outer is not None:
+            check_joining(outer, options)
             assert outer.session is not None
             yield outer.session
             return
@@ -249,13 +250,14 @@ class Database:
         self, objs: Sequence[M], *, key: str | None = None, deadline: float | timedelta | None = None
     ) -> list[M]:
         """`save` for several objects: all of them, or none."""
-        objects, asked = saving.checked(objs, keyed=key is not None)
+        prepared, asked = saving.checked(objs, keyed=key is not None)
 
         def write(session: UnitSession, _: list[Any]) -> list[M]:
-            copies = [session.merge(obj) for obj in objects]
+            copies = [saving.with_keys(session.merge(obj), made) for obj, made in prepared]
             session.flush()
             return copies
 
+        objects = [obj for obj, _ in prepared]
         options = OperationOptions(saving.operation_name(objects), codec=saving.IdentityCodec())
         operation = self._operation(write, options.having(deadline=deadline))
         saved: list[M] | saving.Identities = (operation if key is None else operation.keyed(key))(asked)

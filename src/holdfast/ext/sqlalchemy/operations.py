@@ -26,7 +26,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.util import greenlet_spawn
 
 from ...deadline import seconds
-from ...errors import ConfigurationError, ForeignTransaction, UsageError
+from ...errors import ConfigurationError, ForeignTransaction, KeyReused, UsageError
 from ...operation import SCOPE_LENGTH_MAX, JsonCodec, OperationKey, ResultCodec, fingerprint
 from ...transaction import AsyncShell, Shell
 from .unit import AsyncUnit, Hook, Unit, open_unit
@@ -38,7 +38,15 @@ if TYPE_CHECKING:
     from .runtime import Runtime
     from .sessions import UnitAsyncSession, UnitSession
 
-__all__ = ["AsyncOperation", "Operation", "OperationOptions", "call_hooks", "call_hooks_async", "options_for"]
+__all__ = [
+    "AsyncOperation",
+    "Operation",
+    "OperationOptions",
+    "call_hooks",
+    "call_hooks_async",
+    "check_joining",
+    "options_for",
+]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -279,13 +287,13 @@ class AsyncOperation(_TransactionFunction[P, R]):
 def _join(
     outer: Unit[Any], options: OperationOptions, key: OperationKey | None, asked: str, body: Callable[[UnitSession], R]
 ) -> R:
-    _refuse_other_isolation(outer, options)
+    check_joining(outer, options)
     assert outer.session is not None
     if key is None:
         return body(outer.session)
     found = outer.claim_joined(key, asked)
     if found is not None:
-        return _decoded(options, found)  # type: ignore[no-any-return]
+        return _replayed(outer, options, asked, found)  # type: ignore[no-any-return]
     result = body(outer.session)
     outer.store_joined(key, options.codec, result)
     return result
@@ -298,24 +306,36 @@ async def _join_async(
     asked: str,
     body: Callable[[UnitAsyncSession], Awaitable[R]],
 ) -> R:
-    _refuse_other_isolation(outer, options)
+    check_joining(outer, options)
     assert outer.async_session is not None
     if key is None:
         return await body(outer.async_session)
     found = await greenlet_spawn(outer.claim_joined, key, asked)
     if found is not None:
-        return _decoded(options, found)  # type: ignore[no-any-return]
+        return _replayed(outer, options, asked, found)  # type: ignore[no-any-return]
     result = await body(outer.async_session)
     await greenlet_spawn(outer.store_joined, key, options.codec, result)
     return result
 
 
-def _decoded(options: OperationOptions, found: Record) -> Any:
+def _replayed(outer: Unit[Any], options: OperationOptions, asked: str, found: Record) -> Any:
+    if found.fingerprint != asked:
+        raise KeyReused(f"{outer.name}: the key of {options.name} inside it belongs to a call with other arguments")
     assert options.codec is not None
     return None if found.result is None else options.codec.decode(found.result)
 
 
-def _refuse_other_isolation(outer: Unit[Any], options: OperationOptions) -> None:
+def check_joining(outer: Unit[Any], options: OperationOptions) -> None:
+    """An operation inside another one gets the transaction that is there, and must be able to live with it.
+
+    Raises:
+        UsageError: it asks for another isolation level, or may write inside a read.
+    """
+    if outer.read_only and not options.read_only:
+        raise UsageError(
+            f"{options.name} may write, inside {outer.name}, which is a read: that is repeated after any failure, so a write "
+            "could be applied twice. Make the outer one a transaction, or the inner one a read"
+        )
     if options.isolation is not None and options.isolation != outer.isolation:
         raise UsageError(
             f"{options.name} asks for isolation {options.isolation!r} inside {outer.name}, which runs at "

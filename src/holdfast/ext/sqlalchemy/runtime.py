@@ -29,7 +29,7 @@ from .holder import who_runs_here
 from .keyrows import KeyRows
 from .killer import AsyncKiller
 from .sessions import UnitAsyncSession, UnitSession
-from .unit import UNIT_OPTION, Unit, opening_or_ending_unit
+from .unit import UNIT_OPTION, Unit, open_unit, opening_or_ending_unit, running_unit
 from .watchdog import WATCHDOG
 
 if TYPE_CHECKING:
@@ -223,8 +223,11 @@ class Runtime:
         """A transaction body that ends quietly if the operation was committed, and raises `NeverCommitted` if it never will be.
 
         Raises:
-            UsageError: the operation had no key to ask by.
+            UsageError: the operation had no key to ask by, or a transaction is open here.
         """
+        if open_unit(self) is not None:
+            # The question leaves the key's row behind when it is not rolled back on its own.
+            raise UsageError("outcome_of() asks in a transaction of its own; call it outside of transaction functions")
         if unknown.operation_scope is None or unknown.operation_key is None:
             raise UsageError(
                 "this operation had no key, so what became of it cannot be found out any more; "
@@ -232,9 +235,9 @@ class Runtime:
             )
         key = OperationKey(unknown.operation_scope, unknown.operation_key)
 
-        def ask(session: UnitSession) -> None:
+        def ask(_session: UnitSession) -> None:
             # The insert waits for the operation's transaction if that is still open; ours is rolled back.
-            if self.key_rows.claim(session.connection(), key, "", 0, self.key_ttl_s) is None:
+            if running_unit(self, "outcome_of()").claim_joined(key, "") is None:
                 raise NeverCommitted
 
         return ask

@@ -20,7 +20,17 @@ from ...errors import ConfigurationError, ForeignTransaction, error_for
 from ...operation import JsonCodec
 from ...outcome import Failure, FailureClass, Rejection, Stage
 
-__all__ = ["Identities", "IdentityCodec", "checked", "give_back", "operation_name", "prepare", "validate", "wanted"]
+__all__ = [
+    "Identities",
+    "IdentityCodec",
+    "checked",
+    "give_back",
+    "made_keys",
+    "operation_name",
+    "validate",
+    "wanted",
+    "with_keys",
+]
 
 M = TypeVar("M")
 
@@ -98,26 +108,34 @@ def _refused(rejection: Rejection, mapper: Mapper[Any], columns: list[str]) -> E
     return error_for(failure, operation=f"save {mapper.class_.__name__}")
 
 
-def prepare(obj: Any) -> None:
-    """Give the object the keys that Python code makes (a UUID default), once, so that every attempt writes the same ones."""
+def made_keys(obj: Any) -> dict[str, Any]:
+    """The keys of `obj` that Python code makes (a UUID default), by attribute: made once, every attempt writes the same ones.
+
+    Not put into `obj` itself before it is saved: asked for again, it must still be what was asked for.
+    """
     state = _state_of(obj)
+    made: dict[str, Any] = {}
     for column in state.mapper.primary_key:
         attribute = state.mapper.get_property_by_column(column).key
         default = column.default
         if state.dict.get(attribute) is None and default is not None and default.is_callable:
-            setattr(obj, attribute, default.arg(None))
+            made[attribute] = default.arg(None)
+    return made
 
 
-def checked(objs: Sequence[M], *, keyed: bool) -> tuple[list[M], list[Any]]:
-    """The objects, validated and with their keys made; and for a keyed save what is asked for, for the fingerprint."""
+def with_keys(copy: M, made: dict[str, Any]) -> M:
+    """`copy` with the keys from `made_keys`."""
+    for attribute, value in made.items():
+        setattr(copy, attribute, value)
+    return copy
+
+
+def checked(objs: Sequence[M], *, keyed: bool) -> tuple[list[tuple[M, dict[str, Any]]], list[Any]]:
+    """The objects, validated, with the keys made for them; and for a keyed save what is asked for, for the fingerprint."""
     objects = list(objs)
     for obj in objects:
         validate(obj)
-    # Before the keys are made: a second request with the same content must have the same fingerprint.
-    asked = _described(objects) if keyed else []
-    for obj in objects:
-        prepare(obj)
-    return objects, asked
+    return [(obj, made_keys(obj)) for obj in objects], _described(objects) if keyed else []
 
 
 def _described(objects: Sequence[Any]) -> list[Any]:

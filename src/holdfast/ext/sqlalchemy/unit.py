@@ -6,7 +6,7 @@ Written once, synchronously. `AsyncUnit` runs the same code in a greenlet, the w
 from __future__ import annotations
 
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
@@ -18,7 +18,7 @@ from sqlalchemy.util import greenlet_spawn
 
 from ...clock import new_token
 from ...dialects import Flavour, classify
-from ...errors import BreakerOpen, BulkheadFull, HoldfastError, KeyReused, UsageError
+from ...errors import BreakerOpen, BulkheadFull, HoldfastError, UsageError
 from ...events import ConnectionDiscarded, HookFailed
 from ...layer import retry_layer
 from ...outcome import Failure, FailureClass, Outcome, Stage
@@ -124,6 +124,7 @@ class Unit(Generic[T]):
         read_only: the operation writes nothing, so nothing about it can be ambiguous.
 
     Attributes:
+        isolation, read_only: as above.
         outer: the unit of another database inside whose body this one's runs.
         holder: the task or thread that runs the body; None while no body runs.
     """
@@ -158,7 +159,7 @@ class Unit(Generic[T]):
         self._fingerprint = fingerprint
         self._ttl_s = ttl_s
         self._codec = codec
-        self._read_only = read_only
+        self.read_only = read_only
         self._serial = int(new_token()[:12], 16) * _ATTEMPTS_PER_CALL if key is not None else 0
         self._options: dict[str, Any] = {UNIT_OPTION: self}
         if read_only:
@@ -233,7 +234,7 @@ class Unit(Generic[T]):
         return Ran(result, self.hooks)
 
     @contextmanager
-    def inside(self) -> Any:
+    def inside(self) -> Iterator[None]:
         """The context in which the body runs: the current unit, and the only layer that retries."""
         self.outer = _current.get()
         self.holder = who_runs_here()
@@ -249,11 +250,20 @@ class Unit(Generic[T]):
     def finish_body(self) -> None:
         """Flush, refuse to commit over an error that the body swallowed, and learn the transaction's id."""
         assert self.session is not None
+        self._raise_swallowed()  # first: the session of a failed flush would only say that it failed
         self.session.flush()
-        if self._swallowed is not None:
-            raise self._swallowed
+        self._raise_swallowed()
         if self._protection is Protection.STATUS:
             self._transaction_id = self._connected().scalar(_STATUS_OF_OUR_TRANSACTION)
+
+    def _raise_swallowed(self) -> None:
+        swallowed = self._swallowed
+        if swallowed is None:
+            return
+        if isinstance(swallowed, Exception):
+            raise swallowed
+        # The body's own timeout cut a statement off. Nobody has cancelled the operation, so it must not look as if.
+        raise exc.DisconnectionError("a statement was cut off, and its connection closed")
 
     def store(self, result: Ran[T]) -> None:
         """Put the result into the key row; None is what the row says anyway."""
@@ -345,6 +355,8 @@ class Unit(Generic[T]):
 
     def _classified(self, error: BaseException, doing: Do) -> Failure:
         stage = self._stage(doing)
+        if isinstance(error, exc.PendingRollbackError) and isinstance(self._swallowed, Exception):
+            error = self._swallowed  # it only says that the session was used after that
         if isinstance(error, (BreakerOpen, BulkheadFull)) and doing is Do.BEGIN:
             return Failure(
                 FailureClass.UNSENT, Stage.CONNECT, name=type(error).__name__, retry_after_s=error.retry_after_s
@@ -358,7 +370,7 @@ class Unit(Generic[T]):
         if doing is Do.CLAIM and failure.failure_class is FailureClass.LOST and self._time_is_up():
             # We cut it ourselves, and an insert of a key that takes this long is waiting for the key's holder.
             return replace(failure, failure_class=FailureClass.CANCELLED)
-        if self._read_only and failure.failure_class is FailureClass.AMBIGUOUS:
+        if self.read_only and failure.failure_class is FailureClass.AMBIGUOUS:
             return Failure(FailureClass.LOST, stage, failure.flavour, failure.code, failure.name, False)
         return failure
 
@@ -393,7 +405,9 @@ class Unit(Generic[T]):
 
     def on_error(self, context: ExceptionContext) -> None:
         """A statement failed. If the body swallows it, the transaction may be gone and must not be committed."""
-        error = context.sqlalchemy_exception or context.original_exception
+        self._note(context.sqlalchemy_exception or context.original_exception)
+
+    def _note(self, error: BaseException) -> None:
         failure = classify(error, stage=Stage.BODY, flavour=self.runtime.flavour_or_none, handled=self._handled)
         ruined = failure.failure_class is not FailureClass.PERMANENT or self.runtime.flavour is Flavour.POSTGRESQL
         if ruined and self._swallowed is None:
@@ -412,22 +426,36 @@ class Unit(Generic[T]):
     # -- joined operations -------------------------------------------------------------------------------------------
 
     def claim_joined(self, key: OperationKey, fingerprint: str) -> Record | None:
-        """The key row of an operation that joins this transaction; None: it was inserted and the body may run.
-
-        Raises:
-            KeyReused: the key belongs to a call with other arguments.
-        """
+        """The key row of an operation that joins this transaction; None: it was inserted and the body may run."""
         runtime = self.runtime
-        record = runtime.key_rows.claim(self._connected(), key, fingerprint, 0, runtime.key_ttl_s)
-        if record is not None and record.fingerprint != fingerprint:
-            raise KeyReused(f"{self.name}: the key of an operation inside belongs to a call with other arguments")
-        return record
+        with self._past_sqlalchemy():
+            return runtime.key_rows.claim(self._connected(), key, fingerprint, 0, runtime.key_ttl_s)
 
     def store_joined(self, key: OperationKey, codec: ResultCodec | None, result: Any) -> None:
         """Put a joined operation's result into its key row."""
         assert codec is not None
-        if result is not None:
-            self.runtime.key_rows.store(self._connected(), key, codec.encode(result))
+        if result is None:
+            return
+        encoded = codec.encode(result)
+        with self._past_sqlalchemy():
+            self.runtime.key_rows.store(self._connected(), key, encoded)
+
+    @contextmanager
+    def _past_sqlalchemy(self) -> Iterator[None]:
+        """For the body's statements that SQLAlchemy does not see: what they raise counts as if it had."""
+        dialect = self.runtime.engine.dialect
+        database_error = dialect.loaded_dbapi.Error
+        try:
+            yield
+        except database_error as error:
+            wrapped = exc.DBAPIError.instance(None, None, error, database_error, hide_parameters=True, dialect=dialect)
+            self._note(wrapped)
+            raise wrapped from error
+        except BaseException as error:
+            self._note(error)
+            if not isinstance(error, Exception):
+                self._connected().invalidate(error)  # the answer is still to come, and nobody will read it
+            raise
 
     # -- after the answer --------------------------------------------------------------------------------------------
 
