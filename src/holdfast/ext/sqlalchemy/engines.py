@@ -32,7 +32,7 @@ from ...deadline import current_deadline, seconds
 from ...dialects import Flavour
 from ...errors import ConfigurationError
 from .address import Address, resolve
-from .interrupt import Identity, identify
+from .interrupt import Identity, identify, roll_back_unseen
 from .isolation import level_of
 from .killer import AsyncKiller, Killer
 from .pushdown import LimitsSet, limits_for, statements_for
@@ -268,6 +268,8 @@ class Endpoint:
         event.listen(engine, "reset", self._reset)
         if self.address.backend == "sqlite":
             event.listen(engine, "begin", self._begin_sqlite)
+        if self.address.driver == "aiosqlite":
+            event.listen(engine, "invalidate", _free_file)
 
     # -- the life of a connection ------------------------------------------------------------------------------------
 
@@ -366,6 +368,10 @@ class Endpoint:
                 connection.exec_driver_sql(change.statement)
                 limits.current_s = change.limits_s
         connection.exec_driver_sql("BEGIN" if options.get(READ_ONLY) else "BEGIN IMMEDIATE")
+
+
+def _free_file(_connection: object, record: ConnectionPoolEntry, _error: BaseException | None) -> None:
+    roll_back_unseen(record.driver_connection)
 
 
 class _WaitsUntilTheDeadline:
