@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from holdfast.errors import HoldfastError, NotCommitted, UsageError
+from holdfast.errors import HoldfastError, NotCommitted, OutcomeUnknown, UsageError
 from holdfast.ext.sqlalchemy import Database
 from holdfast.ext.sqlalchemy.keyrows import KeyRows
+from holdfast.outcome import Outcome
 from tests.contract.faces import Base, User, usernames
 
 
@@ -136,3 +138,36 @@ def test_an_object_can_be_saved_again_under_its_key_after_a_failure(db: Database
     db.save(document, key="k")
     assert document.id == uuid.UUID(int=7).hex
     assert db.save(Document(title="a"), key="k").id == document.id
+
+
+def test_what_became_of_an_operation_is_asked_outside_of_transactions(db: Database) -> None:
+    """Inside one, the question's key row would be committed with it, and the key be spoilt."""
+    unknown = OutcomeUnknown("lost")
+    unknown.operation_scope, unknown.operation_key = "scope", "key"
+
+    with pytest.raises(UsageError, match="outside"):
+        db.run(lambda _: db.outcome_of(unknown))
+    assert db.outcome_of(unknown) is Outcome.NOT_COMMITTED
+
+
+def test_going_on_after_a_swallowed_contention_reruns_the_whole(db: Database) -> None:
+    """The session then only says that it must be rolled back first; what counts is why."""
+    attempts: list[int] = []
+
+    def body(tx: Any) -> None:
+        attempts.append(1)
+        add(tx, "ada")
+        if len(attempts) == 1:
+
+            def fail(*_: object) -> None:
+                raise locked()
+
+            event.listen(db.engine, "before_cursor_execute", fail)
+            with suppress(OperationalError):
+                add(tx, "bob")
+            event.remove(db.engine, "before_cursor_execute", fail)
+            add(tx, "carl")
+
+    db.run(body)
+
+    assert (len(attempts), db.read(usernames)) == (2, ["ada"])
