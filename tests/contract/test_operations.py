@@ -450,6 +450,23 @@ def test_expired_keys_are_forgotten_and_purged(face: Face) -> None:
     assert face.wait(face.db.purge()) == 0
 
 
+def test_a_read_changes_nothing(face: Face) -> None:
+    """A changed object is refused; what hand-written SQL did is rolled back; what was read stays readable."""
+
+    def change(session: Session) -> None:
+        session.get_one(Account, 1).balance = 0
+
+    def change_by_hand(session: Session) -> Account:
+        account = session.get_one(Account, 2)
+        session.execute(Account.__table__.update().values(balance=0))  # type: ignore[attr-defined]
+        return account
+
+    with pytest.raises(UsageError, match="only reads"):
+        face.read(change)
+    assert face.read(change_by_hand).balance == 100
+    assert face.read(balances) == {1: 100, 2: 100, 3: 100}
+
+
 def test_a_deadline_too_short_to_begin_touches_nothing(face: Face) -> None:
     """An operation whose time is up before it starts is refused at once."""
     with pytest.raises(DeadlineExceeded, match="nothing was applied"):

@@ -157,7 +157,13 @@ class Database:
         return self._operation(fn, options_for(fn))(*args, **kwargs)
 
     def read(self, fn: Callable[Concatenate[UnitSession, P], R], /, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Call `fn(session, *args, **kwargs)` in a read-only transaction, and again after any failure that passes."""
+        """Call `fn(session, *args, **kwargs)` in a transaction that only reads, and again after any failure that passes.
+
+        It ends with ROLLBACK, so nothing it did by hand-written SQL stays either.
+
+        Raises:
+            UsageError: the function changed an object, or called an operation that writes.
+        """
         return self._operation(fn, options_for(fn, read_only=True))(*args, **kwargs)
 
     @contextmanager

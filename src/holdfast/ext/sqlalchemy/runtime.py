@@ -358,4 +358,5 @@ def _survive_fork(engine: Engine) -> None:
         if forked is not None:
             forked.dispose(close=False)
 
-    os.register_at_fork(after_in_child=forget_pool)
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=forget_pool)

@@ -7,9 +7,18 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from ...errors import UsageError
 
-__all__ = ["UnitAsyncSession", "UnitSession", "end_by_commit", "end_by_rollback", "was_acknowledged"]
+__all__ = [
+    "UnitAsyncSession",
+    "UnitSession",
+    "end_by_commit",
+    "end_by_rollback",
+    "end_reading",
+    "refuse_writes",
+    "was_acknowledged",
+]
 
 _ACKNOWLEDGED = "holdfast_acknowledged"
+_READ_ONLY = "holdfast_read_only"
 
 
 class UnitSession(orm.Session):
@@ -51,6 +60,17 @@ def _remember_acknowledgement(session: orm.Session) -> None:
     session.info[_ACKNOWLEDGED] = True
 
 
+@event.listens_for(UnitSession, "before_flush")
+def _refuse_a_write(session: orm.Session, _context: object, _instances: object) -> None:
+    if _READ_ONLY in session.info:
+        raise UsageError("db.read() only reads; use a transaction function (db.run, db.transaction) to write")
+
+
+def refuse_writes(session: UnitSession) -> None:
+    """From now on a flush raises `UsageError`."""
+    session.info[_READ_ONLY] = True
+
+
 def was_acknowledged(session: UnitSession) -> bool:
     """Whether the server has answered the session's COMMIT."""
     return _ACKNOWLEDGED in session.info
@@ -63,4 +83,10 @@ def end_by_commit(session: UnitSession) -> None:
 
 def end_by_rollback(session: UnitSession) -> None:
     """Roll `session` back."""
+    orm.Session.rollback(session)
+
+
+def end_reading(session: UnitSession) -> None:
+    """Roll `session` back; what it has loaded stays readable."""
+    session.expunge_all()
     orm.Session.rollback(session)

@@ -27,7 +27,15 @@ from . import pushdown
 from .engines import READ_ONLY, PooledSession, session_of
 from .holder import who_runs_here
 from .isolation import level_of
-from .sessions import UnitAsyncSession, UnitSession, end_by_commit, end_by_rollback, was_acknowledged
+from .sessions import (
+    UnitAsyncSession,
+    UnitSession,
+    end_by_commit,
+    end_by_rollback,
+    end_reading,
+    refuse_writes,
+    was_acknowledged,
+)
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, ExceptionContext
@@ -121,7 +129,7 @@ class Unit(Generic[T]):
         key, fingerprint, ttl_s: the key row, where there is one.
         codec: how the result goes into it.
         isolation: an isolation level for this operation alone, or None for the database's default.
-        read_only: the operation writes nothing, so nothing about it can be ambiguous.
+        read_only: the operation writes nothing: it ends with ROLLBACK, so nothing about it can be ambiguous.
 
     Attributes:
         isolation, read_only: as above.
@@ -194,6 +202,8 @@ class Unit(Generic[T]):
         self._forget_attempt()
         self.hooks = []
         self.session = session
+        if self.read_only:
+            refuse_writes(session)
         try:
             if runtime.breaker is not None:
                 self._permit = runtime.breaker.acquire()
@@ -278,10 +288,16 @@ class Unit(Generic[T]):
             key_rows.store(self._connected(), self._key, self._codec.encode(result.result))
 
     def commit(self) -> None:
-        """Send COMMIT."""
+        """Send COMMIT; where nothing may be written, ROLLBACK, so that nothing was."""
         session = self.session
         assert session is not None
         assert self._pooled is not None
+        if self.read_only:
+            self._pooled.is_clean = True
+            end_reading(session)
+            self._release(None)
+            session.close()
+            return
         # The connection goes back to the pool inside the call, and only if COMMIT was answered.
         self._pooled.is_clean = True
         token = _at_work.set(self)
@@ -381,7 +397,8 @@ class Unit(Generic[T]):
         return isinstance(error, HoldfastError) or not _comes_from_sqlalchemy(error, self._handled)
 
     def _time_is_up(self) -> bool:
-        return self.runtime.clock.monotonic() >= self.expires_at
+        # A timer may go off a tick early.
+        return self.runtime.clock.monotonic() >= self.expires_at - _TICK_S
 
     def _stage(self, doing: Do) -> Stage:
         if doing is Do.COMMIT and self._commit_sent:
@@ -496,6 +513,7 @@ class Unit(Generic[T]):
 
 
 _LOCK_WAIT = 1205
+_TICK_S = 0.01
 
 
 def _comes_from_sqlalchemy(error: BaseException, handled: BaseException | None) -> bool:
