@@ -374,6 +374,21 @@ def test_a_keyed_save_returns_the_same_row_again(face: Face) -> None:
     assert face.read(usernames) == ["ada"]
 
 
+def test_a_save_calls_its_hook_once_with_what_was_saved(face: Face) -> None:
+    """Not again for a replay, and not for a save that failed."""
+    seen: list[str] = []
+
+    def note(user: User) -> None:
+        seen.append(f"{user.username} {user.id}")
+
+    saved = face.save(User(username="ada", age=1), key="k", after_commit=note)
+    face.save(User(username="ada", age=1), key="k", after_commit=note)
+    with pytest.raises(Conflict):
+        face.save(User(username="ada", age=1), after_commit=note)
+
+    assert seen == [f"ada {saved.id}"]
+
+
 def test_save_all_is_all_or_nothing(face: Face) -> None:
     """One bad row keeps the good ones out."""
     with pytest.raises(Conflict):

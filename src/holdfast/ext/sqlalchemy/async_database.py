@@ -198,12 +198,24 @@ class AsyncDatabase:
 
     # -- saves -------------------------------------------------------------------------------------------------------
 
-    async def save(self, obj: M, *, key: str | None = None, deadline: float | timedelta | None = None) -> M:
-        """As `Database.save`."""
-        return (await self.save_all([obj], key=key, deadline=deadline))[0]
+    async def save(
+        self,
+        obj: M,
+        *,
+        key: str | None = None,
+        deadline: float | timedelta | None = None,
+        after_commit: Callable[[M], object] | None = None,
+    ) -> M:
+        """As `Database.save`; the hook may be a coroutine function."""
+        return (await self.save_all([obj], key=key, deadline=deadline, after_commit=after_commit))[0]
 
     async def save_all(
-        self, objs: Sequence[M], *, key: str | None = None, deadline: float | timedelta | None = None
+        self,
+        objs: Sequence[M],
+        *,
+        key: str | None = None,
+        deadline: float | timedelta | None = None,
+        after_commit: Callable[[M], object] | None = None,
     ) -> list[M]:
         """As `Database.save_all`."""
         prepared, asked = saving.checked(objs, keyed=key is not None)
@@ -211,6 +223,9 @@ class AsyncDatabase:
         async def write(session: UnitAsyncSession, _: list[Any]) -> list[M]:
             copies = [saving.with_keys(await session.merge(obj), made) for obj, made in prepared]
             await session.flush()
+            if after_commit is not None:
+                for copy in copies:
+                    self.after_commit(after_commit, copy)
             return copies
 
         objects = [obj for obj, _ in prepared]

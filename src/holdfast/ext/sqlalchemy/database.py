@@ -231,7 +231,14 @@ class Database:
 
     # -- saves -------------------------------------------------------------------------------------------------------
 
-    def save(self, obj: M, *, key: str | None = None, deadline: float | timedelta | None = None) -> M:
+    def save(
+        self,
+        obj: M,
+        *,
+        key: str | None = None,
+        deadline: float | timedelta | None = None,
+        after_commit: Callable[[M], object] | None = None,
+    ) -> M:
         """Insert or update one object, exactly once.
 
         Validates, makes its keys, writes it in a transaction of its own (or the one that is open), and calls the after-commit
@@ -242,6 +249,8 @@ class Database:
                 is inserted, otherwise updated. Its `validate()` method is called first, if it has one.
             key: the request's key: the same key again returns the object saved before.
             deadline: seconds or `timedelta`; default: the database's.
+            after_commit: called once with the saved object when the save is known to be committed, as the method
+                `after_commit` describes; not called for a replay.
 
         Returns:
             The saved object, with everything that was loaded; detached.
@@ -250,17 +259,25 @@ class Database:
             InvalidData, Conflict, ForeignKeyViolation, ...: the data breaks a rule; nothing was applied.
             NotCommitted, OutcomeUnknown: as for any operation.
         """
-        return self.save_all([obj], key=key, deadline=deadline)[0]
+        return self.save_all([obj], key=key, deadline=deadline, after_commit=after_commit)[0]
 
     def save_all(
-        self, objs: Sequence[M], *, key: str | None = None, deadline: float | timedelta | None = None
+        self,
+        objs: Sequence[M],
+        *,
+        key: str | None = None,
+        deadline: float | timedelta | None = None,
+        after_commit: Callable[[M], object] | None = None,
     ) -> list[M]:
-        """`save` for several objects: all of them, or none."""
+        """`save` for several objects: all of them, or none; `after_commit` is called with each."""
         prepared, asked = saving.checked(objs, keyed=key is not None)
 
         def write(session: UnitSession, _: list[Any]) -> list[M]:
             copies = [saving.with_keys(session.merge(obj), made) for obj, made in prepared]
             session.flush()
+            if after_commit is not None:
+                for copy in copies:
+                    self.after_commit(after_commit, copy)
             return copies
 
         objects = [obj for obj, _ in prepared]
