@@ -41,7 +41,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what needs a server, so that `make test` can run everything else first."""
     for item in items:
         # The contract suite asks for its server by the name in its `kind`.
-        kind = item.callspec.params.get("kind") if isinstance(item, pytest.Function) and hasattr(item, "callspec") else None
+        kind = (
+            item.callspec.params.get("kind")
+            if isinstance(item, pytest.Function) and hasattr(item, "callspec")
+            else None
+        )
         by_kind = getattr(kind, "server", "sqlite") != "sqlite"
         by_name = _SERVER_FIXTURES.intersection(getattr(item, "fixturenames", ()))
         if by_kind or by_name or "integration" in item.path.parts:
