@@ -271,9 +271,9 @@ def _blames_the_key_for_a_slow_body(monkeypatch: pytest.MonkeyPatch) -> None:
     claimed = Engine._claimed
 
     def forgetful(self: Engine, now: float) -> Action:
-        failed_at = self._failed_at
+        held = self._key_is_held
         action = claimed(self, now)
-        self._failed_at = failed_at
+        self._key_is_held = held
         return action
 
     monkeypatch.setattr(Engine, "_claimed", forgetful)

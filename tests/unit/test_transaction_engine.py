@@ -555,3 +555,14 @@ def test_the_shell_raises_the_very_exception_that_it_caught() -> None:
     assert caught.value is error
     assert port.done == ["begin", "roll_back"]
     assert [type(event) for event in heard] == [AttemptFailed, OperationEnded]
+
+
+def test_a_deadline_that_cuts_the_next_look_at_a_held_key_is_in_progress() -> None:
+    """What the deadline cuts says nothing new: the last thing known about the key is that another caller holds it."""
+    driven = Driven(Protection.KEY, keyed=True)
+    driven.until(Do.CLAIM)
+    driven.tell(Happening(What.FAILED, failure=Failure(FailureClass.CONTENTION, Stage.BODY)))
+    driven.until(Do.BEGIN)
+    driven.now = EXPIRES_AT
+    driven.tell(Happening(What.FAILED, failure=Failure(FailureClass.LOST, Stage.BODY, connection_usable=False)))
+    assert isinstance(driven.end().error, InProgress)

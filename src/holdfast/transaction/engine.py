@@ -76,6 +76,7 @@ class Engine:
         "_failure",
         "_failures",
         "_interrupted",
+        "_key_is_held",
         "_may_rerun",
         "_plan",
         "_reason",
@@ -101,6 +102,7 @@ class Engine:
         self._failures: dict[Allowance | None, int] = {}
         self._waits = 0
         self._interrupted = False
+        self._key_is_held = False
         self._body_ran = False
         self._doubt: Failure | None = None
         self._doubt_since = 0.0
@@ -179,7 +181,7 @@ class Engine:
     def _claimed(self, now: float) -> Action:
         # The insert went through, so no earlier attempt of this operation holds the key or ever will.
         self._settle(Outcome.NOT_COMMITTED, now)
-        self._failed_at = None
+        self._key_is_held = False
         if self._may_rerun:
             return self._run(now)
         self._ending = self._give_up()
@@ -239,6 +241,12 @@ class Engine:
             return self._cleaned(now, draw)
         self._failure = failure
         self._failed_at = asked
+        if asked is Do.CLAIM and failure.failure_class in _HELD_UP:
+            self._key_is_held = True
+        elif now < self._plan.expires_at:
+            self._key_is_held = (
+                False  # there is other trouble; but what the deadline cuts says nothing new about the key
+            )
         if self.narrate:
             self.notes.append(
                 AttemptFailed(self._plan.operation, self.attempts, failure.failure_class, failure.stage, failure.code)
@@ -375,7 +383,7 @@ class Engine:
         plan = self._plan
         name = plan.operation
         error: HoldfastError
-        if plan.keyed and self._held_up():
+        if plan.keyed and self._key_is_held:
             error = InProgress(
                 f"{name}: another caller, or an attempt that the server has not ended yet, holds the key; "
                 "ask again with the same key",
