@@ -19,7 +19,8 @@ from .engines import Endpoint, open_endpoint
 from .keyrows import with_operations
 from .locks import by_id, lock_statement
 from .migrate import MigrationReport, migrate
-from .operations import AsyncOperation, OperationOptions, call_hooks_async, check_joining, options_for
+from .operations import AsyncOperation, call_hooks_async, check_joining
+from .options import OperationOptions, options_for
 from .runtime import NeverCommitted, Runtime
 from .unit import AsyncUnit, Ran, Unit, open_unit, running_unit
 

@@ -17,7 +17,8 @@ from .engines import Endpoint, open_endpoint
 from .keyrows import with_operations
 from .locks import by_id, lock_statement
 from .migrate import MigrationReport, migrate
-from .operations import Operation, OperationOptions, call_hooks, check_joining, options_for
+from .operations import Operation, call_hooks, check_joining
+from .options import OperationOptions, options_for
 from .runtime import NeverCommitted, Runtime
 from .unit import Ran, open_unit, running_unit
 

@@ -14,7 +14,7 @@ from .pushdown import DEADLINE_MAX_S
 from .settings import PoolSettings, SessionSettings
 
 if TYPE_CHECKING:
-    from .operations import OperationOptions
+    from .options import OperationOptions
 
 __all__ = ["DatabaseSettings"]
 

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from .database_settings import DatabaseSettings
     from .engines import Endpoint
     from .interrupt import Identity
-    from .operations import OperationOptions
+    from .options import OperationOptions
     from .watchdog import Guard
 
 __all__ = ["NeverCommitted", "Runtime"]
