@@ -7,7 +7,6 @@ Everything else takes a `Clock` and a `Random` as arguments, so a test can hand 
 from __future__ import annotations
 
 import os
-import random
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
@@ -30,12 +29,18 @@ __all__ = [
 Random = Callable[[], float]
 """A draw from the uniform distribution over [0, 1)."""
 
-system_random: Random = random.random
-"""Draws from Python's process-wide generator (Mersenne Twister, seeded by the operating system). Safe in threads."""
+def system_random() -> float:
+    """A draw from Python's process-wide generator (Mersenne Twister, seeded by the operating system). Safe in threads."""
+    # Imported late: random is a fifteenth of the time `import holdfast` takes.
+    import random
+
+    return random.random()
 
 
 def seeded_random(seed: int) -> Random:
     """Draws that are the same for the same `seed`: for tests and simulations."""
+    import random
+
     return random.Random(seed).random
 
 

@@ -114,7 +114,7 @@ class Budget(Protocol):
         """Take `cost` tokens if they are there at `now` (seconds, monotonic); whether they were."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Situation:
     """What is known when an attempt has failed.
 
