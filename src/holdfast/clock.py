@@ -29,6 +29,7 @@ __all__ = [
 Random = Callable[[], float]
 """A draw from the uniform distribution over [0, 1)."""
 
+
 def system_random() -> float:
     """A draw from Python's process-wide generator (Mersenne Twister, seeded by the operating system). Safe in threads."""
     # Imported late: random is a fifteenth of the time `import holdfast` takes.
