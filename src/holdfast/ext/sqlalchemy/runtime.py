@@ -27,7 +27,6 @@ from ...stream import EventStream
 from ...transaction import Plan, Protection
 from .holder import who_runs_here
 from .keyrows import KeyRows
-from .killer import AsyncKiller
 from .sessions import UnitAsyncSession, UnitSession
 from .unit import UNIT_OPTION, Unit, open_unit, opening_or_ending_unit, running_unit
 from .watchdog import WATCHDOG
@@ -284,7 +283,7 @@ class Runtime:
 
     def close(self) -> None:
         """Close the pool."""
-        self.engine.dispose()
+        self.endpoint.close()
 
     async def close_async(self) -> None:
         """Let what runs in the background end, then close the pool."""
@@ -292,10 +291,7 @@ class Runtime:
 
         if self._background:
             await asyncio.wait(self._background)
-        if isinstance(self.endpoint.killer, AsyncKiller):
-            await self.endpoint.killer.aclose()
-        assert self.endpoint.async_engine is not None
-        await self.endpoint.async_engine.dispose()
+        await self.endpoint.aclose()
 
 
 def _unit_of(connection: Connection) -> Unit[Any] | None:
