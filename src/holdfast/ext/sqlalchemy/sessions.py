@@ -12,7 +12,6 @@ __all__ = [
     "UnitSession",
     "end_by_commit",
     "end_by_rollback",
-    "end_reading",
     "refuse_writes",
     "was_acknowledged",
 ]
@@ -83,10 +82,4 @@ def end_by_commit(session: UnitSession) -> None:
 
 def end_by_rollback(session: UnitSession) -> None:
     """Roll `session` back."""
-    orm.Session.rollback(session)
-
-
-def end_reading(session: UnitSession) -> None:
-    """Roll `session` back; what it has loaded stays readable."""
-    session.expunge_all()
     orm.Session.rollback(session)

@@ -32,7 +32,6 @@ from .sessions import (
     UnitSession,
     end_by_commit,
     end_by_rollback,
-    end_reading,
     refuse_writes,
     was_acknowledged,
 )
@@ -293,10 +292,8 @@ class Unit(Generic[T]):
         assert session is not None
         assert self._pooled is not None
         if self.read_only:
-            self._pooled.is_clean = True
-            end_reading(session)
-            self._release(None)
-            session.close()
+            session.expunge_all()  # what was loaded stays readable; a rollback would expire it
+            self.roll_back()
             return
         # The connection goes back to the pool inside the call, and only if COMMIT was answered.
         self._pooled.is_clean = True
