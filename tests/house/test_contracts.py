@@ -16,7 +16,7 @@ from tests.house.sources import PACKAGE, ROOT
 DOWN = "Imports only point down"
 NO_EXTRA = "import holdfast loads no extra"
 INDEPENDENT = "Extras do not know each other"
-ONE_IMPORTER = "SQLAlchemy has one importer"
+ONE_IMPORTER = "SQLAlchemy has two importers: the port, and the drills that write like a user"
 PURE = "The state machine touches no port"
 
 # One deliberate violation each: the contract it breaks, the file it is planted in, and the line.

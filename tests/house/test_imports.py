@@ -15,9 +15,11 @@ import pytest
 from tests.house.sources import PACKAGE, module_files, parse
 
 EXTRAS = {
-    "sqlalchemy": {"sqlalchemy", "alembic"},
+    "ext/sqlalchemy": {"sqlalchemy", "alembic"},
+    "drills": {"sqlalchemy", "psutil", "tenacity", "httpx2", "jinja2", "pymysql", "psycopg"},
+    "cli": {"typer", "rich"},
 }
-"""For each name under `holdfast.ext`: the packages it stands for, which it alone may import."""
+"""For each folder with an extra: the packages it may import, and no other folder may."""
 
 CLOCK = "clock.py"
 ONLY_IN_CLOCK = {"time", "random", "secrets", "uuid"}
@@ -42,7 +44,7 @@ def roots(tree: ast.Module) -> set[str]:
 def allowed_packages(path: Path) -> set[str]:
     """What the module at `path` (relative to the package) may import beside the standard library."""
     folder, *rest = path.parts
-    return EXTRAS.get(Path(rest[0]).stem, set()) if folder == "ext" and rest else set()
+    return EXTRAS.get(f"ext/{Path(rest[0]).stem}" if folder == "ext" and rest else folder, set())
 
 
 def not_allowed(path: Path, tree: ast.Module) -> set[str]:
@@ -72,6 +74,7 @@ def test_module_imports_only_what_it_may(path: Path) -> None:
         ("retry.py", "try:\n    import redis\nexcept ImportError:\n    redis = None", {"redis"}),
         ("ext/sqlalchemy/engine.py", "import sqlalchemy, redis", {"redis"}),
         ("ext/nobody.py", "import nobody", {"nobody"}),
+        ("drills/proxy.py", "import psutil, typer", {"typer"}),
         ("transaction/engine.py", "from time import monotonic", {"time.monotonic"}),
         ("transaction/engine.py", "import random", {"random"}),
         ("operation.py", "from uuid import UUID, uuid4", {"uuid.uuid4"}),
