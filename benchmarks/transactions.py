@@ -23,9 +23,9 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sess
 
 from benchmarks.report import table, write_section
 from holdfast.clock import new_token
+from holdfast.drills.servers import mariadb
 from holdfast.ext.sqlalchemy import AsyncDatabase, Database, DatabaseSettings, PoolSettings
 from holdfast.ext.sqlalchemy.keyrows import with_operations
-from tests.servers import mariadb
 
 ACCOUNTS = 512
 CALLERS = (1, 16)

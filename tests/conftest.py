@@ -15,7 +15,7 @@ from types import ModuleType
 import hypothesis
 import pytest
 
-from tests.servers import Server, ServerMissing, mariadb, mysql, postgresql
+from holdfast.drills.servers import Server, ServerMissing, mariadb, mysql, postgresql
 
 IN_CI = os.environ.get("CI", "").lower() == "true"
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from holdfast.drills.servers import Server
 from holdfast.ext.sqlalchemy import DatabaseSettings
 from holdfast.ext.sqlalchemy.keyrows import with_operations
 from tests.contract.faces import FACES, Account, Base, Face, Kind, missing_driver
-from tests.servers import Server
 
 ACCOUNTS = {1: 100, 2: 100, 3: 100}
 

@@ -12,6 +12,7 @@ from sqlalchemy import event, func, select, text
 from sqlalchemy.orm import Session
 
 from holdfast.clock import SYSTEM_CLOCK
+from holdfast.drills.servers import Server
 from holdfast.errors import (
     AccessDenied,
     Conflict,
@@ -31,7 +32,6 @@ from holdfast.ext.sqlalchemy import DatabaseSettings, UnitSession
 from holdfast.outcome import Outcome
 from holdfast.stream import Event, EventStream
 from tests.contract.faces import Account, Entry, Face, Kind, User, balances, usernames
-from tests.servers import Server
 from tests.servers.relay import Cut, Relay, relay_to
 
 

@@ -12,9 +12,9 @@ import pytest
 from sqlalchemy.engine import Connection
 from sqlalchemy.util import greenlet_spawn
 
+from holdfast.drills.servers import Server
 from holdfast.ext.sqlalchemy.engines import Endpoint, open_endpoint
 from holdfast.ext.sqlalchemy.settings import SessionSettings
-from tests.servers import Server
 
 T = TypeVar("T")
 

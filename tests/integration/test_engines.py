@@ -16,12 +16,12 @@ from sqlalchemy import exc, text
 from sqlalchemy.engine import Connection
 
 from holdfast.deadline import within
+from holdfast.drills.servers import Server
 from holdfast.errors import ConfigurationError
 from holdfast.ext.sqlalchemy.engines import READ_ONLY, open_endpoint, session_of
 from holdfast.ext.sqlalchemy.settings import PoolSettings, SessionSettings, session_statement
 from tests.integration.at_once import PROCESSES, at_once
 from tests.integration.endpoints import ASYNC, SYNC, Case, Opened, on, opening, url_of
-from tests.servers import Server
 
 ALL = [*SYNC, *ASYNC]
 SERVERS = ("mariadb", "mysql", "postgresql")

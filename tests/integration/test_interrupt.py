@@ -17,13 +17,13 @@ from sqlalchemy.engine import Connection
 
 from holdfast.clock import SYSTEM_CLOCK
 from holdfast.dialects import Flavour
+from holdfast.drills.servers import Server
+from holdfast.drills.servers.process import free_port
 from holdfast.ext.sqlalchemy.engines import open_endpoint, session_of
 from holdfast.ext.sqlalchemy.interrupt import Identity, connection_id, cut
 from holdfast.ext.sqlalchemy.killer import AsyncKiller, Killer
 from holdfast.ext.sqlalchemy.watchdog import WATCHDOG
 from tests.integration.endpoints import ASYNC, SYNC, Case, Opened, on, opening, url_of
-from tests.servers import Server
-from tests.servers.process import free_port
 
 SERVERS = ("mariadb", "mysql", "postgresql")
 SLEEP = {"mariadb": "SELECT SLEEP(60)", "mysql": "SELECT SLEEP(60)", "postgresql": "SELECT pg_sleep(60)"}

@@ -13,12 +13,12 @@ import pytest
 from sqlalchemy import Column, Integer, MetaData, Table, create_engine, event, inspect
 from sqlalchemy.engine import Connection
 
+from holdfast.drills.servers import Server
 from holdfast.errors import ConfigurationError, InProgress
 from holdfast.ext.sqlalchemy.migrate import migrate
 from tests.integration.at_once import PROCESSES, at_once
 from tests.integration.endpoints import Case, Opened, on, opening, url_of
 from tests.integration.migration_models import first, second
-from tests.servers import Server
 
 CASES = [
     Case("mariadb", "pymysql", False),

@@ -9,10 +9,10 @@ import pytest
 from sqlalchemy import make_url
 
 from holdfast.dialects import classify
+from holdfast.drills.servers import Server
+from holdfast.drills.servers.process import free_port
 from holdfast.outcome import Failure, FailureClass, Rejection, Stage
-from tests.servers import Server
 from tests.servers.client import Client, client, failure_to_connect
-from tests.servers.process import free_port
 from tests.servers.relay import Cut, relay_to
 
 DRIVERS = ["psycopg", "psycopg2", "psycopg_async", "asyncpg"]

@@ -10,10 +10,10 @@ import pytest
 from sqlalchemy import exc
 from sqlalchemy.engine import Connection
 
+from holdfast.drills.servers import Server
 from holdfast.ext.sqlalchemy.engines import session_of
 from holdfast.ext.sqlalchemy.pushdown import push_down
 from tests.integration.endpoints import ASYNC, SYNC, Case, Opened, on, opening, url_of
-from tests.servers import Server
 
 ALL = [*SYNC, *ASYNC]
 SERVERS = ("mariadb", "mysql", "postgresql")

@@ -13,10 +13,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.servers import Server, ServerFailed, ServerMissing, mysql
-from tests.servers.process import free_port, run
+from holdfast.drills.servers import Server, ServerFailed, ServerMissing, mysql
+from holdfast.drills.servers.process import free_port, run
 
-ROOT = Path(__file__).resolve().parents[2]
 FLAVOURS = ["mariadb", "postgresql", "mysql"]
 
 
@@ -144,7 +143,7 @@ def test_no_server_outlives_its_tests(flavour: str, sent: signal.Signals, reques
     """Whether Ctrl-C or SIGKILL ends a program that started a server, the server ends with it."""
     request.getfixturevalue(f"{flavour}_server")  # skips where there is none
     program = (
-        f"import sys, time; sys.path.insert(0, {str(ROOT)!r}); from tests.servers import {flavour}\n"
+        f"import time; from holdfast.drills.servers import {flavour}\n"
         f"server = {flavour}.start()\n"
         "try:\n    print(server.pid, server.folder, flush=True); time.sleep(60)\nfinally:\n    server.close()\n"
     )

@@ -19,9 +19,9 @@ from examples.ledger.demo.client import Answer
 from examples.ledger.demo.table import summary, table
 from examples.ledger.demo.traffic import Request, fate, requests
 from examples.ledger.demo.truth import Applied, Result, compare
+from holdfast.drills.servers import Server
 from holdfast.ext.sqlalchemy.faults import Fault
 from tests.ledger.conftest import Running
-from tests.servers import Server
 
 ROOT = Path(__file__).parents[2]
 

@@ -15,7 +15,7 @@ import pytest
 from pydantic import ValidationError
 
 from examples.ledger.settings import LedgerSettings
-from tests.servers.process import free_port
+from holdfast.drills.servers.process import free_port
 
 ROOT = Path(__file__).parents[2]
 

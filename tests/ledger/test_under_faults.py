@@ -11,9 +11,9 @@ import httpx2
 import pytest
 
 from examples.ledger.demo.database import database
+from holdfast.drills.servers import Server
 from holdfast.ext.sqlalchemy.faults import Fault, SeededFaults, inject
 from tests.ledger.conftest import Running
-from tests.servers import Server
 
 LedgerAt = Callable[[str], AbstractAsyncContextManager[Running]]
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import shutil
 import signal
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
 import psycopg
 
-from tests.servers.process import Server, ServerFailed, ServerMissing, account_or_caller, run, temporary_folder
+from ...clock import SYSTEM_CLOCK
+from .process import Server, ServerFailed, ServerMissing, account_or_caller, run, temporary_folder
 
 __all__ = ["PostgreSQL", "start", "version"]
 
@@ -45,6 +45,7 @@ class PostgreSQL(Server):
         return [_binary("postgres"), "-D", str(self.folder / "data"), *options]
 
     def connect(self, *, admin: bool = False, database: str | None = None) -> Any:
+        """A psycopg connection in autocommit mode."""
         return psycopg.connect(
             host=self.host,
             port=self.port,
@@ -56,13 +57,16 @@ class PostgreSQL(Server):
         )
 
     def set_global(self, name: str, value: object) -> None:
+        """`ALTER SYSTEM`, reloaded and waited for."""
         self.execute(f"ALTER SYSTEM SET {name} = '{value}'")
         self._reload(name, str(value))
 
     def get_global(self, name: str) -> object:
+        """`SHOW`."""
         return self.execute(f"SHOW {name}")[0][0]
 
     def start(self) -> None:
+        """Start it with the settings of its command line alone."""
         # What ALTER SYSTEM wrote would outlive a restart; on the other flavours a global setting does not.
         (self.folder / "data" / "postgresql.auto.conf").unlink(missing_ok=True)
         super().start()
@@ -78,7 +82,7 @@ class PostgreSQL(Server):
             )[0][0]
             if shown:
                 return
-            time.sleep(0.02)
+            SYSTEM_CLOCK.sleep(0.02)
         raise ServerFailed(f"{name} = {value} did not take effect (does it need a restart?)")
 
 
@@ -97,7 +101,8 @@ def _binary(name: str) -> str:
 
 def version() -> str:
     """The installed version."""
-    said = subprocess.run([_binary("postgres"), "--version"], capture_output=True, text=True, check=True).stdout
+    done = subprocess.run([_binary("postgres"), "--version"], capture_output=True, text=True, check=True)  # noqa: S603 - our own command
+    said = done.stdout
     return said.split()[2]  # postgres (PostgreSQL) 15.18 (Debian ...)
 
 

@@ -8,13 +8,11 @@ from __future__ import annotations
 import abc
 import os
 import pwd
-import random
 import shutil
 import signal
 import socket
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -23,7 +21,18 @@ from typing import Any, ClassVar
 
 import psutil
 
-__all__ = ["END_WITH_PARENT", "Server", "ServerFailed", "ServerMissing", "free_port", "run", "temporary_folder"]
+from ...clock import SYSTEM_CLOCK, new_token
+
+__all__ = [
+    "END_WITH_PARENT",
+    "Server",
+    "ServerFailed",
+    "ServerMissing",
+    "account_or_caller",
+    "free_port",
+    "run",
+    "temporary_folder",
+]
 
 HOST = "127.0.0.1"
 READY_WITHIN_S = 60.0
@@ -50,9 +59,9 @@ def free_port() -> int:
     A port of the ephemeral range could be taken as somebody's source port while its server is down for a test, and a client
     that retries against it can even end up connected to itself.
     """
-    draw = random.SystemRandom()  # unseeded on purpose: two test runs side by side must not draw the same ports
     for _ in range(200):
-        port = draw.randrange(20_000, 32_000)
+        # From the operating system: two runs side by side, even with one seed, must not draw the same ports.
+        port = 20_000 + int(new_token(), 16) % 12_000
         with socket.socket() as probe, suppress(OSError):
             probe.bind((HOST, port))
             return port
@@ -92,7 +101,7 @@ def run(command: Sequence[str], *, account: str | None = None, cwd: Path | None 
     Raises:
         ServerFailed: it exited with an error; the text holds the end of what it printed.
     """
-    done = subprocess.run(
+    done = subprocess.run(  # noqa: S603 - our own commands
         command, stdin=subprocess.DEVNULL, capture_output=True, text=True, cwd=cwd, check=False, **_as_account(account)
     )
     if done.returncode != 0:
@@ -122,9 +131,9 @@ class Server(abc.ABC):
     host = HOST
     database = "holdfast"
     user = "app"
-    password = "app-password"
+    password = "app-password"  # noqa: S105 - of a server that listens on loopback as long as a drill
     admin = "admin"
-    admin_password = "admin-password"
+    admin_password = "admin-password"  # noqa: S105
 
     def __init__(self, folder: Path, account: str | None) -> None:
         self.folder = folder
@@ -210,7 +219,7 @@ class Server(abc.ABC):
 
     def _spawn(self) -> None:
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
+            self._process = subprocess.Popen(  # noqa: S603 - our own command
                 [*END_WITH_PARENT, *self._command()],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -221,7 +230,7 @@ class Server(abc.ABC):
             )
 
     def _wait_until_ready(self) -> None:
-        give_up_at = time.monotonic() + READY_WITHIN_S
+        give_up_at = SYSTEM_CLOCK.monotonic() + READY_WITHIN_S
         while True:
             try:
                 for admin in (True, False):
@@ -230,12 +239,12 @@ class Server(abc.ABC):
             except Exception as error:
                 if not self.is_running:
                     raise ServerFailed(f"{self.flavour} ended while starting:\n{self._log_tail()}") from error
-                if time.monotonic() > give_up_at:
+                if SYSTEM_CLOCK.monotonic() > give_up_at:
                     self.kill()
                     raise ServerFailed(
                         f"{self.flavour} was not ready after {READY_WITHIN_S:g} s ({error}):\n{self._log_tail()}"
                     ) from error
-            time.sleep(0.05)
+            SYSTEM_CLOCK.sleep(0.05)
 
     def _log_tail(self) -> str:
         return self.log.read_text(errors="replace")[-4000:] if self.log.exists() else "(no log)"
@@ -278,11 +287,11 @@ class Server(abc.ABC):
             with suppress(psutil.NoSuchProcess):
                 process.suspend()
         # A signal reaches the threads one by one: return only when nothing runs any more.
-        give_up_at = time.monotonic() + STOPPED_WITHIN_S
+        give_up_at = SYSTEM_CLOCK.monotonic() + STOPPED_WITHIN_S
         while any(process.status() != psutil.STATUS_STOPPED for process in self._paused if process.is_running()):
-            if time.monotonic() > give_up_at:
+            if SYSTEM_CLOCK.monotonic() > give_up_at:
                 raise ServerFailed(f"{self!r} would not pause")
-            time.sleep(0.002)
+            SYSTEM_CLOCK.sleep(0.002)
 
     def resume(self) -> None:
         """Let it go on after `pause`; harmless when it is not paused."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import shutil
 import subprocess
 
-from tests.servers.mysql_protocol import ACCOUNTS_SQL, SETTINGS, MySQLProtocolServer
-from tests.servers.process import ServerMissing, account_or_caller, run, temporary_folder
+from .mysql_protocol import ACCOUNTS_SQL, SETTINGS, MySQLProtocolServer
+from .process import ServerMissing, account_or_caller, run, temporary_folder
 
 __all__ = ["MariaDB", "start", "version"]
 
@@ -41,7 +41,8 @@ def _binary(name: str) -> str:
 
 def version() -> str:
     """The installed version."""
-    said = subprocess.run([_binary("mariadbd"), "--version"], capture_output=True, text=True, check=True).stdout
+    done = subprocess.run([_binary("mariadbd"), "--version"], capture_output=True, text=True, check=True)  # noqa: S603 - our own command
+    said = done.stdout
     return said.split("Ver ")[-1].split()[0]
 
 

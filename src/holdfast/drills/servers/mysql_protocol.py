@@ -6,7 +6,7 @@ from typing import Any
 
 import pymysql
 
-from tests.servers.process import Server
+from .process import Server
 
 __all__ = ["ACCOUNTS_SQL", "SETTINGS", "MySQLProtocolServer"]
 
@@ -38,6 +38,7 @@ class MySQLProtocolServer(Server):
     scheme = "mysql"
 
     def connect(self, *, admin: bool = False, database: str | None = None) -> Any:
+        """A PyMySQL connection in autocommit mode."""
         return pymysql.connect(
             host=self.host,
             port=self.port,
@@ -49,7 +50,9 @@ class MySQLProtocolServer(Server):
         )
 
     def set_global(self, name: str, value: object) -> None:
+        """`SET GLOBAL`."""
         self.execute(f"SET GLOBAL {name} = %s", [value])
 
     def get_global(self, name: str) -> object:
+        """`SELECT @@GLOBAL`."""
         return self.execute(f"SELECT @@GLOBAL.{name}")[0][0]
