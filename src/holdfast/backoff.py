@@ -9,8 +9,7 @@ Pure: the draw comes in as a value. Immutable, so safe to share.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 from .deadline import seconds
 from .errors import ConfigurationError
@@ -26,8 +25,13 @@ HINT_SLACK_S = 5.0
 _LARGEST_EXPONENT = 64  # beyond it every ceiling is the cap, and the power only grows toward overflow
 
 
-@dataclass(frozen=True, slots=True)
-class Backoff:
+class _Backoff(NamedTuple):
+    base: float | timedelta
+    cap: float | timedelta
+    factor: float
+
+
+class Backoff(_Backoff):
     """Delays that grow with the number of failures.
 
     Attributes:
@@ -39,26 +43,22 @@ class Backoff:
         ConfigurationError: a value is outside its bounds.
     """
 
-    base: float | timedelta = 0.05
-    cap: float | timedelta = 5.0
-    factor: float = 2.0
-    _base_s: float = field(init=False, repr=False, compare=False, default=0.0)
-    _cap_s: float = field(init=False, repr=False, compare=False, default=0.0)
+    __slots__ = ()
 
-    def __post_init__(self) -> None:
-        base_s = seconds(self.base, name="Backoff.base")
-        cap_s = seconds(self.cap, name="Backoff.cap")
+    def __new__(cls, base: float | timedelta = 0.05, cap: float | timedelta = 5.0, factor: float = 2.0) -> Self:
+        """The delays, once the settings are checked."""
+        base_s = seconds(base, name="Backoff.base")
+        cap_s = seconds(cap, name="Backoff.cap")
         if cap_s < base_s:
             raise ConfigurationError(f"Backoff.cap ({cap_s:g} s) must be at least Backoff.base ({base_s:g} s)")
-        if not 1 <= self.factor < float("inf"):
-            raise ConfigurationError(f"Backoff.factor must be 1 or more, not {self.factor}")
-        object.__setattr__(self, "_base_s", base_s)
-        object.__setattr__(self, "_cap_s", cap_s)
+        if not 1 <= factor < float("inf"):
+            raise ConfigurationError(f"Backoff.factor must be 1 or more, not {factor}")
+        return super().__new__(cls, base, cap, factor)
 
     def ceiling_s(self, failures: int) -> float:
         """The longest delay after the `failures`-th failure (1 or more), in seconds."""
         exponent = min(failures - 1, _LARGEST_EXPONENT)
-        return min(self._cap_s, self._base_s * self.factor**exponent)
+        return min(seconds(self.cap), seconds(self.base) * self.factor**exponent)
 
     def delay_s(self, failures: int, draw: float, retry_after_s: float | None = None) -> float:
         """The delay after the `failures`-th failure.

@@ -37,8 +37,7 @@ What happened on the way (attempts, time, the reason for stopping) rides along o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from .outcome import Failure, FailureClass, Outcome, Rejection
 
@@ -396,8 +395,7 @@ def error_for(failure: Failure, *, operation: str = "", advice: str = "") -> Hol
     return error_class(f"{prefix}{sentence} [{failure}]", failure=failure, retry_after_s=failure.retry_after_s)
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(NamedTuple):
     """What happened on the way to an exception; attached to it by the layer that stopped trying.
 
     Attributes:

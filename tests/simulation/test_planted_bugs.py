@@ -160,7 +160,7 @@ def _retries_inside_another_layer(monkeypatch: pytest.MonkeyPatch) -> None:
     decide = decision.decide
     monkeypatch.setattr(
         f"{_ENGINE}.decide",
-        lambda situation, policy, budget: decide(replace(situation, nested=False), policy, budget),
+        lambda situation, policy, budget: decide(situation._replace(nested=False), policy, budget),
     )
 
 

@@ -52,7 +52,7 @@ def test_a_usual_failure_is_retried() -> None:
 def test_each_question_can_forbid_it_and_costs_nothing(change: dict[str, object], reason: StopReason) -> None:
     """The reason is named, the last check explains it, and the budget was not asked."""
     budget = Asked()
-    decision = decide(replace(USUAL, **change), RetryPolicy(), budget)  # type: ignore[arg-type]
+    decision = decide(USUAL._replace(**change), RetryPolicy(), budget)  # type: ignore[arg-type]
     assert (decision.verdict, decision.reason, decision.delay_s) == (Verdict.GIVE_UP, reason, 0.0)
     assert budget.costs == []
     assert decision.explain().endswith(f"=> give_up ({reason})")
@@ -72,7 +72,7 @@ def test_the_first_objection_wins() -> None:
     reasons = [decide(worst, RetryPolicy.never(), empty).reason]
     for better in ({"nested": False}, {"idempotent": True}, {"failures": 1}, {"expires_at": None}):
         reasons.append(decide(worst, RetryPolicy(), empty).reason)
-        worst = replace(worst, **better)
+        worst = worst._replace(**better)
     reasons.append(decide(worst, RetryPolicy(), empty).reason)
     assert reasons == [reason for reason in StopReason if reason is not StopReason.SUCCEEDED]
 
@@ -82,27 +82,27 @@ def test_the_first_objection_wins() -> None:
 )
 def test_a_doubt_is_settled_by_promise_or_by_finding_out(promise: dict[str, bool], verdict: Verdict) -> None:
     """Idempotent work is just run again; what can be found out is found out first."""
-    decision = decide(replace(USUAL, failure=AMBIGUOUS, **promise), RetryPolicy())
+    decision = decide(USUAL._replace(failure=AMBIGUOUS, **promise), RetryPolicy())
     assert decision.verdict is verdict
 
 
 def test_contention_costs_nothing() -> None:
     """It is not the server's trouble: the budget is not even asked."""
     budget = Asked()
-    decision = decide(replace(USUAL, failure=Failure(FailureClass.CONTENTION, Stage.BODY)), RetryPolicy(), budget)
+    decision = decide(USUAL._replace(failure=Failure(FailureClass.CONTENTION, Stage.BODY)), RetryPolicy(), budget)
     assert (decision.verdict, decision.cost, budget.costs) == (Verdict.RETRY, 0.0, [])
 
 
 def test_a_hint_is_honoured_within_bounds_and_within_the_deadline() -> None:
     """The other side's wish lengthens the delay, unless the deadline is earlier."""
-    hinted = replace(USUAL, failure=replace(LOST, retry_after_s=3.0))
+    hinted = USUAL._replace(failure=replace(LOST, retry_after_s=3.0))
     assert decide(hinted, RetryPolicy()).delay_s == 3.0
-    assert decide(replace(hinted, expires_at=102.0), RetryPolicy()).reason is StopReason.DEADLINE
+    assert decide(hinted._replace(expires_at=102.0), RetryPolicy()).reason is StopReason.DEADLINE
 
 
 def test_the_explanation_reads_like_a_conversation() -> None:
     """One line a question, the verdict last."""
-    decision = decide(replace(USUAL, expires_at=110.0), RetryPolicy(), Asked())
+    decision = decide(USUAL._replace(expires_at=110.0), RetryPolicy(), Asked())
     assert decision.explain().splitlines() == [
         "retryable? yes: lost at body: mysql 2013 CR_SERVER_LOST",
         "attempts left? 1 of 5 used",
