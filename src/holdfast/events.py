@@ -17,6 +17,8 @@ __all__ = [
     "CallRejected",
     "CommitResolved",
     "ConnectionDiscarded",
+    "FailoverEnded",
+    "FailoverStarted",
     "HookFailed",
     "KeysPurged",
     "OperationEnded",
@@ -27,7 +29,12 @@ __all__ = [
 
 
 @dataclass(frozen=True, slots=True)
-class AttemptFailed(Event):
+class _Event(Event):
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptFailed(_Event):
     """An attempt failed; what follows is told by the next event."""
 
     attempt: int
@@ -37,7 +44,7 @@ class AttemptFailed(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class RetryScheduled(Event):
+class RetryScheduled(_Event):
     """Another attempt will begin in `delay_s` seconds."""
 
     attempt: int
@@ -46,7 +53,7 @@ class RetryScheduled(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class RetryDenied(Event):
+class RetryDenied(_Event):
     """There will be no further attempt, although the failure could have been retried."""
 
     attempt: int
@@ -55,7 +62,7 @@ class RetryDenied(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class CallEnded(Event):
+class CallEnded(_Event):
     """A retried function returned (`succeeded`) or raised."""
 
     attempts: int
@@ -64,7 +71,7 @@ class CallEnded(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class CallRejected(Event):
+class CallRejected(_Event):
     """A breaker, bulkhead or rate limiter (`policy`) refused a call."""
 
     policy: str
@@ -72,7 +79,7 @@ class CallRejected(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class BreakerChanged(Event):
+class BreakerChanged(_Event):
     """A circuit breaker went from one state to another."""
 
     old: str
@@ -80,7 +87,7 @@ class BreakerChanged(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class OperationEnded(Event):
+class OperationEnded(_Event):
     """An operation has its answer. `replayed`: the stored result was returned and the body did not run."""
 
     outcome: Outcome
@@ -91,7 +98,7 @@ class OperationEnded(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class CommitResolved(Event):
+class CommitResolved(_Event):
     """An ambiguous commit was found out (or, with `UNKNOWN`, the deadline came first)."""
 
     outcome: Outcome
@@ -99,7 +106,7 @@ class CommitResolved(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class ConnectionDiscarded(Event):
+class ConnectionDiscarded(_Event):
     """A connection was closed instead of pooled; `killed`: its work on the server was ended as well."""
 
     reason: str
@@ -107,14 +114,14 @@ class ConnectionDiscarded(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class PoolRetired(Event):
+class PoolRetired(_Event):
     """Every pooled connection of an endpoint was retired."""
 
     failure_class: FailureClass
 
 
 @dataclass(frozen=True, slots=True)
-class HookFailed(Event):
+class HookFailed(_Event):
     """An after-commit hook raised; the save stands."""
 
     hook: str
@@ -122,7 +129,7 @@ class HookFailed(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class KeysPurged(Event):
+class KeysPurged(_Event):
     """Expired key rows were removed."""
 
     rows: int

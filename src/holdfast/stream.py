@@ -11,16 +11,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
 __all__ = ["EVENTS", "Event", "EventStream", "Hook", "Subscription", "subscribe"]
 
 
-@dataclass(frozen=True, slots=True)
 class Event:
-    """Something that happened to the operation or policy called `name`."""
+    """Something that happened to the operation or policy called `name`. The kinds stand in `events`."""
+
+    __slots__ = ()
 
     name: str
 
