@@ -1,0 +1,123 @@
+"""What the page and the text say alike: the figures that stand in front, the settings, the rows of a comparison. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..verdict import Validity, Verdict
+from .content import Report, Run
+from .wording import NOTHING, count, duration, percentage, plural
+
+__all__ = ["Tile", "checks", "settings", "subtitle", "tile_rows", "tiles"]
+
+_ELSEWHERE = {"command", "subject", "started"}
+"""Of the meta, what the report says in another place."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """A figure that stands in front: its name, itself, a remark, and whether it is bad."""
+
+    name: str
+    figure: str
+    note: str
+    bad: bool = False
+
+
+def tiles(run: Run) -> tuple[Tile, ...]:
+    """The figures of `run` that a reader looks for first."""
+    figures = run.figures
+    others = f"{count(figures.failed)} not done, {count(figures.unknown)} unknown"
+    applied = figures.ambiguous_applied
+    note = (
+        ""
+        if applied is None or not figures.ambiguous
+        else f"{percentage(applied / figures.ambiguous)} had been applied"
+    )
+    return (
+        Tile("Acknowledged", count(figures.ok), others),
+        Tile("Commits in doubt", count(figures.ambiguous), note or "answer lost on the way"),
+        *(
+            Tile(
+                bound.name[:1].upper() + bound.name[1:],
+                count(bound.events),
+                "" if bound.upper is None else f"at most {percentage(bound.upper)} of those in doubt",
+                bad=bound.events > 0,
+            )
+            for bound in run.bounds
+        ),
+        Tile("Recovery", duration(figures.recovery_s), "from heal to full goodput"),
+    )
+
+
+def tile_rows(report: Report) -> tuple[tuple[Tile, ...], ...]:
+    """The same figures of all runs, a row for each name; a dash where a run has no such figure."""
+    columns = [{tile.name: tile for tile in tiles(run)} for run in report.runs]
+    names = dict.fromkeys(name for column in columns for name in column)
+    return tuple(tuple(column.get(name, Tile(name, NOTHING, "")) for column in columns) for name in names)
+
+
+def subtitle(report: Report) -> tuple[str, ...]:
+    """What was drilled, in a few words: workload, server, seed, moment."""
+    meta = report.runs[0].meta
+    versions = meta.get("versions")
+    server = versions.get("server") if isinstance(versions, Mapping) else None
+    flavour = meta.get("flavour")
+    parts = [meta.get("workload"), f"{flavour} {server}" if flavour and server else flavour or server]
+    if meta.get("seed") is not None:
+        parts.append(f"seed {meta['seed']}")
+    faults = report.runs[0].figures.faults
+    parts += [plural(faults, "fault") if faults else "no fault", _moment(meta.get("started"))]
+    return tuple(str(part) for part in parts if part)
+
+
+_WORST_FIRST = (Validity.INVALID, Validity.UNKNOWN, Validity.VALID)
+
+
+def checks(report: Report) -> Iterator[tuple[str, tuple[Verdict | None, ...]]]:
+    """Each checker with its verdict on each run, the worst first; None where it did not look at one."""
+    verdicts = sorted((v for run in report.runs for v in run.verdicts), key=lambda v: _WORST_FIRST.index(v.valid))
+    names = dict.fromkeys(verdict.checker for verdict in verdicts)
+    for name in names:
+        yield name, tuple(next((v for v in run.verdicts if v.checker == name), None) for run in report.runs)
+
+
+def settings(report: Report, run: Run) -> tuple[tuple[str, tuple[tuple[str, str], ...]], ...]:
+    """What `run` was made with, in groups with a title: the plain values, then one group for each mapping of the meta."""
+    plain: dict[str, Any] = {}
+    groups: list[tuple[str, tuple[tuple[str, str], ...]]] = []
+    for name, value in run.meta.items():
+        if isinstance(value, Mapping):
+            groups.append((_title(name), tuple((str(key), _text(inner)) for key, inner in value.items())))
+        elif name not in _ELSEWHERE:
+            plain[name] = value
+    if run.name in report.histories:
+        plain["history"] = report.histories[run.name]
+    rows = tuple((_title(name), _text(value)) for name, value in plain.items())
+    return tuple((title, entries) for title, entries in [("Drill", rows), *groups] if entries)
+
+
+def _title(name: str) -> str:
+    """`server_settings` becomes "Server settings"; what has a unit of seconds says so."""
+    words = name.removesuffix("_s").replace("_", " ").replace("-", " ")
+    return f"{words[:1].upper()}{words[1:]}{', seconds' if name.endswith('_s') else ''}"
+
+
+def _moment(text: Any) -> str | None:
+    """`2031-05-06T07:08:09Z` as a person writes it: to the minute."""
+    if not isinstance(text, str):
+        return None
+    return text.replace("T", " ")[:16] + (" UTC" if text.endswith(("Z", "+00:00")) else "")
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, str):
+        return value
+    if isinstance(value, Sequence) and all(isinstance(entry, str) for entry in value):
+        return ", ".join(value)
+    return json.dumps(value, default=str)
