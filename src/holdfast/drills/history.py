@@ -377,7 +377,7 @@ class HistoryWriter:
 # -- reading -----------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class History:
     """A whole run, merged and checked: what the checkers judge. Immutable, so safe to share.
 
