@@ -60,7 +60,7 @@ def synthetic_lines(*, subject: str = "holdfast", seed: int = 7, rate: float = 1
     for number, (name, start, end) in enumerate(_FAULTS, start=1):
         yield {"type": "fault", "t": _ns(start), "p": "nemesis", "f": name, "phase": "start", "id": number, "v": {}}
         yield {"type": "fault", "t": _ns(end), "p": "nemesis", "f": name, "phase": "end", "id": number, "v": {}}
-    moved = {account: 100 for account in range(8)}
+    moved = dict.fromkeys(range(8), 100)
     for index in range(int(rate * 58)):
         yield from _operation(index, index / rate, subject, draw, moved)
     yield {"type": "final", "t": _ns(59), "p": "runner", "f": "bank", "v": {"balances": [*moved.values()]}}

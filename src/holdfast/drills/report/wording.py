@@ -71,10 +71,8 @@ def percentage(share: float | None) -> str:
         return "0 %"
     if value >= 10:
         return f"{value:.0f} %"
-    digits = 1 if value >= 1 else 2
-    while value < 10 ** (1 - digits):
-        digits += 1
-    return f"{value:.{digits}f} %"
+    # Never as 3e-05, which few people read.
+    return f"{float(f'{value:.2g}'):.12f}".rstrip("0").rstrip(".") + " %"
 
 
 def ratio(value: float | None) -> str:
