@@ -9,6 +9,8 @@
     │   ├── Rejected                           refused here, before anything was sent
     │   │   ├── BreakerOpen
     │   │   ├── BulkheadFull
+    │   │   ├── LoadShed
+    │   │   ├── NoWriter                       no server takes writes, and enough callers wait for one
     │   │   └── RateLimited
     │   ├── DeadlineExceeded (TimeoutError)    the time was up
     │   ├── Contended                          lost against other transactions, too often
@@ -58,7 +60,9 @@ __all__ = [
     "InProgress",
     "InvalidData",
     "KeyReused",
+    "LoadShed",
     "MissingExtra",
+    "NoWriter",
     "NotCommitted",
     "OutcomeUnknown",
     "Overloaded",
@@ -153,6 +157,18 @@ class BulkheadFull(Rejected):
     """Every permit is taken and the queue is full, or the wait for one was too long."""
 
     code = "bulkhead-full"
+
+
+class LoadShed(Rejected):
+    """More calls are under way than the server bears; `retry_after_s` says when it may have time for this one."""
+
+    code = "load-shed"
+
+
+class NoWriter(Rejected):
+    """No server takes writes now, and as many callers as may wait for one do already."""
+
+    code = "no-writer"
 
 
 class RateLimited(Rejected):

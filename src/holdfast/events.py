@@ -15,12 +15,14 @@ __all__ = [
     "BreakerChanged",
     "CallEnded",
     "CallRejected",
+    "CallShed",
     "CommitResolved",
     "ConnectionDiscarded",
     "FailoverEnded",
     "FailoverStarted",
     "HookFailed",
     "KeysPurged",
+    "LimitChanged",
     "OperationEnded",
     "PoolRetired",
     "RetryDenied",
@@ -79,6 +81,23 @@ class CallRejected(_Event):
 
 
 @dataclass(frozen=True, slots=True)
+class CallShed(_Event):
+    """An adaptive limit that stood at `limit` refused a call; `dark`: it would have, but let it pass."""
+
+    limit: int
+    retry_after_s: float
+    dark: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LimitChanged(_Event):
+    """An adaptive limit went from one number of calls to another."""
+
+    old: int
+    new: int
+
+
+@dataclass(frozen=True, slots=True)
 class BreakerChanged(_Event):
     """A circuit breaker went from one state to another."""
 
@@ -118,6 +137,20 @@ class PoolRetired(_Event):
     """Every pooled connection of an endpoint was retired."""
 
     failure_class: FailureClass
+
+
+@dataclass(frozen=True, slots=True)
+class FailoverStarted(_Event):
+    """No server takes writes: operations wait at the failover gate from now on."""
+
+
+@dataclass(frozen=True, slots=True)
+class FailoverEnded(_Event):
+    """A server that takes writes was proven after `elapsed_s`; `moved`: it is another one. `waiting` operations go on."""
+
+    moved: bool
+    waiting: int
+    elapsed_s: float
 
 
 @dataclass(frozen=True, slots=True)

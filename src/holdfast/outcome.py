@@ -122,6 +122,7 @@ class Failure:
         retry_after_s: a hint by the other side, in seconds, or None.
         rejection: for `PERMANENT`: why; otherwise None.
         constraint, table, columns: what the server named, never a value.
+        server_in_doubt: whether the server itself may be gone, so that it is asked for a sign of life before anything else.
     """
 
     failure_class: FailureClass
@@ -135,6 +136,7 @@ class Failure:
     constraint: str | None = None
     table: str | None = None
     columns: tuple[str, ...] = ()
+    server_in_doubt: bool = False
 
     def __str__(self) -> str:
         where = f"{self.flavour} " if self.flavour else ""

@@ -85,9 +85,9 @@ async def wait_until_gone(server: Server, number: int) -> bool:
 async def test_blocked_call_is_cut_and_killed(opened: Opened) -> None:
     """A call that would last a minute returns with an error when its time is up, and its session ends on the server."""
     assert opened.server is not None
-    assert isinstance(opened.endpoint.killer, Killer)
+    assert isinstance(opened.endpoint.killer_of(opened.endpoint.host), Killer)
     told = Told()
-    killer = opened.endpoint.killer
+    killer = opened.endpoint.killer_of(opened.endpoint.host)
     connection = opened.engine.connect()
     identity = session_of(connection).identity
     assert identity is not None
@@ -128,7 +128,7 @@ async def test_wait_for_a_lock_is_cut(opened: Opened) -> None:
 async def test_cancelled_call_is_killed(opened: Opened) -> None:
     """After a task is cancelled in the middle of a query, its connection closes at once and its session ends as well."""
     assert opened.server is not None
-    assert isinstance(opened.endpoint.killer, AsyncKiller)
+    assert isinstance(opened.endpoint.killer_of(opened.endpoint.host), AsyncKiller)
     assert opened.endpoint.async_engine is not None
     told = Told()
     connection = await opened.endpoint.async_engine.connect()
@@ -139,7 +139,7 @@ async def test_cancelled_call_is_killed(opened: Opened) -> None:
         async with asyncio.timeout(0.3):
             await connection.exec_driver_sql(SLEEP[opened.case.flavour])
     began = time.monotonic()
-    opened.endpoint.killer.kill_soon(identity, told)
+    opened.endpoint.killer_of(opened.endpoint.host).kill_soon(identity, told)
     cut(raw)
     await connection.invalidate()
     await connection.close()
@@ -192,7 +192,7 @@ async def test_sqlite_statement_of_a_task_is_interrupted(sqlite_url: str) -> Non
 @on([*SYNC, *ASYNC], *SERVERS)
 async def test_session_with_another_port_is_left_alone(opened: Opened) -> None:
     """The number alone is not enough: it may belong to somebody else, on another server behind the same address."""
-    killer = opened.endpoint.killer
+    killer = opened.endpoint.killer_of(opened.endpoint.host)
     assert killer is not None
     identity = await opened.run(lambda c: session_of(c).identity)
     assert identity is not None
@@ -217,8 +217,8 @@ async def test_session_on_a_unix_socket_is_killed(case: Case, request: pytest.Fi
         assert identity is not None
         assert identity.port is None
         told = Told()
-        assert opened.endpoint.killer is not None
-        opened.endpoint.killer.kill_soon(identity, told)
+        assert opened.endpoint.killer_of(opened.endpoint.host) is not None
+        opened.endpoint.killer_of(opened.endpoint.host).kill_soon(identity, told)
         assert await told.wait() == [True]
         assert await wait_until_gone(server, identity.number)
 
@@ -238,11 +238,11 @@ async def test_number_is_the_servers(opened: Opened) -> None:
 async def test_unreachable_server_is_told_as_not_killed() -> None:
     """Nothing is raised when there is nobody to ask."""
     endpoint = open_endpoint(f"mysql+pymysql://app:pw@127.0.0.1:{free_port()}/db")
-    assert endpoint.killer is not None
+    assert endpoint.address.backend != "sqlite"
     told = Told(2)
-    endpoint.killer.kill_soon(None, told)
-    endpoint.killer.kill_soon(Identity(Flavour.MYSQL, 1, 1), told)
-    endpoint.killer.kill_soon(Identity(Flavour.MYSQL, 2, 1), told)
+    endpoint.killer_of(endpoint.host).kill_soon(None, told)
+    endpoint.killer_of(endpoint.host).kill_soon(Identity(Flavour.MYSQL, 1, 1), told)
+    endpoint.killer_of(endpoint.host).kill_soon(Identity(Flavour.MYSQL, 2, 1), told)
     assert await told.wait() == [False, False]
 
 
@@ -256,9 +256,9 @@ async def test_silent_server_holds_no_killer(driver: str, asynchronous: bool, mo
     with closing(socket.create_server(("127.0.0.1", 0))) as listener:
         url = f"{driver}://app:pw@127.0.0.1:{listener.getsockname()[1]}/db"
         endpoint = open_endpoint(url, asynchronous=asynchronous)
-        assert endpoint.killer is not None
+        assert endpoint.address.backend != "sqlite"
         told = Told()
-        endpoint.killer.kill_soon(Identity(Flavour(url.partition("+")[0]), 1, 1), told)
+        endpoint.killer_of(endpoint.host).kill_soon(Identity(Flavour(url.partition("+")[0]), 1, 1), told)
         assert await told.wait() == [False]
         if asynchronous:
             await endpoint.aclose()

@@ -60,6 +60,7 @@ class Do(Enum):
     ROLL_BACK = "roll_back"
     DISCARD = "discard"
     SLEEP = "sleep"
+    AWAIT_SERVER = "await_server"
     PROBE = "probe"
     RETURN = "return"
     RAISE = "raise"
@@ -80,6 +81,7 @@ class What(Enum):
     ROLLED_BACK = "rolled_back"
     DISCARDED = "discarded"
     SLEPT = "slept"
+    AWAITED = "awaited"
     ANSWERED = "answered"
     FAILED = "failed"
 
@@ -115,6 +117,7 @@ class Happening:
         interrupted: for `FAILED`: the caller stopped the work (task cancelled, Ctrl-C); it must end now.
         record: for `FOUND`, the committed row under the key.
         answer: for `ANSWERED`, the server's word.
+        server_was_away: for `AWAITED`: whether it was, so that the failure was not the operation's own.
     """
 
     what: What
@@ -122,6 +125,7 @@ class Happening:
     interrupted: bool = False
     record: Record | None = None
     answer: ProbeAnswer | None = None
+    server_was_away: bool = False
 
 
 class TransactionBudget(Protocol):
@@ -187,6 +191,7 @@ ANSWERS: dict[Do | None, frozenset[What]] = {
     Do.ROLL_BACK: frozenset({What.ROLLED_BACK, What.FAILED}),
     Do.DISCARD: frozenset({What.DISCARDED, What.FAILED}),
     Do.SLEEP: frozenset({What.SLEPT, What.FAILED}),
+    Do.AWAIT_SERVER: frozenset({What.AWAITED, What.FAILED}),
     Do.PROBE: frozenset({What.ANSWERED, What.FAILED}),
     Do.RETURN: frozenset(),
     Do.RAISE: frozenset(),
@@ -200,6 +205,7 @@ RUN = Action(Do.RUN)
 STORE = Action(Do.STORE)
 COMMIT = Action(Do.COMMIT)
 ROLL_BACK = Action(Do.ROLL_BACK)
+AWAIT_SERVER = Action(Do.AWAIT_SERVER)
 PROBE = Action(Do.PROBE)
 
 STARTED = Happening(What.STARTED)

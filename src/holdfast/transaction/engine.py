@@ -19,6 +19,7 @@ from ..outcome import Failure, FailureClass, Outcome, Stage, Verdict
 from ..stream import Event
 from .actions import (
     ANSWERS,
+    AWAIT_SERVER,
     BEGIN,
     CLAIM,
     COMMIT,
@@ -42,6 +43,8 @@ _HELD_UP = frozenset({FailureClass.CONTENTION, FailureClass.CANCELLED})
 
 _HOPELESS = frozenset({FailureClass.PERMANENT, FailureClass.EXHAUSTED})
 """What is the better answer than "too late", however late it is."""
+
+_HOLDS_NOTHING = frozenset({Do.SLEEP, Do.AWAIT_SERVER, Do.PROBE})
 
 _ENDINGS = frozenset({Do.RETURN, Do.RAISE})
 
@@ -145,6 +148,8 @@ class Engine:
             action = self._found(happened.record, now)
         elif what is What.SLEPT:
             action = self._begin(now)
+        elif what is What.AWAITED:
+            action = self._awaited(now, draw, server_was_away=happened.server_was_away)
         elif what is What.ANSWERED:
             action = self._answered(happened.answer, now, draw)
         else:
@@ -251,7 +256,7 @@ class Engine:
             self.notes.append(
                 AttemptFailed(self._plan.operation, self.attempts, failure.failure_class, failure.stage, failure.code)
             )
-        if asked is Do.SLEEP or asked is Do.PROBE or failure.stage is Stage.CONNECT:
+        if asked in _HOLDS_NOTHING or failure.stage is Stage.CONNECT:
             return self._next(now, draw)
         if failure.failure_class is FailureClass.AMBIGUOUS and self._doubt is None:
             self._doubt = failure
@@ -283,6 +288,31 @@ class Engine:
             return self._unknown(now)
         if now >= plan.expires_at and (self._doubt is not None or failure.failure_class not in _HOPELESS):
             return self._out_of_time(now)
+        if failure.server_in_doubt and self._goes_on(failure):
+            return AWAIT_SERVER
+        return self._mend(failure, now, draw)
+
+    def _goes_on(self, failure: Failure) -> bool:
+        """Whether there will be another attempt if the server is there: only then is it worth to wait for it."""
+        plan = self._plan
+        if self._doubt is not None:
+            return True
+        may_rerun = self._may_rerun and (plan.rerunnable or not self._body_ran) and not plan.nested
+        return may_rerun and plan.policy.allowances.get(failure.failure_class) is not None
+
+    def _awaited(self, now: float, draw: float, *, server_was_away: bool) -> Action:
+        failure = self._failure
+        assert failure is not None
+        if now >= self._plan.expires_at:
+            return self._out_of_time(now)
+        if server_was_away:
+            # It was not the operation's own failure, and the gate has paced this: neither attempts nor budget are asked.
+            return self._begin(now)
+        return self._mend(failure, now, draw)
+
+    def _mend(self, failure: Failure, now: float, draw: float) -> Action:
+        """Retry, resolve or end, by the operation's own means."""
+        plan = self._plan
         if self._held_up() and (plan.keyed or self._doubt is not None):
             return self._wait(CONTENTION, failure, now, draw)
         if self._failed_at is Do.PROBE:

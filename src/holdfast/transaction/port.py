@@ -45,6 +45,9 @@ class Port(Protocol[T]):
     def discard(self, *, kill: bool) -> None:
         """Close the connection instead of giving it back; with `kill`, have the server end its work as well."""
 
+    def await_server(self) -> bool:
+        """Wait until a server is there to go to: whether it was away since the attempt that failed began."""
+
     def probe(self) -> ProbeAnswer:
         """Ask the server what became of the transaction whose COMMIT was sent."""
 
@@ -78,6 +81,9 @@ class AsyncPort(Protocol[T]):
 
     async def discard(self, *, kill: bool) -> None:
         """As in `Port`; everything that matters happens before the first suspension."""
+
+    async def await_server(self) -> bool:
+        """As in `Port`."""
 
     async def probe(self) -> ProbeAnswer:
         """As in `Port`."""

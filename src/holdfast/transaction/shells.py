@@ -147,6 +147,8 @@ class Shell(_Memory[T]):
             if doing is Do.SLEEP:
                 self._clock.sleep(action.delay_s)
                 return SLEPT
+            if doing is Do.AWAIT_SERVER:
+                return Happening(What.AWAITED, server_was_away=port.await_server())
             return Happening(What.ANSWERED, answer=port.probe())
         except BaseException as error:
             return self._failed(error, doing)
@@ -252,6 +254,8 @@ class AsyncShell(_Memory[T]):
             if doing is Do.SLEEP:
                 await self._clock.sleep_async(action.delay_s)
                 return SLEPT
+            if doing is Do.AWAIT_SERVER:
+                return Happening(What.AWAITED, server_was_away=await self._port.await_server())
             if doing is Do.DISCARD:
                 await self._port.discard(kill=action.kill)
                 return DISCARDED

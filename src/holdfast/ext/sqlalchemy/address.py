@@ -1,8 +1,11 @@
-"""From a database URL to a dialect and a driver that fit, or to an error that names the ones that do."""
+"""From a database URL to servers, a dialect and a driver that fit, or to an error that names the ones that do."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from sqlalchemy import exc
 from sqlalchemy.engine import URL, make_url
@@ -10,7 +13,7 @@ from sqlalchemy.engine import URL, make_url
 from ...dialects import Flavour
 from ...errors import ConfigurationError, MissingExtra
 
-__all__ = ["Address", "resolve"]
+__all__ = ["Address", "Host", "resolve"]
 
 _DEFAULT_DRIVERS = {
     # backend: (synchronous, asynchronous)
@@ -36,12 +39,24 @@ _INSTALL = {
 _ALIASES = {"postgres": "postgresql", "sqlite3": "sqlite"}
 
 
+class Host(NamedTuple):
+    """One server of a database: a name or address, and a TCP port (None: the driver's default)."""
+
+    name: str
+    port: int | None = None
+
+    def __str__(self) -> str:
+        shown = f"[{self.name}]" if ":" in self.name else self.name
+        return shown if self.port is None else f"{shown}:{self.port}"
+
+
 @dataclass(frozen=True, slots=True)
 class Address:
     """A URL whose driver is known to be installed and to fit the mode.
 
     Attributes:
-        url: the complete URL, password included; neither its `repr` nor this one's shows it.
+        url: the complete URL of the first server, password included; neither its `repr` nor this one's shows it.
+        hosts: every server, in the order of preference; empty where the URL names none (SQLite, a Unix socket).
         backend: `mysql`, `mariadb`, `postgresql` or `sqlite`, as the URL says.
         driver: SQLAlchemy's name of the driver.
         flavour: what the URL alone tells about the server; None for `mysql`, which both MySQL and MariaDB answer to.
@@ -53,14 +68,16 @@ class Address:
     driver: str
     flavour: Flavour | None
     in_memory: bool = field(default=False)
+    hosts: tuple[Host, ...] = ()
 
 
-def resolve(url: str | URL, *, asynchronous: bool) -> Address:
+def resolve(url: str | URL | Sequence[str | URL], *, asynchronous: bool) -> Address:
     """Check `url` and fill in the driver where it names none.
 
     Args:
-        url: `backend[+driver]://user:password@host:port/database`. Without a driver: PyMySQL or asyncmy, psycopg, sqlite3 or
-            aiosqlite.
+        url: `backend[+driver]://user:password@host:port/database`; several servers of one database stand side by side in the
+            place of the host (`@db1:3306,db2:3306,db3/shop`), the preferred first, or come as a sequence of URLs that differ
+            in nothing else. Without a driver: PyMySQL or asyncmy, psycopg, sqlite3 or aiosqlite.
         asynchronous: whether the driver has to be an asynchronous one.
 
     Raises:
@@ -68,7 +85,7 @@ def resolve(url: str | URL, *, asynchronous: bool) -> Address:
             the other kind.
         MissingExtra: the driver's package is not installed.
     """
-    parsed = _parse(url)
+    parsed, hosts = _servers_of(url)
     backend = parsed.get_backend_name()
     if backend not in _DEFAULT_DRIVERS:
         meant = _ALIASES.get(backend)
@@ -84,7 +101,39 @@ def resolve(url: str | URL, *, asynchronous: bool) -> Address:
         driver,
         flavour=None if backend == "mysql" else Flavour(backend),
         in_memory=backend == "sqlite" and parsed.database in (None, "", ":memory:"),
+        hosts=hosts,
     )
+
+
+_SEVERAL_HOSTS = re.compile(
+    r"(?P<before>[^/?#]*://(?:[^/?#]*@)?)(?P<hosts>[^/?#@]*,[^/?#@]*)(?P<after>(?:[/?#].*)?)", re.DOTALL
+)
+"""A URL whose place for the host holds more than one; linear, as each part excludes the character that ends it."""
+
+
+def _servers_of(url: str | URL | Sequence[str | URL]) -> tuple[URL, tuple[Host, ...]]:
+    several = [url] if isinstance(url, (str, URL)) else list(url)
+    if not several:
+        raise ConfigurationError("no database URL was given; name at least one")
+    parsed = [_parse(part) for one in several for part in _one_by_one(one)]
+    first = parsed[0]
+    for other in parsed[1:]:
+        if other.set(host=first.host, port=first.port) != first:
+            raise ConfigurationError(
+                f"{_shown(first)} and {_shown(other)} are to be servers of one database, but differ in more than host and port"
+            )
+    hosts = tuple(dict.fromkeys(Host(one.host, one.port) for one in parsed if one.host))
+    if len(parsed) > 1 and len(hosts) != len(parsed):
+        raise ConfigurationError(f"a server is named twice, or not at all, beside {_shown(first)}")
+    return first, hosts
+
+
+def _one_by_one(url: str | URL) -> list[str | URL]:
+    """A URL of several servers as one URL a server."""
+    found = _SEVERAL_HOSTS.fullmatch(url) if isinstance(url, str) else None
+    if found is None:
+        return [url]
+    return [f"{found['before']}{host.strip()}{found['after']}" for host in found["hosts"].split(",")]
 
 
 def _parse(url: str | URL) -> URL:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, ov
 
 from sqlalchemy.util import greenlet_spawn
 
-from ...clock import SYSTEM_CLOCK, Clock, Random, system_random
+from ...clock import SYSTEM_CLOCK, Random, WaitingClock, system_random
 from ...errors import ConfigurationError
 from ...outcome import Outcome
 from ...stream import EVENTS, EventStream
@@ -57,13 +57,13 @@ class AsyncDatabase:
 
     def __init__(
         self,
-        url: str | URL | Endpoint,
+        url: str | URL | Sequence[str | URL] | Endpoint,
         settings: DatabaseSettings | None = None,
         *,
         budget: RetryBudget | None = None,
         breaker: CircuitBreaker | None = None,
         events: EventStream = EVENTS,
-        clock: Clock = SYSTEM_CLOCK,
+        clock: WaitingClock = SYSTEM_CLOCK,
         random: Random = system_random,
     ) -> None:
         self.settings = settings or DatabaseSettings()

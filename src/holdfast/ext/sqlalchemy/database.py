@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, overload
 
-from ...clock import SYSTEM_CLOCK, Clock, Random, system_random
+from ...clock import SYSTEM_CLOCK, Random, WaitingClock, system_random
 from ...errors import ConfigurationError
 from ...outcome import Outcome
 from ...stream import EVENTS, EventStream
@@ -68,13 +68,13 @@ class Database:
 
     def __init__(
         self,
-        url: str | URL | Endpoint,
+        url: str | URL | Sequence[str | URL] | Endpoint,
         settings: DatabaseSettings | None = None,
         *,
         budget: RetryBudget | None = None,
         breaker: CircuitBreaker | None = None,
         events: EventStream = EVENTS,
-        clock: Clock = SYSTEM_CLOCK,
+        clock: WaitingClock = SYSTEM_CLOCK,
         random: Random = system_random,
     ) -> None:
         self.settings = settings or DatabaseSettings()

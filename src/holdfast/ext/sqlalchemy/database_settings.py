@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from ...deadline import seconds
 from ...decision import RetryPolicy
 from ...errors import ConfigurationError
+from ...failover import FailoverSettings
 from .isolation import check_isolation
 from .pushdown import DEADLINE_MAX_S
 from .settings import PoolSettings, SessionSettings
@@ -35,6 +36,7 @@ class DatabaseSettings:
         automatic_key_ttl: the same for the keys that Holdfast makes; default 1 h, at least 1 s.
         pool: the connection pool.
         policy: which failures are retried, how often and at what pace.
+        failover: how a lost server is found again, and who waits meanwhile.
 
     Raises:
         ConfigurationError: a value is out of its bounds.
@@ -47,6 +49,7 @@ class DatabaseSettings:
     automatic_key_ttl: float | timedelta = timedelta(hours=1)
     pool: PoolSettings = field(default_factory=PoolSettings)
     policy: RetryPolicy = field(default_factory=RetryPolicy)
+    failover: FailoverSettings = field(default_factory=FailoverSettings)
 
     def __post_init__(self) -> None:
         _check_deadline(self.deadline)

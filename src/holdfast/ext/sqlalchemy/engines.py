@@ -3,12 +3,14 @@
     endpoint = open_endpoint("mysql://app@db/shop")
     with endpoint.engine.connect() as connection: ...      # SQLAlchemy, as always
 
-An endpoint is one database URL with its engine, its pool and what is known about the server. The engine can also be used
+An endpoint is one database with its engine, its pool and what is known about the server. The engine can also be used
 directly: connections come back to the pool rolled back, except those that `session_of(connection).is_clean` says need not be.
+Where the database has several servers, new connections go to the one in use (`move_to` chooses it) and the pool is shared: after
+a move none of the old connections comes out of it again.
 
 What happens when, by SQLAlchemy's own events:
 
-- *do_connect*: the connect timeout is shortened to the caller's deadline.
+- *do_connect*: the server in use is filled in, and the connect timeout is shortened to the caller's deadline.
 - *connect*, once a physical connection: one statement sets the session up (PostgreSQL: none, it comes with the login).
 - *checkout*: a connection from before `retire()`, or idle for long and without a sign of life, is replaced.
 - *begin*, SQLite only: `BEGIN IMMEDIATE`, or `BEGIN` for `execution_options(holdfast_read_only=True)`.
@@ -31,7 +33,7 @@ from ...clock import SYSTEM_CLOCK, Clock
 from ...deadline import current_deadline, seconds
 from ...dialects import Flavour
 from ...errors import ConfigurationError
-from .address import Address, resolve
+from .address import Address, Host, resolve
 from .interrupt import Identity, identify, roll_back_unseen
 from .isolation import level_of
 from .killer import AsyncKiller, Killer
@@ -40,7 +42,7 @@ from .settings import PoolSettings, SessionSettings, login_settings, pragmas, se
 from .watchdog import WATCHDOG, Watchdog
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from sqlalchemy.engine.interfaces import DBAPIConnection, Dialect
     from sqlalchemy.pool import ConnectionPoolEntry, PoolResetState
@@ -52,6 +54,7 @@ READ_ONLY = "holdfast_read_only"
 
 SIDE_CONNECT_TIMEOUT_S = 2.0
 _SESSION = "holdfast_session"
+_HOST = "holdfast_host"
 _UNKNOWN_VARIABLE = 1193
 
 
@@ -65,12 +68,14 @@ class PooledSession:
             the connection goes back to the pool next: that then costs no ROLLBACK. Taken back by every return.
         idle_since: when it came back to the pool, monotonic seconds; None while in use.
         generation: which `retire()` it came after.
+        host: the server it goes to; None where the URL names none.
     """
 
-    __slots__ = ("generation", "identity", "idle_since", "is_clean", "limits")
+    __slots__ = ("generation", "host", "identity", "idle_since", "is_clean", "limits")
 
-    def __init__(self, identity: Identity | None, limits: LimitsSet, generation: int) -> None:
+    def __init__(self, identity: Identity | None, limits: LimitsSet, generation: int, host: Host | None) -> None:
         self.identity = identity
+        self.host = host
         self.limits = limits
         self.is_clean = False
         self.idle_since: float | None = None
@@ -87,7 +92,7 @@ def session_of(connection: Connection) -> PooledSession:
 
 
 def open_endpoint(
-    url: str | URL,
+    url: str | URL | Sequence[str | URL],
     *,
     asynchronous: bool = False,
     pool: PoolSettings | None = None,
@@ -96,10 +101,10 @@ def open_endpoint(
     watchdog: Watchdog = WATCHDOG,
     engine_options: Mapping[str, Any] | None = None,
 ) -> Endpoint:
-    """The endpoint of a URL; nothing is connected yet.
+    """The endpoint of a database; nothing is connected yet.
 
     Args:
-        url: as `address.resolve` takes it.
+        url: as `address.resolve` takes it, of one server or several.
         asynchronous: whether to make an `AsyncEngine`.
         pool, session: the settings; the defaults where None.
         clock: measures idle times; the watchdog's.
@@ -123,14 +128,14 @@ def open_endpoint(
 
 
 class Endpoint:
-    """One database URL: its engine, its pool, and what is known about its server. Safe in threads, or in one event loop.
+    """One database: its engine, its pool, and what is known about its servers. Safe in threads, or in one event loop.
 
     Attributes:
         engine: SQLAlchemy's engine; of an asynchronous endpoint, the one inside `async_engine`.
         async_engine: the asynchronous engine, or None.
-        address: the URL with its driver.
+        address: the URL with its driver, and the servers.
         pool, session: the settings.
-        killer: ends sessions on the server, best effort; None for SQLite, which has no server.
+        host: the server that new connections go to; None where the URL names none.
     """
 
     def __init__(
@@ -155,11 +160,14 @@ class Endpoint:
         self._version: str | None = None
         self._detect_conflicts = True
         self._generation = 0
+        self._killers: dict[Host | None, Killer | AsyncKiller] = {}
+        self.host = address.hosts[0] if address.hosts else None
         made = self._create(asynchronous, {**self._pool_options(asynchronous), **engine_options})
         self.async_engine = made if isinstance(made, AsyncEngine) else None
         self.engine: Engine = made.sync_engine if isinstance(made, AsyncEngine) else made
-        self.killer = self._make_killer(asynchronous)
         _bound_connecting(self.engine, address, seconds(pool.connect_timeout))
+        if address.hosts:
+            event.listen(self.engine, "do_connect", self._steer)
         self._listen()
 
     # -- what is known -----------------------------------------------------------------------------------------------
@@ -194,6 +202,23 @@ class Endpoint:
         if not self.address.in_memory:
             self._generation += 1
 
+    def move_to(self, host: Host) -> None:
+        """Have new connections go to another server, and replace every connection made before now."""
+        self.host = host
+        self.retire()
+
+    def killer_of(self, host: Host | None) -> Killer | AsyncKiller:
+        """Who ends sessions on a server, best effort; not for SQLite, which has no server."""
+        killer = self._killers.get(host)
+        if killer is None:
+            made = self.side_engine(host)
+            if isinstance(made, AsyncEngine):
+                killer = AsyncKiller(made)
+            else:
+                killer = Killer(made, watchdog=self._watchdog, clock=self._clock)
+            killer = self._killers.setdefault(host, killer)
+        return killer
+
     def close(self) -> None:
         """Close the idle connections of a synchronous endpoint; those in use close when they come back."""
         self.engine.dispose()
@@ -201,8 +226,9 @@ class Endpoint:
     async def aclose(self) -> None:
         """Close the idle connections of an asynchronous endpoint, after the sessions that are being ended on the server."""
         assert self.async_engine is not None
-        if isinstance(self.killer, AsyncKiller):
-            await self.killer.aclose()
+        for killer in self._killers.values():
+            assert isinstance(killer, AsyncKiller)
+            await killer.aclose()
         await self.async_engine.dispose()
 
     # -- making the engine -------------------------------------------------------------------------------------------
@@ -247,18 +273,29 @@ class Endpoint:
             return {"options": " ".join([*words, *([theirs] if isinstance(theirs, str) else theirs)])}
         return {} if driver == "mariadbconnector" or "charset" in query else {"charset": "utf8mb4"}
 
-    def _make_killer(self, asynchronous: bool) -> Killer | AsyncKiller | None:
-        if self.address.backend == "sqlite":
-            return None
+    def side_engine(self, host: Host | None) -> Engine | AsyncEngine:
+        """An engine without a pool for a few statements apart from the operations, on one server; autocommit on PostgreSQL."""
         options: dict[str, Any] = {"poolclass": sa_pool.NullPool, "pool_reset_on_return": None}
         if self.address.backend == "postgresql":
             options["isolation_level"] = "AUTOCOMMIT"
-        made = self._create(asynchronous, options)
-        if isinstance(made, AsyncEngine):
-            _bound_connecting(made.sync_engine, self.address, SIDE_CONNECT_TIMEOUT_S)
-            return AsyncKiller(made)
-        _bound_connecting(made, self.address, SIDE_CONNECT_TIMEOUT_S)
-        return Killer(made, watchdog=self._watchdog, clock=self._clock)
+        made = self._create(self.async_engine is not None, options)
+        engine = made.sync_engine if isinstance(made, AsyncEngine) else made
+        _bound_connecting(engine, self.address, SIDE_CONNECT_TIMEOUT_S)
+        if host is not None:
+
+            def steer(_dialect: Dialect, _record: object, _arguments: object, parameters: dict[str, Any]) -> None:
+                _fill_in(parameters, host)
+
+            event.listen(engine, "do_connect", steer)
+        return made
+
+    def _steer(
+        self, _dialect: Dialect, record: ConnectionPoolEntry, _arguments: object, parameters: dict[str, Any]
+    ) -> None:
+        host = self.host  # read once: a move may come while this connects
+        assert host is not None
+        record.info[_HOST] = host
+        _fill_in(parameters, host)
 
     def _listen(self) -> None:
         engine = self.engine
@@ -287,8 +324,13 @@ class Endpoint:
             connection.close()  # the pool forgets a connection whose listener raised, and would leave it open
             raise
         driver_connection = record.driver_connection
+        # One that was on its way to the old server during a move belongs to those that the move retired.
+        generation = self._generation if record.info.get(_HOST) == self.host else self._generation - 1
         record.info[_SESSION] = PooledSession(
-            identify(driver_connection, flavour), LimitsSet(flavour, self.session.deadline_s), self._generation
+            identify(driver_connection, flavour),
+            LimitsSet(flavour, self.session.deadline_s),
+            generation,
+            record.info.get(_HOST),
         )
 
     def _set_up(self, flavour: Flavour, connection: DBAPIConnection) -> None:
@@ -405,6 +447,14 @@ def _shortened(longest_s: float) -> float:
     """`longest_s`, or what the caller's deadline leaves of it."""
     deadline = current_deadline()
     return longest_s if deadline is None else min(longest_s, deadline.remaining_s())
+
+
+def _fill_in(parameters: dict[str, Any], host: Host) -> None:
+    parameters["host"] = host.name
+    if host.port is not None:
+        parameters["port"] = host.port
+    else:
+        parameters.pop("port", None)
 
 
 def _whole(timeout_s: float) -> int:

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from sqlalchemy import event
 from sqlalchemy.util import greenlet_spawn
 
-from ...breaker import CircuitBreaker
+from ...breaker import BreakerState, CircuitBreaker
 from ...budget import RetryBudget
-from ...clock import Clock, Random, new_token
+from ...clock import Random, WaitingClock, new_token
 from ...deadline import Deadline, seconds, within
 from ...dialects import Flavour
 from ...errors import ForeignTransaction, OutcomeUnknown, UsageError
@@ -25,6 +25,7 @@ from ...operation import OperationKey
 from ...outcome import FailureClass
 from ...stream import EventStream
 from ...transaction import Plan, Protection
+from .failover import Failover, failover_of
 from .holder import who_runs_here
 from .keyrows import KeyRows
 from .sessions import UnitAsyncSession, UnitSession
@@ -37,9 +38,9 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, Engine, ExceptionContext
     from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
+    from .address import Host
     from .database_settings import DatabaseSettings
     from .engines import Endpoint
-    from .interrupt import Identity
     from .options import OperationOptions
     from .watchdog import Guard
 
@@ -71,7 +72,7 @@ class Runtime:
         budget: RetryBudget | None,
         breaker: CircuitBreaker | None,
         events: EventStream,
-        clock: Clock,
+        clock: WaitingClock,
         random: Random,
     ) -> None:
         self.endpoint = endpoint
@@ -81,17 +82,27 @@ class Runtime:
         self.clock = clock
         self.random = random
         self.budget = budget or RetryBudget(clock=clock)
-        self.breaker = breaker or CircuitBreaker("database", clock=clock, events=events)
+        self._own_breaker = breaker
+        self._breakers: dict[Host | None, CircuitBreaker] = {}
         self._deadline_s = settings.deadline_s
         self.key_ttl_s = int(seconds(settings.key_ttl))
         self._automatic_key_ttl_s = int(seconds(settings.automatic_key_ttl))
         self._name = engine.url.host or engine.url.drivername
+        self.failover = failover_of(
+            endpoint,
+            settings.failover,
+            name=self._name,
+            found=self._on_found,
+            clock=clock,
+            random=random,
+            events=events,
+        )
         self._key_rows: KeyRows | None = None
         self._keys_used = 0
         self._purging = threading.Lock()
         self._background: set[Future[None]] = set()
         _listen(engine)
-        _survive_fork(engine)
+        _survive_fork(engine, self.failover)
 
     # -- the server --------------------------------------------------------------------------------------------------
 
@@ -128,16 +139,29 @@ class Runtime:
             return None
         return WATCHDOG.guard(driver_connection, expires_at)
 
-    def kill(self, identity: Identity) -> None:
-        """End a session on the server, from another connection, in the background."""
-        if self.endpoint.killer is not None:
-            self.endpoint.killer.kill_soon(identity)
+    @property
+    def breaker(self) -> CircuitBreaker:
+        """The breaker of the server in use."""
+        host = self.endpoint.host
+        breaker = self._breakers.get(host)
+        if breaker is None:
+            several = len(self.endpoint.address.hosts) > 1
+            made = self._own_breaker or CircuitBreaker(
+                f"database {host}" if several else "database", clock=self.clock, events=self.events
+            )
+            breaker = self._breakers.setdefault(host, made)
+        return breaker
 
     def retire_pool(self) -> None:
         """Replace every pooled connection before its next use."""
         self.endpoint.retire()
         if self.events.subscriptions:
             self.events.emit(PoolRetired(self._name, FailureClass.ROLE_CHANGED))
+
+    def _on_found(self, _host: Host | None) -> None:
+        # The search has the proof that the breaker would probe for.
+        if self.breaker.state in {BreakerState.OPEN, BreakerState.HALF_OPEN}:
+            self.breaker.reset()
 
     # -- operations --------------------------------------------------------------------------------------------------
 
@@ -282,7 +306,9 @@ class Runtime:
         _log.error("%s is committed, but its after-commit hook %s failed", operation, hook, exc_info=error)
 
     def close(self) -> None:
-        """Close the pool."""
+        """End the search for servers, and close the pool."""
+        if self.failover is not None:
+            self.failover.close()
         self.endpoint.close()
 
     async def close_async(self) -> None:
@@ -291,6 +317,8 @@ class Runtime:
 
         if self._background:
             await asyncio.wait(self._background)
+        if self.failover is not None:
+            await self.failover.aclose()
         await self.endpoint.aclose()
 
 
@@ -345,14 +373,18 @@ def _listen(engine: Engine) -> None:
             _foreign.set(None)
 
 
-def _survive_fork(engine: Engine) -> None:
+def _survive_fork(engine: Engine, failover: Failover | None) -> None:
     """A child must not touch its parent's sockets: it forgets the pool without closing what is in it."""
-    reference = weakref.ref(engine)
+    pool = weakref.ref(engine)
+    search = weakref.ref(failover) if failover is not None else None
 
-    def forget_pool() -> None:
-        forked = reference()
+    def forget() -> None:
+        forked = pool()
         if forked is not None:
             forked.dispose(close=False)
+        searching = search() if search is not None else None
+        if searching is not None:
+            searching.forget()
 
     if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=forget_pool)
+        os.register_at_fork(after_in_child=forget)

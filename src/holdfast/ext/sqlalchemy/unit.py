@@ -18,13 +18,14 @@ from sqlalchemy.util import greenlet_spawn
 
 from ...clock import new_token
 from ...dialects import Flavour, classify
-from ...errors import BreakerOpen, BulkheadFull, HoldfastError, UsageError
+from ...errors import HoldfastError, NoWriter, Rejected, UsageError
 from ...events import ConnectionDiscarded, HookFailed
 from ...layer import retry_layer
 from ...outcome import Failure, FailureClass, Outcome, Stage
 from ...transaction import Do, ProbeAnswer, Protection
 from . import pushdown
 from .engines import READ_ONLY, PooledSession, session_of
+from .failover import Attempt
 from .holder import who_runs_here
 from .isolation import level_of
 from .sessions import (
@@ -132,6 +133,8 @@ class Unit(Generic[T]):
 
     Attributes:
         isolation, read_only: as above.
+        outages: how many outages of the server had ended when the attempt began.
+        has_doubt: whether a COMMIT was sent whose fate is not known.
         outer: the unit of another database inside whose body this one's runs.
         holder: the task or thread that runs the body; None while no body runs.
     """
@@ -175,6 +178,8 @@ class Unit(Generic[T]):
             self._options["isolation_level"] = level_of(Flavour(runtime.engine.dialect.name), isolation)
         # What was being handled when the operation began hangs behind every exception raised in it.
         self._handled = sys.exception()
+        self.outages = 0
+        self.has_doubt = False
         self._forget_attempt()
 
     def _forget_attempt(self) -> None:
@@ -187,33 +192,61 @@ class Unit(Generic[T]):
         self._transaction_id: str | None = None
         self._permit: Permit | None = None
         self._watch: Guard | None = None
+        self._attempt: Attempt | None = None
         self._last_class: FailureClass | None = None
 
     # -- Port --------------------------------------------------------------------------------------------------------
 
     def begin(self) -> None:
-        """Take a breaker's permit, a connection, and open the transaction."""
+        """Pass the failover gate, take a breaker's permit, a connection, and open the transaction."""
+        failover = self.runtime.failover
+        if failover is not None and failover.gate.closed:
+            failover.gate.enter(self.expires_at, urgent=self.has_doubt)
+            self.check_time()
         self.begin_on(self.runtime.new_session())
+
+    def check_time(self) -> None:
+        """After a wait at the gate.
+
+        Raises:
+            NoWriter: it took all the time there was.
+        """
+        if self._time_is_up():
+            raise NoWriter("no server took writes until the deadline")
 
     def begin_on(self, session: UnitSession) -> None:
         """As `begin`, on a session made by the caller."""
         runtime = self.runtime
+        failover = runtime.failover
         self._forget_attempt()
         self.hooks = []
         self.session = session
         if self.read_only:
             refuse_writes(session)
+        if failover is not None:
+            self.outages = failover.gate.outages
         try:
-            if runtime.breaker is not None:
-                self._permit = runtime.breaker.acquire()
+            self._permit = runtime.breaker.acquire()
             token = _at_work.set(self)
             try:
                 self.connection = connection = session.connection(execution_options=self._options)
             finally:
                 _at_work.reset(token)
             self._pooled = pooled = session_of(connection)
-            self._watch = runtime.watch(connection.connection.driver_connection, self.expires_at)
-            pushdown.push_down(connection, pooled.limits, self.expires_at - runtime.clock.monotonic())
+            driver_connection = connection.connection.driver_connection
+            self._watch = runtime.watch(driver_connection, self.expires_at)
+            now = runtime.clock.monotonic()
+            if failover is not None:
+                self._attempt = Attempt(
+                    pooled.host,
+                    driver_connection,
+                    self._watch,
+                    began_at=now,
+                    expires_at=self.expires_at,
+                    settles=self._protection is not Protection.NONE,
+                )
+                failover.began(self._attempt)
+            pushdown.push_down(connection, pooled.limits, self.expires_at - now)
         except BaseException as error:
             if self.connection is None:
                 # Nothing is held, so no clean-up follows; the permit must not wait for one.
@@ -326,12 +359,26 @@ class Unit(Generic[T]):
         self._release(self._last_class)
         if self.session is not None:
             self.session.invalidate()
-        identity = self._pooled.identity if self._pooled is not None else None
-        killed = kill and identity is not None
-        if killed and identity is not None:
-            self.runtime.kill(identity)
+        pooled = self._pooled
+        killed = kill and pooled is not None and pooled.identity is not None
+        if killed and pooled is not None:
+            self.runtime.endpoint.killer_of(pooled.host).kill_soon(pooled.identity)
         if self.runtime.events.subscriptions:
             self.runtime.events.emit(ConnectionDiscarded(self.name, str(self._last_class or "rollback"), killed))
+
+    def suspect(self) -> None:
+        """Have the server looked for that the attempt was lost with, unless it was found again since."""
+        failover = self.runtime.failover
+        assert failover is not None
+        if failover.gate.outages == self.outages:
+            failover.gate.suspect(role_changed=self._last_class is FailureClass.ROLE_CHANGED)
+
+    def await_server(self) -> bool:
+        """Have the server looked for, and wait at the failover gate until it is there."""
+        self.suspect()
+        failover = self.runtime.failover
+        assert failover is not None
+        return failover.gate.enter(self.expires_at, lost_at_outage=self.outages, urgent=self.has_doubt)
 
     def probe(self) -> ProbeAnswer:
         """Ask the server what became of the transaction."""
@@ -364,13 +411,16 @@ class Unit(Generic[T]):
         """What `error` means."""
         failure = self._classified(error, doing)
         self._last_class = failure.failure_class
+        self.has_doubt = self.has_doubt or failure.failure_class is FailureClass.AMBIGUOUS
+        if self.runtime.failover is not None and _doubts_server(error, failure):
+            return replace(failure, server_in_doubt=True)
         return failure
 
     def _classified(self, error: BaseException, doing: Do) -> Failure:
         stage = self._stage(doing)
         if isinstance(error, exc.PendingRollbackError) and isinstance(self._swallowed, Exception):
             error = self._swallowed  # it only says that the session was used after that
-        if isinstance(error, (BreakerOpen, BulkheadFull)) and doing is Do.BEGIN:
+        if isinstance(error, Rejected) and doing in _OUTSIDE:  # a breaker, a limit, the gate
             return Failure(
                 FailureClass.UNSENT, Stage.CONNECT, name=type(error).__name__, retry_after_s=error.retry_after_s
             )
@@ -400,9 +450,7 @@ class Unit(Generic[T]):
     def _stage(self, doing: Do) -> Stage:
         if doing is Do.COMMIT and self._commit_sent:
             return Stage.COMMIT
-        if doing is Do.BEGIN and self.connection is None:
-            return Stage.CONNECT
-        if doing is Do.PROBE:
+        if doing in _OUTSIDE or (doing is Do.BEGIN and self.connection is None):
             return Stage.CONNECT
         return Stage.BODY
 
@@ -411,6 +459,8 @@ class Unit(Generic[T]):
     def on_commit(self, connection: PoolProxiedConnection) -> bool:
         """COMMIT is about to be handed to the driver; whether the unit has sent it itself, with the result."""
         self._commit_sent = True
+        if self._attempt is not None:
+            self._attempt.committing_since = self.runtime.clock.monotonic()
         if self._unsent_result is None:
             return False
         assert self._key is not None
@@ -489,10 +539,17 @@ class Unit(Generic[T]):
         return self.connection
 
     def _release(self, failure_class: FailureClass | None) -> None:
-        """Stop the watch, settle the permit, and on a change of role retire the other connections as well."""
+        """Stop the watch, settle the permit, and tell the failover whether the server answered."""
         if self._watch is not None:
             self._watch.close()
             self._watch = None
+        if self._attempt is not None:
+            failover = self.runtime.failover
+            assert failover is not None
+            failover.ended(self._attempt)
+            self._attempt = None
+            if failure_class is None or failure_class in _ANSWERED:
+                failover.gate.answered()
         self._settle_permit(failure_class)
         if failure_class is FailureClass.ROLE_CHANGED:
             self.runtime.retire_pool()
@@ -511,6 +568,26 @@ class Unit(Generic[T]):
 
 _LOCK_WAIT = 1205
 _TICK_S = 0.01
+
+_OUTSIDE = frozenset({Do.BEGIN, Do.AWAIT_SERVER, Do.PROBE})
+"""What is done with no transaction of the operation's own open."""
+
+_ANSWERED = frozenset({FailureClass.CONTENTION, FailureClass.PERMANENT, FailureClass.EXHAUSTED})
+"""Failures that only a server at work gives."""
+
+_SERVER_MAY_BE_GONE = frozenset(
+    {FailureClass.UNSENT, FailureClass.LOST, FailureClass.AMBIGUOUS, FailureClass.ROLE_CHANGED}
+)
+_NO_CONNECTION_LEFT = frozenset({1040, 1203, 1226, "53300"})
+"""A server that says it has too many connections is there."""
+
+
+def _doubts_server(error: BaseException, failure: Failure) -> bool:
+    return (
+        failure.failure_class in _SERVER_MAY_BE_GONE
+        and failure.code not in _NO_CONNECTION_LEFT
+        and not isinstance(error, (Rejected, exc.TimeoutError))  # of ours, and of the pool
+    )
 
 
 def _comes_from_sqlalchemy(error: BaseException, handled: BaseException | None) -> bool:
@@ -534,6 +611,10 @@ class AsyncUnit(Generic[T]):
 
     async def begin(self) -> None:
         """As in `Unit`."""
+        failover = self.unit.runtime.failover
+        if failover is not None and failover.gate.closed:
+            await failover.gate.enter_async(self.unit.expires_at, urgent=self.unit.has_doubt)
+            self.unit.check_time()
         self.session = self.unit.async_session = session = self.unit.runtime.new_async_session()
         await greenlet_spawn(self.unit.begin_on, session.sync_session)
 
@@ -564,6 +645,14 @@ class AsyncUnit(Generic[T]):
     async def discard(self, *, kill: bool) -> None:
         """As in `Unit`."""
         await greenlet_spawn(lambda: self.unit.discard(kill=kill))
+
+    async def await_server(self) -> bool:
+        """As in `Unit`."""
+        unit = self.unit
+        unit.suspect()
+        failover = unit.runtime.failover
+        assert failover is not None
+        return await failover.gate.enter_async(unit.expires_at, lost_at_outage=unit.outages, urgent=unit.has_doubt)
 
     async def probe(self) -> ProbeAnswer:
         """As in `Unit`."""

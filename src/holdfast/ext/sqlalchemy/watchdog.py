@@ -107,6 +107,10 @@ class Watchdog:
             next_at = min(next_at, guard.expires_at if guard in self._guards else _NEVER)
         return next_at
 
+    def fire(self, guard: Guard) -> None:
+        """Cut a guarded connection now, from any thread; nothing happens when its user was faster and closed the guard."""
+        self._fire(guard, self._clock.monotonic())
+
     def _fire(self, guard: Guard, now: float) -> None:
         with self._firing:
             # Whoever removes a guard owns it: either its user closes it first, or it fires and its user waits for the lock.

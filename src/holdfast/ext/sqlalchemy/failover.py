@@ -1,0 +1,444 @@
+"""The failover of one database: who is at work on which server, and the thread or task that looks for the writer.
+
+`holdfast.failover` decides; this file carries its commands out. One prober a database, and only while there is something to look
+at: a daemon thread for threads, timers and a task for an event loop. Both end by themselves a second after the last operation.
+
+The prober also looks after the operations under way, once a second. When none of them gets an answer for a while, the server is
+asked for a sign of life, because a frozen one closes no connection. And a COMMIT that has taken half of the time its operation
+had left is cut, so that the other half can be used to find out what became of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from ...deadline import seconds, within
+from ...dialects import Flavour, classify
+from ...events import FailoverEnded, FailoverStarted
+from ...failover import Ask, FailoverGate, FailoverSettings, Pause, Phase, Proof, search
+from ...outcome import Stage
+from .address import Host
+from .interrupt import cut
+from .roles import CATCH_UP, proof_from, questions
+from .watchdog import WATCHDOG
+
+if TYPE_CHECKING:
+    from ...clock import Random, WaitingClock
+    from ...failover import Command, Search
+    from ...stream import EventStream
+    from .engines import Endpoint
+    from .watchdog import Guard
+
+__all__ = ["Attempt", "Failover", "failover_of"]
+
+_log = logging.getLogger("holdfast")
+
+BEAT_S = 1.0
+"""How often the prober looks after the operations under way."""
+
+_ALONE_S = 30.0
+"""How long a search goes on when nobody waits for what it finds; the next operation begins another one."""
+
+
+class Attempt:
+    """One attempt that has a connection.
+
+    Attributes:
+        host: the server it goes to.
+        driver_connection: the driver's own connection.
+        guard: the watchdog's hold on it; None in an event loop.
+        began_at, expires_at: monotonic seconds.
+        settles: whether the operation can find out about a COMMIT that is cut.
+        committing_since: when COMMIT was handed to the driver.
+    """
+
+    __slots__ = ("began_at", "committing_since", "driver_connection", "expires_at", "guard", "host", "settles")
+
+    def __init__(
+        self,
+        host: Host | None,
+        driver_connection: Any,
+        guard: Guard | None,
+        *,
+        began_at: float,
+        expires_at: float,
+        settles: bool,
+    ) -> None:
+        self.host = host
+        self.driver_connection = driver_connection
+        self.guard = guard
+        self.began_at = began_at
+        self.expires_at = expires_at
+        self.settles = settles
+        self.committing_since: float | None = None
+
+
+def failover_of(
+    endpoint: Endpoint,
+    settings: FailoverSettings,
+    *,
+    name: str,
+    found: Callable[[Host | None], object],
+    clock: WaitingClock,
+    random: Random,
+    events: EventStream,
+) -> Failover | None:
+    """The failover of an endpoint; None for SQLite, which has no server to lose.
+
+    Args:
+        endpoint: the servers, their engine and pool.
+        settings: how a lost server is found again.
+        name: the database's in events and log lines.
+        found: called with the server that was proven after an outage.
+        clock, random, events: as everywhere.
+    """
+    if endpoint.address.backend == "sqlite":
+        return None
+    kind = _ThreadFailover if endpoint.async_engine is None else _TaskFailover
+    return kind(endpoint, settings, name=name, found=found, clock=clock, random=random, events=events)
+
+
+class Failover:
+    """The part that threads and tasks share.
+
+    Attributes:
+        gate: where operations wait while no server takes writes.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        settings: FailoverSettings,
+        *,
+        name: str,
+        found: Callable[[Host | None], object],
+        clock: WaitingClock,
+        random: Random,
+        events: EventStream,
+    ) -> None:
+        self._endpoint = endpoint
+        self._settings = settings
+        self._name = name
+        self._found = found
+        self._clock = clock
+        self._random = random
+        self._events = events
+        self._stall_s = seconds(settings.stall)
+        self._attempts: dict[Attempt, None] = {}
+        self._side_engines: dict[Host | None, Engine | AsyncEngine] = {}
+        self._hosts: tuple[Host | None, ...] = endpoint.address.hosts or (None,)
+        self._lost_at: float | None = None
+        self._reasons: dict[Host | None, str] = {}
+        self._closed = False
+        several = len(self._hosts) > 1
+        self._current: Host | None = None if several else self._hosts[0]
+        self._known = not several
+        self.gate = FailoverGate(waiting_max=settings.waiting_max, clock=clock, wake_search=self._wake, closed=several)
+
+    # -- told by the operations ----------------------------------------------------------------------------------------
+
+    def began(self, attempt: Attempt) -> None:
+        """An attempt has its connection."""
+        self._attempts[attempt] = None
+
+    def ended(self, attempt: Attempt) -> None:
+        """An attempt has given its connection back, or closed it."""
+        self._attempts.pop(attempt, None)
+
+    # -- looking after them ----------------------------------------------------------------------------------------------
+
+    def look(self) -> None:
+        """Cut COMMITs that nobody answers, and suspect a server that answers nobody."""
+        now = self._clock.monotonic()
+        longest_s = 0.0
+        for attempt in list(self._attempts):
+            longest_s = max(longest_s, now - attempt.began_at)
+            sent_at = attempt.committing_since
+            if attempt.settles and sent_at is not None:
+                patience_s = max(self._stall_s, (attempt.expires_at - sent_at) / 2)
+                if now - sent_at >= patience_s:
+                    self._cut(attempt)
+        if longest_s >= self._stall_s and not self.gate.answered_since(now - self._stall_s):
+            self.gate.suspect()
+
+    def _cut(self, attempt: Attempt) -> None:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """End the thread; operations that wait give up at their deadlines."""
+        raise NotImplementedError
+
+    async def aclose(self) -> None:
+        """End timer and task; operations that wait give up at their deadlines."""
+        raise NotImplementedError
+
+    def forget(self) -> None:
+        """In a forked child: thread, loop and operations are the parent's."""
+        self._attempts.clear()
+
+    # -- the search --------------------------------------------------------------------------------------------------------
+
+    def _wake(self) -> None:
+        raise NotImplementedError
+
+    def _search(self) -> Search[Host | None]:
+        return search(
+            self.gate,
+            self._hosts,
+            self._current if self._known else None,
+            self._settings,
+            random=self._random,
+            lost=self._on_lost,
+            found=self._on_found,
+        )
+
+    @property
+    def _is_wanted(self) -> bool:
+        return not self._closed and self.gate.phase in {Phase.SUSPECT, Phase.AWAY}
+
+    def _gives_up(self, alone_since: float | None) -> bool:
+        return self._closed or (alone_since is not None and self._clock.monotonic() - alone_since > _ALONE_S)
+
+    def _on_lost(self) -> None:
+        if not self._known:
+            return  # the first look around, not an outage
+        self._lost_at = self._clock.monotonic()
+        reasons = "; ".join(f"{host or 'the server'}: {reason}" for host, reason in self._reasons.items())
+        _log.warning(
+            "%s: no server takes writes, operations wait for one (%s)", self._name, reasons or "connection lost"
+        )
+        if self._events.subscriptions:
+            self._events.emit(FailoverStarted(self._name))
+
+    def _on_found(self, host: Host | None) -> None:
+        first, moved = not self._known, host != self._endpoint.host
+        self._known, self._current = True, host
+        if moved and host is not None:
+            self._endpoint.move_to(host)
+            for attempt in list(self._attempts):
+                if attempt.host != host:
+                    self._cut(attempt)
+        elif not first:
+            self._endpoint.retire()
+        self._found(host)
+        lost_at, self._lost_at = self._lost_at, None
+        if lost_at is None:
+            return
+        elapsed_s = self._clock.monotonic() - lost_at
+        _log.warning(
+            "%s: %s takes writes, after %.1f s%s",
+            self._name,
+            host or "the server",
+            elapsed_s,
+            " (moved)" if moved else "",
+        )
+        if self._events.subscriptions:
+            self._events.emit(FailoverEnded(self._name, moved, self.gate.waiting, elapsed_s))
+
+    # -- asking ------------------------------------------------------------------------------------------------------------
+
+    def _side_engine(self, host: Host | None) -> Engine | AsyncEngine:
+        engine = self._side_engines.get(host)
+        if engine is None:
+            engine = self._side_engines[host] = self._endpoint.side_engine(host)
+        return engine
+
+    def _question(self, connection: Connection, command: Ask[Host | None]) -> Proof:
+        dialect = connection.dialect
+        flavour = Flavour.MARIADB if getattr(dialect, "is_mariadb", False) else Flavour(dialect.name)
+        proof = proof_from(flavour, [connection.exec_driver_sql(asked).all() for asked in questions(flavour)])
+        if proof.writable and command.caught_up:
+            for statement in CATCH_UP:
+                connection.exec_driver_sql(statement)
+        self._reasons[command.host] = proof.reason
+        return proof
+
+    def _refused(self, command: Ask[Host | None], error: BaseException) -> Proof:
+        failure = classify(error, stage=Stage.CONNECT, flavour=self._endpoint.flavour)
+        reason = "no answer in time" if isinstance(error, TimeoutError) else (failure.name or type(error).__name__)
+        self._reasons[command.host] = reason
+        return Proof(writable=False, reason=reason)
+
+
+class _ThreadFailover(Failover):
+    """For threads: one daemon thread, there while operations are."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._alarm = threading.Event()
+        self._starting = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def began(self, attempt: Attempt) -> None:
+        super().began(attempt)
+        if self._thread is None:
+            self._start()
+
+    def close(self) -> None:
+        self._closed = True
+        self._alarm.set()
+        thread = self._thread
+        if thread is not None:
+            thread.join(BEAT_S)
+        for engine in self._side_engines.values():
+            assert isinstance(engine, Engine)
+            engine.dispose()
+
+    def forget(self) -> None:
+        super().forget()
+        self._thread = None
+
+    def _wake(self) -> None:
+        self._alarm.set()
+        self._start()
+
+    def _start(self) -> None:
+        with self._starting:
+            if self._thread is None and not self._closed:
+                self._thread = threading.Thread(target=self._run, name="holdfast-failover", daemon=True)
+                self._thread.start()
+
+    def _run(self) -> None:
+        while True:
+            self._alarm.wait(BEAT_S)
+            self._alarm.clear()
+            self.look()
+            while self._is_wanted:
+                self._carry_out(self._search())
+                if not self.gate.waiting and not self._attempts:
+                    break  # given up: nobody wants to know
+            if self._closed or not (self._attempts or self.gate.waiting):
+                with self._starting:
+                    self._thread = None
+                if self._closed or not (self._attempts or self.gate.waiting):
+                    return
+                self._start()  # somebody came in between, and saw this thread
+                return
+
+    def _carry_out(self, commands: Search[Host | None]) -> None:
+        answer: Proof | None = None
+        alone_since: float | None = None
+        while True:
+            try:
+                command: Command[Host | None] = commands.send(answer)
+            except StopIteration:
+                return
+            if isinstance(command, Pause):
+                self._clock.sleep(command.seconds)
+                answer = None
+                alone = not self.gate.waiting and not self._attempts
+                alone_since = (alone_since or self._clock.monotonic()) if alone else None
+                self.look()
+            else:
+                answer = self._ask(command)
+            if self._gives_up(alone_since):
+                commands.close()
+                return
+
+    def _ask(self, command: Ask[Host | None]) -> Proof:
+        try:
+            engine = self._side_engine(command.host)
+            assert isinstance(engine, Engine)
+            with within(command.timeout_s, clock=self._clock), engine.connect() as connection:
+                driver_connection = connection.connection.driver_connection
+                with WATCHDOG.guard(driver_connection, self._clock.monotonic() + command.timeout_s):
+                    return self._question(connection, command)
+        except Exception as error:
+            return self._refused(command, error)
+
+    def _cut(self, attempt: Attempt) -> None:
+        if attempt.guard is not None:
+            WATCHDOG.fire(attempt.guard)
+
+
+class _TaskFailover(Failover):
+    """For one event loop: a timer while operations are under way, and a task while there is a search."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def began(self, attempt: Attempt) -> None:
+        super().began(attempt)
+        if self._timer is None:
+            self._arm()
+
+    async def aclose(self) -> None:
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+        for engine in self._side_engines.values():
+            assert isinstance(engine, AsyncEngine)
+            await engine.dispose()
+
+    def forget(self) -> None:
+        super().forget()
+        self._timer = self._task = None
+
+    def _arm(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._timer = self._loop.call_later(BEAT_S, self._beat)
+
+    def _beat(self) -> None:
+        self._timer = None
+        if self._closed:
+            return
+        self.look()
+        if self._attempts:
+            self._arm()
+
+    def _wake(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self._task is None or self._task.done() or self._loop is not loop:
+            self._loop = loop
+            self._task = loop.create_task(self._run(), name="holdfast-failover")
+
+    async def _run(self) -> None:
+        while self._is_wanted:
+            await self._carry_out(self._search())
+            if not self.gate.waiting and not self._attempts:
+                return  # given up: nobody wants to know
+
+    async def _carry_out(self, commands: Search[Host | None]) -> None:
+        answer: Proof | None = None
+        alone_since: float | None = None
+        while True:
+            try:
+                command: Command[Host | None] = commands.send(answer)
+            except StopIteration:
+                return
+            if isinstance(command, Pause):
+                await self._clock.sleep_async(command.seconds)
+                answer = None
+                alone = not self.gate.waiting and not self._attempts
+                alone_since = (alone_since or self._clock.monotonic()) if alone else None
+            else:
+                answer = await self._ask(command)
+            if self._gives_up(alone_since):
+                commands.close()
+                return
+
+    async def _ask(self, command: Ask[Host | None]) -> Proof:
+        try:
+            engine = self._side_engine(command.host)
+            assert isinstance(engine, AsyncEngine)
+            async with asyncio.timeout(command.timeout_s), engine.connect() as connection:
+                return await connection.run_sync(self._question, command)
+        except Exception as error:
+            return self._refused(command, error)
+
+    def _cut(self, attempt: Attempt) -> None:
+        if attempt in self._attempts:
+            cut(attempt.driver_connection)
