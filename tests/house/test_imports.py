@@ -18,6 +18,7 @@ EXTRAS = {
     "ext/sqlalchemy": {"sqlalchemy", "alembic"},
     "drills": {"sqlalchemy", "psutil", "tenacity", "httpx2", "jinja2", "pymysql", "psycopg"},
     "cli": {"typer", "rich"},
+    "testing": {"pytest"},
 }
 """For each folder with an extra: the packages it may import, and no other folder may."""
 

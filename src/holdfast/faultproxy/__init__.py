@@ -8,7 +8,7 @@
         proxy.heal()
 
 What can fail stands in `toxics.py`, when in `plan.py`, what is told about it in `journal.py`; `link.py` is one connection,
-`wire/` the protocols. The words are Toxiproxy's (https://github.com/Shopify/toxiproxy), which knows no protocols and so no phases.
+`wire/` the protocols. The words are Toxiproxy's (https://github.com/Shopify/toxiproxy), which knows no protocols, so no phases.
 """
 
 from __future__ import annotations

@@ -1,11 +1,4 @@
-"""Time, chance and events in the hands of a test: nothing sleeps, everything repeats.
-
-    clock = ManualClock()
-    events = RecordingHook()
-    policy = retry(on=ConnectionError, clock=clock, random=seeded_random(7), events=events.stream)
-
-Whatever takes a `clock`, a `random` or `events` takes these.
-"""
+"""What a test puts in the place of time and of whoever listens to events."""
 
 from __future__ import annotations
 
@@ -13,14 +6,13 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
-from .clock import seeded_random
-from .errors import ConfigurationError
-from .stream import Event, EventStream
+from ..errors import ConfigurationError
+from ..stream import Event, EventStream
 
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["ManualClock", "RecordingHook", "seeded_random"]
+__all__ = ["ManualClock", "RecordingHook"]
 
 E = TypeVar("E", bound=Event)
 
