@@ -11,11 +11,13 @@ import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import hypothesis
 import pytest
 
-from holdfast.drills.servers import Server, ServerMissing, mariadb, mysql, postgresql
+from holdfast.drills.servers import Server, ServerMissing, galera, mariadb, mysql, postgresql
+from holdfast.drills.servers.galera import Galera
 
 IN_CI = os.environ.get("CI", "").lower() == "true"
 
@@ -26,8 +28,8 @@ hypothesis.settings.register_profile("holdfast", deadline=None, print_blob=True)
 hypothesis.settings.load_profile("holdfast")
 
 _FLAVOURS = {"MariaDB": mariadb, "PostgreSQL": postgresql, "MySQL": mysql}
-_SERVER_FIXTURES = {f"{name.lower()}_server" for name in _FLAVOURS}
-_started: list[Server] = []
+_SERVER_FIXTURES = {"galera_cluster", *(f"{name.lower()}_server" for name in _FLAVOURS)}
+_started: list[Server | Galera] = []
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -83,9 +85,9 @@ def rng(request: pytest.FixtureRequest) -> random.Random:
     return random.Random(f"{SEED}:{request.node.nodeid}")
 
 
-def _serve(module: ModuleType) -> Iterator[Server]:
+def _serve(module: ModuleType) -> Iterator[Any]:
     try:
-        server: Server = module.start()
+        server: Server | Galera = module.start()
     except ServerMissing as error:
         # Where tests are a gate a missing server is a failure: nothing may pass because it did not run.
         (pytest.fail if IN_CI else pytest.skip)(str(error))
@@ -113,6 +115,12 @@ def postgresql_server() -> Iterator[Server]:
 def mysql_server() -> Iterator[Server]:
     """A running MySQL server, shared by the session."""
     yield from _serve(mysql)
+
+
+@pytest.fixture(scope="module")
+def galera_cluster() -> Iterator[Galera]:
+    """A Galera cluster of three nodes, whole at the beginning of each test; takes about 10 s for a module."""
+    yield from _serve(galera)
 
 
 @pytest.fixture

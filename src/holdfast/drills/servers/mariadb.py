@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 
 from .mysql_protocol import ACCOUNTS_SQL, SETTINGS, MySQLProtocolServer
 from .process import ServerMissing, account_or_caller, run, temporary_folder
 
-__all__ = ["MariaDB", "start", "version"]
+__all__ = ["MariaDB", "initialise", "program", "start", "version"]
 
 _PATH = "/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin"
 
@@ -20,7 +19,7 @@ class MariaDB(MySQLProtocolServer):
 
     def _command(self) -> list[str]:
         return [
-            _binary("mariadbd"),
+            program("mariadbd"),
             "--no-defaults",
             f"--datadir={self.folder / 'data'}",
             f"--port={self.port}",
@@ -32,7 +31,12 @@ class MariaDB(MySQLProtocolServer):
         ]
 
 
-def _binary(name: str) -> str:
+def program(name: str) -> str:
+    """The path of one of MariaDB's programs.
+
+    Raises:
+        ServerMissing: MariaDB is not installed.
+    """
     found = shutil.which(name) or shutil.which(name, path=_PATH)
     if found is None:
         raise ServerMissing("MariaDB is not installed: apt-get install mariadb-server")
@@ -41,9 +45,28 @@ def _binary(name: str) -> str:
 
 def version() -> str:
     """The installed version."""
-    done = subprocess.run([_binary("mariadbd"), "--version"], capture_output=True, text=True, check=True)  # noqa: S603 - our own command
-    said = done.stdout
+    said = run([program("mariadbd"), "--version"])
     return said.split("Ver ")[-1].split()[0]
+
+
+def initialise(server: MariaDB) -> None:
+    """Make the data folder of `server`, with the database and both accounts."""
+    accounts = server.folder / "accounts.sql"
+    # The set-up runs without privileges until told to load them.
+    accounts.write_text("FLUSH PRIVILEGES;\n" + ACCOUNTS_SQL)
+    run(
+        [
+            program("mariadb-install-db"),
+            "--no-defaults",
+            "--auth-root-authentication-method=normal",
+            "--skip-test-db",
+            f"--datadir={server.folder / 'data'}",
+            "--innodb-log-file-size=16M",
+            f"--extra-file={accounts}",
+        ],
+        account=server.account,
+        cwd=server.folder,
+    )
 
 
 def start() -> MariaDB:
@@ -52,28 +75,11 @@ def start() -> MariaDB:
     Raises:
         ServerMissing: MariaDB is not installed.
     """
-    _binary("mariadbd")
-    install = _binary("mariadb-install-db")
+    program("mariadbd")
     account = account_or_caller("mysql")
     server = MariaDB(temporary_folder("mariadb", account), account)
     try:
-        accounts = server.folder / "accounts.sql"
-        accounts.write_text(
-            "FLUSH PRIVILEGES;\n" + ACCOUNTS_SQL
-        )  # the set-up runs without privileges until told to load them
-        run(
-            [
-                install,
-                "--no-defaults",
-                "--auth-root-authentication-method=normal",
-                "--skip-test-db",
-                f"--datadir={server.folder / 'data'}",
-                "--innodb-log-file-size=16M",
-                f"--extra-file={accounts}",
-            ],
-            account=account,
-            cwd=server.folder,
-        )
+        initialise(server)
         server.start()
     except BaseException:
         server.close()

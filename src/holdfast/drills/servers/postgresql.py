@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import signal
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -101,8 +100,7 @@ def _binary(name: str) -> str:
 
 def version() -> str:
     """The installed version."""
-    done = subprocess.run([_binary("postgres"), "--version"], capture_output=True, text=True, check=True)  # noqa: S603 - our own command
-    said = done.stdout
+    said = run([_binary("postgres"), "--version"])
     return said.split()[2]  # postgres (PostgreSQL) 15.18 (Debian ...)
 
 
@@ -154,6 +152,6 @@ def _make_accounts(server: PostgreSQL) -> None:
         postgres = _binary("postgres")
         run(
             ["sh", "-c", f"'{postgres}' --single -D '{server.folder / 'data'}' postgres < '{script}'"],
-            account=server._account,
+            account=server.account,
             cwd=server.folder,
         )

@@ -53,8 +53,8 @@ class ServerFailed(Exception):
     """The server is here but did not do what it was told; the text ends with its log."""
 
 
-def free_port() -> int:
-    """A free loopback port below the ephemeral range.
+def free_port(host: str = HOST) -> int:
+    """A free port of the loopback address `host` below the ephemeral range.
 
     A port of the ephemeral range could be taken as somebody's source port while its server is down for a test, and a client
     that retries against it can even end up connected to itself.
@@ -63,9 +63,9 @@ def free_port() -> int:
         # From the operating system: two runs side by side, even with one seed, must not draw the same ports.
         port = 20_000 + int(new_token(), 16) % 12_000
         with socket.socket() as probe, suppress(OSError):
-            probe.bind((HOST, port))
+            probe.bind((host, port))
             return port
-    raise ServerFailed("no free port between 20000 and 32000")
+    raise ServerFailed(f"no free port of {host} between 20000 and 32000")
 
 
 def temporary_folder(flavour: str, account: str | None) -> Path:
@@ -95,8 +95,8 @@ def _as_account(account: str | None) -> dict[str, Any]:
     return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
 
 
-def run(command: Sequence[str], *, account: str | None = None, cwd: Path | None = None) -> None:
-    """Run a set-up command to its end, as `account`.
+def run(command: Sequence[str], *, account: str | None = None, cwd: Path | None = None) -> str:
+    """Run a set-up command to its end, as `account`; what it printed.
 
     Raises:
         ServerFailed: it exited with an error; the text holds the end of what it printed.
@@ -104,9 +104,10 @@ def run(command: Sequence[str], *, account: str | None = None, cwd: Path | None 
     done = subprocess.run(  # noqa: S603 - our own commands
         command, stdin=subprocess.DEVNULL, capture_output=True, text=True, cwd=cwd, check=False, **_as_account(account)
     )
+    said: str = done.stdout + done.stderr
     if done.returncode != 0:
-        said = (done.stdout + done.stderr)[-4000:]
-        raise ServerFailed(f"{command[0]} exited with {done.returncode}:\n{said}")
+        raise ServerFailed(f"{command[0]} exited with {done.returncode}:\n{said[-4000:]}")
+    return said
 
 
 class Server(abc.ABC):
@@ -120,6 +121,7 @@ class Server(abc.ABC):
         admin, admin_password: the account of an administrator, with every right.
         folder: everything of this server; removed by `close`.
         log: the file with what it printed.
+        account: the unprivileged account that it runs as; None for the caller's own.
     """
 
     flavour: ClassVar[str]
@@ -128,18 +130,18 @@ class Server(abc.ABC):
     stop_signal: ClassVar[signal.Signals] = signal.SIGTERM
     """Asks for an orderly stop that does not wait for clients to leave."""
 
-    host = HOST
     database = "holdfast"
     user = "app"
     password = "app-password"  # noqa: S105 - of a server that listens on loopback as long as a drill
     admin = "admin"
     admin_password = "admin-password"  # noqa: S105
 
-    def __init__(self, folder: Path, account: str | None) -> None:
+    def __init__(self, folder: Path, account: str | None, host: str = HOST) -> None:
         self.folder = folder
         self.log = folder / "server.log"
-        self.port = free_port()
-        self._account = account
+        self.host = host
+        self.port = free_port(host)
+        self.account = account
         self._process: subprocess.Popen[bytes] | None = None
         self._paused: list[psutil.Process] = []
 
@@ -211,11 +213,15 @@ class Server(abc.ABC):
         return self._process is not None and self._process.poll() is None
 
     def start(self) -> None:
-        """Start it and wait until both accounts can log in."""
+        """Start it and wait until both accounts can log in; nothing when it runs already."""
         if self.is_running:
             return
+        self.launch()
+        self.wait_until_ready()
+
+    def launch(self) -> None:
+        """Start it without waiting until it answers."""
         _spawner.submit(self._spawn).result()
-        self._wait_until_ready()
 
     def _spawn(self) -> None:
         with self.log.open("ab") as log:
@@ -226,15 +232,24 @@ class Server(abc.ABC):
                 stderr=log,
                 cwd=self.folder,
                 start_new_session=True,  # Ctrl-C goes to the tests, which then stop the server in good order
-                **_as_account(self._account),
+                **_as_account(self.account),
             )
 
-    def _wait_until_ready(self) -> None:
+    def check_ready(self) -> None:
+        """Raise whatever error keeps it from serving now: both accounts must be able to log in."""
+        for admin in (True, False):
+            self.connect(admin=admin).close()
+
+    def wait_until_ready(self) -> None:
+        """Wait until it serves.
+
+        Raises:
+            ServerFailed: it ended, or was not ready after 60 s (and is killed); the text ends with its log.
+        """
         give_up_at = SYSTEM_CLOCK.monotonic() + READY_WITHIN_S
         while True:
             try:
-                for admin in (True, False):
-                    self.connect(admin=admin).close()
+                self.check_ready()
                 return
             except Exception as error:
                 if not self.is_running:
