@@ -40,18 +40,20 @@ def ambiguous_commits(history: History) -> tuple[AmbiguousCommit, ...]:
     """
     wire = [line for line in history.wire if line.name in _SEEN or line.name in ("commit-answered", "cut")]
     if any(line.name in _SEEN for line in wire):
-        return _from_wire(wire)
-    return tuple(
-        AmbiguousCommit(operation.ended or operation.invoked, None, None, str(operation))
-        for operation in history.operations
-        if _cut_at_commit(operation)
-    )
+        found = _from_wire(wire)
+    else:
+        found = [
+            AmbiguousCommit(operation.ended or operation.invoked, None, None, str(operation))
+            for operation in history.operations
+            if _cut_at_commit(operation)
+        ]
+    return tuple(sorted(found, key=lambda commit: commit.t))
 
 
 _SEEN = ("commit-seen", "commit-forwarded")
 
 
-def _from_wire(wire: list[Wire]) -> tuple[AmbiguousCommit, ...]:
+def _from_wire(wire: list[Wire]) -> list[AmbiguousCommit]:
     found: list[AmbiguousCommit] = []
     waiting: dict[int | str | None, Wire] = {}
     hidden: dict[int | str | None, bool] = {}
@@ -76,7 +78,7 @@ def _from_wire(wire: list[Wire]) -> tuple[AmbiguousCommit, ...]:
             waiting[line.connection] = line
     for connection in list(waiting):
         settle(connection)
-    return tuple(sorted(found, key=lambda commit: commit.t))
+    return found
 
 
 def _cut_at_commit(operation: Operation) -> bool:

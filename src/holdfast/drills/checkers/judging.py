@@ -43,8 +43,9 @@ def judge(
 def served(operation: Operation) -> bool:
     """Whether the system did its part: the operation is done, or the workload itself declined it.
 
-    A transfer without funds and a key with another payload fail as well, but without class and code: nothing broke.
+    A transfer without funds and a key with another payload fail as well, but without class and code: nothing broke. And a caller
+    who cancels (`error` is `CancelledError`) takes what it gets.
     """
-    if operation.answer is Answer.OK:
+    if operation.answer is Answer.OK or operation.error == "CancelledError":
         return True
     return operation.answer is Answer.FAIL and operation.failure_class is None and operation.code is None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from ..history import History
 from ..verdict import Verdict
-from .effects import effects_of, not_read_back
+from .effects import FAMILIES, effects_of, not_read_back
 from .judging import judge
 
 __all__ = ["NAME", "applies", "check"]
@@ -19,7 +19,7 @@ NAME = "no-double-apply"
 
 def applies(history: History) -> bool:
     """Whether any operation has an effect that can be looked up."""
-    return bool(effects_of(history))
+    return bool(history.names & FAMILIES.keys())
 
 
 def check(history: History) -> Verdict:

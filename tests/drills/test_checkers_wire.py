@@ -1,0 +1,160 @@
+"""What the proxy saw: retries in an outage, COMMITs in doubt, and whether the faults met anything."""
+
+from __future__ import annotations
+
+import pytest
+
+from holdfast.drills.checkers import amplification, coverage
+from holdfast.drills.commits import ambiguous_commits
+from holdfast.drills.verdict import Validity
+
+from .histories import Story
+
+# -- amplification -----------------------------------------------------------------------------------------------------
+
+
+def refused(tries_per_operation: int, *, share: float = 1.0, outage: bool = True) -> Story:
+    """A server that is away from 10 to 20 s: 20 operations a second, each with so many tries, or only a share of them."""
+    told = Story().phase("baseline", 0, 10).phase("faults", 10, 20)
+    told.fault("refuse", 10, 20, **({"outage": True} if outage else {}))
+    connection = 0
+    for number in range(600):
+        at = number / 20
+        away = 10 <= at < 20
+        told.op("insert", {}, "fail" if away else "ok", at=at, took=0.001)
+        for n in range(tries_per_operation if away and number % 100 < share * 100 else 1):
+            connection += 1
+            told.wire("connect", connection, at + n / 1000)
+            if not away:
+                told.wire("begin", connection, at + n / 1000)
+    return told
+
+
+@pytest.mark.parametrize("outage", [True, False], ids=["the fault says so", "nobody was served"])
+def test_one_try_each_is_no_amplification(outage: bool) -> None:
+    """A connection and its transaction are one try; the budget's floor of one a second comes on top."""
+    verdict = amplification.check(refused(1, outage=outage).history())
+    assert verdict.valid is Validity.VALID
+    assert (verdict.counts["asked"], verdict.counts["tries"]) == (200, 200)
+    assert verdict.counts["tries_per_operation_baseline"] == 1
+
+
+@pytest.mark.parametrize("outage", [True, False], ids=["the fault says so", "nobody was served"])
+def test_a_retry_storm_is_found(outage: bool) -> None:
+    """Three tries each while the server is away."""
+    verdict = amplification.check(refused(3, outage=outage).history())
+    assert verdict.valid is Validity.INVALID
+    assert verdict.counts["tries_per_operation_faults"] == 3
+
+
+def test_a_tenth_and_the_floor_are_allowed() -> None:
+    """200 operations in 10 s may have 220 and 10 tries."""
+    assert amplification.check(refused(2, share=0.15).history()).valid is Validity.VALID
+    assert amplification.check(refused(2, share=0.16).history()).valid is Validity.INVALID
+    assert amplification.check(refused(2, share=0.15).history(), floor_per_second=0).valid is Validity.INVALID
+
+
+def test_retries_that_are_served_are_not_judged() -> None:
+    """A fault under which operations succeed is no outage: settling doubts and reruns are worth it."""
+    told = Story().fault("cut", 10, 20)
+    for number in range(100):
+        told.op("insert", {}, "ok", at=10 + number / 10)
+        for attempt in range(3):
+            told.wire("begin", number, 10 + number / 10 + attempt / 100)
+    assert amplification.check(told.history()).valid is Validity.UNKNOWN
+    assert not amplification.applies(told.history())
+
+
+def test_counts_serve_where_single_lines_are_missing() -> None:
+    """The greater of connections and transactions of each second."""
+    told = Story().fault("refuse", 10, 20, outage=True)
+    for second in range(10, 20):
+        told.op("insert", {}, "fail", at=second + 0.5)
+        told.wire("count", 0, second + 0.6, connects=5, begins=2)
+    verdict = amplification.check(told.history())
+    assert (verdict.valid, verdict.counts["tries"]) == (Validity.INVALID, 50)
+
+
+def test_without_a_proxy_nothing_is_known() -> None:
+    """What clients say of themselves is no proof."""
+    told = Story().fault("refuse", 10, 20, outage=True).op("insert", {}, "fail", at=11)
+    assert amplification.check(told.history()).valid is Validity.UNKNOWN
+
+
+# -- ambiguous commits -------------------------------------------------------------------------------------------------
+
+
+def test_a_commit_without_an_answer_is_ambiguous() -> None:
+    """Seen or forwarded, and nothing came back on that connection before the next COMMIT or the end."""
+    told = Story()
+    told.wire("commit-seen", 1, 1).wire("commit-forwarded", 1, 1.1).wire("commit-answered", 1, 1.2)
+    told.wire("commit-seen", 2, 2).wire("cut", 2, 2.1, fault="reset")
+    told.wire("commit-seen", 3, 3).wire("commit-forwarded", 3, 3.1).wire("cut", 3, 3.2, applied=True)
+    told.wire("commit-forwarded", 4, 4).wire("commit-seen", 4, 5).wire("commit-answered", 4, 5.1)
+    assert [(commit.where, commit.forwarded, commit.applied) for commit in ambiguous_commits(told.history())] == [
+        ("connection 2", False, False),
+        ("connection 3", True, True),
+        ("connection 4", True, None),
+    ]
+
+
+def test_without_a_proxy_the_operations_say_it() -> None:
+    """Cut at COMMIT, in the end or on the way to it; or killed."""
+    told = Story().op("insert", {}, "info", stage="commit", failure_class="ambiguous")
+    told.op("insert", {}, "ok", stage="commit", failure_class="AMBIGUOUS")
+    told.op("insert", {}, "ok", stage="commit", failure_class="contention")
+    told.op("insert", {}, "info", stage="body", failure_class="ambiguous").op("insert", {}, took=None)
+    assert [commit.where for commit in ambiguous_commits(told.history())] == [
+        "w1/5 insert (info)",
+        "w1/1 insert (info)",
+        "w1/2 insert (ok)",
+    ]
+
+
+# -- coverage ----------------------------------------------------------------------------------------------------------
+
+
+def met(*, fault_at: float = 5.0, ambiguous: int = 1, served: int = 10, failed: int = 0) -> Story:
+    """A short run: a fault of a second, COMMITs in doubt in it, operations outside of it."""
+    told = Story().fault("cut", fault_at, fault_at + 1).op("insert", {}, at=4.9, took=0.5)
+    for connection in range(ambiguous):
+        told.wire("commit-forwarded", connection, 5.5)
+    for _ in range(served):
+        told.op("insert", {}, at=8)
+    for _ in range(failed):
+        told.op("insert", {}, "fail", at=8, code=2003)
+    return told
+
+
+def test_enough_makes_it_valid() -> None:
+    """A fault that met an operation, a COMMIT in doubt, and a system that works without faults."""
+    assert coverage.check(met().history()).valid is Validity.VALID
+
+
+@pytest.mark.parametrize(
+    ("told", "why"),
+    [
+        (met(fault_at=6.5), "0 of 1 faults met"),
+        (met(ambiguous=0), "0 of 1 COMMITs"),
+        (met(served=5, failed=6), "45% of the operations"),
+    ],
+)
+def test_too_little_makes_it_unknown(told: Story, why: str) -> None:
+    """Each of the three conditions alone, and the reason says which."""
+    verdict = coverage.check(told.history())
+    assert verdict.valid is Validity.UNKNOWN
+    assert why in verdict.reason
+
+
+def test_a_longer_run_must_meet_more() -> None:
+    """One fault for every 30 s and one COMMIT for every 10 s, unless somebody says otherwise."""
+    told = met(ambiguous=7).sample(70.0)
+    assert coverage.check(told.history()).reason.startswith("too little happened: 1 of 3 faults")
+    assert coverage.check(told.history(), faults_min=1).reason.startswith("too little happened: 7 of 8 COMMITs")
+    assert coverage.check(told.history(), faults_min=1, ambiguous_min=7).valid is Validity.VALID
+
+
+def test_an_operation_that_never_ended_met_every_later_fault() -> None:
+    """It is under way until the end of the history."""
+    told = Story().op("insert", {}, at=1, took=None).fault("cut", 5, 6).wire("commit-seen", 1, 5.5)
+    assert coverage.check(told.history()).counts["faults_met"] == 1
