@@ -90,10 +90,12 @@ def test_a_commit_without_an_answer_is_ambiguous() -> None:
     told.wire("commit-seen", 1, 1).wire("commit-forwarded", 1, 1.1).wire("commit-answered", 1, 1.2)
     told.wire("commit-seen", 2, 2).wire("cut", 2, 2.1, fault="reset")
     told.wire("commit-seen", 3, 3).wire("commit-forwarded", 3, 3.1).wire("cut", 3, 3.2, applied=True)
+    told.wire("commit-seen", 5, 3.3).wire("commit-forwarded", 5, 3.4).wire("cut", 5, 3.5, phase="answered", ok=False)
     told.wire("commit-forwarded", 4, 4).wire("commit-seen", 4, 5).wire("commit-answered", 4, 5.1)
     assert [(commit.where, commit.forwarded, commit.applied) for commit in ambiguous_commits(told.history())] == [
         ("connection 2", False, False),
         ("connection 3", True, True),
+        ("connection 5", True, False),
         ("connection 4", True, None),
     ]
 

@@ -35,8 +35,8 @@ def ambiguous_commits(history: History) -> tuple[AmbiguousCommit, ...]:
     """The ambiguous COMMITs in the order of time.
 
     With wire lines: every `commit-seen` or `commit-forwarded` that no `commit-answered` follows on its connection, before the
-    next COMMIT there. A `cut` may say what it hid: `v: {"applied": true}`. Without: every operation that ended with the class
-    `ambiguous` at the stage `commit`, or was killed.
+    next COMMIT there. A `cut` may say what it hid: `v: {"applied": true}`, or as the fault proxy does `{"ok": true}`. Without:
+    every operation that ended with the class `ambiguous` at the stage `commit`, or was killed.
     """
     wire = [line for line in history.wire if line.name in _SEEN or line.name in ("commit-answered", "cut")]
     if any(line.name in _SEEN for line in wire):
@@ -69,8 +69,9 @@ def _from_wire(wire: list[Wire]) -> list[AmbiguousCommit]:
         if line.name == "commit-answered":
             waiting.pop(line.connection, None)
         elif line.name == "cut":
-            if "applied" in line.value and line.connection in waiting:
-                hidden[line.connection] = bool(line.value["applied"])
+            applied = line.value.get("applied", line.value.get("ok"))
+            if applied is not None and line.connection in waiting:
+                hidden[line.connection] = bool(applied)
         else:
             before = waiting.get(line.connection)
             if before is not None and not (before.name == "commit-seen" and line.name == "commit-forwarded"):
