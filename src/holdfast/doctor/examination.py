@@ -19,8 +19,10 @@ _MODULES: dict[Flavour, ModuleType] = {
     Flavour.POSTGRESQL: postgresql,
     Flavour.SQLITE: sqlite,
 }
-_ONLY_THIS_ANSWER = frozenset({FailureClass.PERMANENT, FailureClass.CANCELLED, FailureClass.CONTENTION})
-"""What a statement can fail with while the next one may be answered."""
+_ONLY_THIS_ANSWER = frozenset(
+    {FailureClass.PERMANENT, FailureClass.CANCELLED, FailureClass.CONTENTION, FailureClass.ROLE_CHANGED}
+)
+"""What a statement can fail with while the next one may be answered: a Galera node without a majority shows its status."""
 
 
 def questions(flavour: Flavour | str) -> tuple[Question, ...]:
