@@ -46,11 +46,8 @@ def check_subject(name: str, workload: str, app: str | None) -> None:
         raise ConfigurationError(
             f"the workload {workload!r} is saved by somebody else: take the subject {workload!r} with it"
         )
-    if remote and app is None:
-        wanted = "module:function" if name == "app" else "an address, such as http://127.0.0.1:8000,"
-        raise ConfigurationError(f"the subject {name!r} needs to be told {wanted} as app")
-    if name == "app" and app is not None:
-        opener_named(app)
+    if name == "app":
+        opener_named(app or "")
 
 
 def open_subject(name: str, url: str, workload: Workload, terms: Terms, *, app: str | None = None) -> Subject:

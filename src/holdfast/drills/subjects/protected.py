@@ -52,11 +52,13 @@ def _note(event: Event) -> None:
 def reply_to(error: Exception, trail_attempts: int = 1, seen: Failure | None = None) -> Reply:
     """What a caller of Holdfast knows from `error`: the three answers, never a guess."""
     report = report_of(error)
+    if isinstance(error, Refused):
+        return Reply(Answer.FAIL, attempts=max(trail_attempts, 1), error=type(error).__name__)
     failure = getattr(error, "failure", None) or seen
     attempts = max(trail_attempts, report.attempts if report is not None else 0, 1)
     outcome = error.outcome if isinstance(error, HoldfastError) else (report.outcome if report is not None else None)
     # What the body itself raises reaches the caller after a rollback.
-    certain = isinstance(error, (NotCommitted, Refused)) or outcome is Outcome.NOT_COMMITTED
+    certain = isinstance(error, NotCommitted) or outcome is Outcome.NOT_COMMITTED
     answer = Answer.FAIL if certain else Answer.INFO
     return Reply(answer, attempts=attempts, failure=failure, error=type(error).__name__)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ...dialects import classify
 from ...outcome import Stage
 from ..history import Answer
+from ..workloads import Refused
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
@@ -64,7 +65,9 @@ class Reply:
 
 
 def told(answer: Answer, error: BaseException, stage: Stage, *, attempts: int = 1, flavour: str | None = None) -> Reply:
-    """The reply to a caller who got `error`."""
+    """The reply to a caller who got `error`. What the workload itself refuses is no failure."""
+    if isinstance(error, Refused):
+        return Reply(answer, attempts=attempts, error=type(error).__name__)
     failure = classify(error, stage=stage, flavour=flavour)
     return Reply(answer, attempts=attempts, failure=failure, error=type(error).__name__)
 

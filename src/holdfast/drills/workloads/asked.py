@@ -32,7 +32,7 @@ class AppSaves(Workload):
     def next(self, random: Random, identity: Identity) -> Call:
         """The save that is due, or one of a moment ago."""
         number = _number(random, identity)
-        key = f"drill-{number}"
+        key = f"{identity.drill}-{number}"
         return Call("keyed", {"id": key, "tenant": "", "key_hash": digest(key)}, key)
 
 
@@ -46,7 +46,7 @@ class HttpPosts(Workload):
     def next(self, random: Random, identity: Identity) -> Call:
         """The transfer that is due, or one of a moment ago; what it says follows from its number alone."""
         number = _number(random, identity)
-        key = f"drill-{number}"
+        key = f"{identity.drill}-{number}"
         # The same key has to come with the same payload from every client, so chance has no part in it.
         seed = int(digest(f"payload of {number}"), 16)
         source = seed % _ACCOUNTS

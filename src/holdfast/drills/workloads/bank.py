@@ -54,6 +54,7 @@ class Bank(TableWorkload):
     name = "bank"
     metadata = _Base.metadata
     final_name = "bank"
+    reading = frozenset({"read-bank"})
 
     def set_up(self, session: Session) -> None:
         """Open the accounts."""

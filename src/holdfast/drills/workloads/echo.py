@@ -29,6 +29,7 @@ class Echo(TableWorkload):
     name = "echo"
     metadata = MetaData()
     final_name = "echo"
+    reading = frozenset({"echo"})
 
     def next(self, random: Random, identity: Identity) -> Call:
         """A nonce of its own, and perhaps an impatient caller."""

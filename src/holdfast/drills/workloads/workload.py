@@ -38,10 +38,12 @@ class Identity:
     Attributes:
         process: the client's number; a killed client's successor has one of its own.
         index: which of its operations, from 0.
+        drill: a tag of this run, for names that must not have been used in an earlier one.
     """
 
     process: int
     index: int
+    drill: str = "drill"
 
     @property
     def text(self) -> str:
@@ -82,15 +84,21 @@ class Workload(ABC):
         name: what the command line calls it.
         final_name: `f` of the line that holds the final state.
         keyed: its calls share keys on purpose, so whoever has keys must use them.
+        reading: the names of operations that write nothing.
     """
 
     name: ClassVar[str]
     final_name: ClassVar[str]
     keyed: ClassVar[bool] = False
+    reading: ClassVar[frozenset[str]] = frozenset()
 
     @abstractmethod
     def next(self, random: Random, identity: Identity) -> Call:
         """The next operation; the same for the same draws."""
+
+    def again(self, f: str, v: Mapping[str, Any], key: str) -> Call | None:
+        """The operation that a history tells of, to be asked for again under its key; None where it wrote nothing."""
+        return None if f in self.reading else Call(f, v, key, scope=v.get("tenant", ""))
 
 
 class TableWorkload(Workload):

@@ -1,0 +1,135 @@
+"""Where a drill takes place: a server of its own or a given database, with a fault proxy in front of it."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy.engine import make_url
+
+from ..errors import ConfigurationError
+from ..faultproxy import FaultProxy
+from ..faultproxy.proxy import Wire
+from .servers import galera, mariadb, mysql, postgresql
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from .history import HistoryWriter
+    from .servers import Server
+    from .servers.galera import Galera
+    from .settings import DrillSettings
+
+__all__ = ["Place", "open_place"]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What is drilled.
+
+    Attributes:
+        url: where the clients connect to; through the proxies, where there are any.
+        direct_url: the same database, past the proxies.
+        admin_url: the same as somebody who may see every session; the application's where there is nobody else.
+        proxies: one for each server, by its name; empty for SQLite, which has no wire.
+        server: the server that was started for the drill, or None.
+        cluster: the cluster that was started for the drill, or None.
+    """
+
+    url: str = field(repr=False)
+    direct_url: str = field(repr=False)
+    admin_url: str = field(repr=False)
+    proxies: Mapping[str, FaultProxy] = field(default_factory=dict)
+    server: Server | None = None
+    cluster: Galera | None = None
+
+
+_SERVERS: dict[str, ModuleType] = {"mariadb": mariadb, "mysql": mysql, "postgresql": postgresql}
+_SYNCHRONOUS = {"mariadb": "pymysql", "mysql": "pymysql", "postgresql": "psycopg"}
+_PORTS = {"mysql": 3306, "mariadb": 3306, "postgresql": 5432}
+
+
+@contextmanager
+def open_place(settings: DrillSettings, wire: HistoryWriter) -> Iterator[Place]:
+    """Start what has to be started, and remove it when the block ends.
+
+    Args:
+        settings: what is asked for.
+        wire: where the proxies write what they see.
+
+    Raises:
+        ConfigurationError: the database's URL cannot be drilled.
+        ServerMissing: the server is not installed; the text says how to get it.
+    """
+    with ExitStack() as stack:
+        if settings.database is not None:
+            yield _given(stack, settings, settings.database, wire)
+        elif settings.server == "sqlite":
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="holdfast-drill-"))
+            url = f"sqlite:///{Path(folder) / 'drill.db'}"
+            yield Place(url, url, url)
+        elif settings.server == "galera":
+            yield _cluster(stack, settings, wire)
+        else:
+            yield _server(stack, settings, wire)
+
+
+def _server(stack: ExitStack, settings: DrillSettings, wire: HistoryWriter) -> Place:
+    server: Server = _SERVERS[settings.server].start()
+    stack.callback(server.close)
+    driver = _SYNCHRONOUS[settings.server]
+    proxy = _proxy(stack, settings, wire, "", (server.host, server.port))
+    direct_url = server.url(driver)
+    return Place(_through(direct_url, proxy), direct_url, server.admin_url(driver), {"server": proxy}, server=server)
+
+
+def _cluster(stack: ExitStack, settings: DrillSettings, wire: HistoryWriter) -> Place:
+    cluster = galera.start()
+    stack.callback(cluster.close)
+    proxies = {node.name: _proxy(stack, settings, wire, node.name, (node.host, node.port)) for node in cluster.nodes}
+    first = cluster.nodes[0]
+    direct_url = first.url("pymysql")
+    hosts = ",".join(f"{proxy.host}:{proxy.port}" for proxy in proxies.values())
+    url = direct_url.replace(f"{first.host}:{first.port}", hosts)
+    return Place(url, direct_url, first.admin_url("pymysql"), proxies, cluster=cluster)
+
+
+def _given(stack: ExitStack, settings: DrillSettings, database: str, wire: HistoryWriter) -> Place:
+    url = make_url(database)
+    backend = url.get_backend_name()
+    if backend == "sqlite":
+        return Place(database, database, database)
+    if url.host is None or "," in url.host:
+        raise ConfigurationError("a drill puts its proxy in front of one server: give the URL one host")
+    proxy = _proxy(stack, settings, wire, "", (url.host, url.port or _PORTS[backend]))
+    return Place(_through(database, proxy), database, database, {"server": proxy})
+
+
+def _through(url: str, proxy: FaultProxy) -> str:
+    return make_url(url).set(host=proxy.host, port=proxy.port).render_as_string(hide_password=False)
+
+
+def _proxy(
+    stack: ExitStack, settings: DrillSettings, wire: HistoryWriter, node: str, upstream: tuple[str, int]
+) -> FaultProxy:
+    protocol: Wire = "postgresql" if settings.backend == "postgresql" else "mysql"
+    return stack.enter_context(FaultProxy(upstream, protocol, seed=settings.seed, on_event=_recorder(wire, node)))
+
+
+def _recorder(wire: HistoryWriter, node: str) -> Callable[[dict[str, Any]], None]:
+    """Writes a proxy's events into the history; connections of several proxies are told apart by the node's name."""
+
+    def record(event: dict[str, Any]) -> None:
+        connection, value = event["c"], event["v"]
+        if event["f"] == "cut" and "phase" in value:
+            # Whether the server had carried out what was cut off: it had if its answer was already here, and not an error.
+            answered = value["phase"] == "answered"
+            if answered or value["phase"] == "before":
+                value = {**value, "applied": answered and bool(value.get("ok"))}
+        wire.wire(event["f"], f"{node}/{connection}" if node else connection, value, t=event["t"])
+
+    return record

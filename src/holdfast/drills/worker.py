@@ -1,0 +1,354 @@
+"""One client process of a drill: `python -m holdfast.drills.worker`, started by the runner.
+
+Reads its assignment as one line of JSON from standard input, which keeps the password in it out of the process list; then it
+says that it is ready, and obeys orders: `start 1234.5` (at that moment of the monotonic clock), `inject 0.2` (disturb that share
+of the transactions in this process), `stop`. It stops as well when its standard input ends, so it cannot outlive the runner.
+
+Sends operations at a stated rate whether or not earlier ones have ended (an open loop), and writes each to its own history
+before it acts, so that it can be killed at any moment. Says on standard output once a second how it goes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import math
+import sys
+import threading
+import traceback
+from collections import Counter
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from ..clock import SYSTEM_CLOCK, seeded_random
+from ..errors import UsageError
+from ..ext.sqlalchemy.faults import Fault, FaultPlan, Injection, SeededFaults, inject
+from .history import Answer, History, HistoryWriter, OpenOperation, nanoseconds
+from .subjects import Remote, Subject, Terms, open_subject
+from .workloads import Call, Identity, workload_named
+
+__all__ = ["Assignment", "Tally", "main", "unfinished"]
+
+HUNG_AFTER_S = 20.0
+"""How long after its deadline an operation is given up: it is cut off, and its missing end stands in the history."""
+
+_DROPPED = "dropped"
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """What a client process is told.
+
+    Attributes:
+        process: its number; also in the name of its history and of its operations.
+        first_index: the number of its first operation.
+        folder: where its history goes.
+        url: the database, as its subject shall reach it.
+        workload, subject, app: as in `DrillSettings`.
+        known: what a remote subject's `set_up` has told.
+        seed: of the drill.
+        rate: operations a second, of this process alone.
+        callers: how many operations it may have under way at once.
+        deadline_s, connections: the subject's terms.
+        drill: a tag of this run, in front of every key: an earlier run's keys may still be in the database.
+        resume: the history of a killed client whose unfinished operations are to be asked for again, or None.
+    """
+
+    process: int
+    folder: str
+    url: str = field(repr=False)
+    workload: str
+    subject: str
+    app: str | None
+    known: dict[str, Any]
+    seed: int
+    rate: float
+    callers: int
+    deadline_s: float
+    connections: int
+    drill: str
+    first_index: int = 0
+    resume: str | None = None
+
+    @property
+    def name(self) -> str:
+        """How the history calls the process."""
+        return f"w{self.process}"
+
+    def to_json(self) -> str:
+        """One line that `from_json` reads."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, line: str) -> Assignment:
+        """What `to_json` wrote."""
+        found = json.loads(line)
+        return cls(**{each.name: found[each.name] for each in fields(cls) if each.name in found})
+
+
+class Tally:
+    """What a client counts between two of its reports."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+
+    def ended(self, answer: Answer, attempts: int) -> None:
+        """An operation has ended."""
+        self.counts[answer.value] += 1
+        self.counts["attempts"] += attempts
+
+    def take(self) -> dict[str, int]:
+        """The counts since the last time."""
+        taken, self.counts = self.counts, Counter()
+        return dict(taken)
+
+
+def unfinished(path: Path | str) -> list[tuple[str, dict[str, Any], str]]:
+    """The operations that the history of a killed client tells of without an end: name, arguments, key."""
+    return [
+        (operation.name, dict(operation.value), operation.key)
+        for operation in History.load(path).operations
+        if operation.ended is None and operation.key is not None
+    ]
+
+
+class _Client:
+    """Sends the operations of one process."""
+
+    def __init__(self, assignment: Assignment, subject: Subject, writer: HistoryWriter) -> None:
+        self._assignment = assignment
+        self._subject = subject
+        self._writer = writer
+        self._workload = workload_named(assignment.workload)
+        self._tally = Tally()
+        self._under_way: set[asyncio.Task[None]] = set()
+        self._room = asyncio.Semaphore(assignment.callers)
+        self._started: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+        self._stopping = asyncio.Event()
+        self._index = assignment.first_index
+        self._process = psutil.Process()
+
+    def start(self, moment_s: float) -> None:
+        """The first operation is due at `moment_s` of the monotonic clock."""
+        if not self._started.done():
+            self._started.set_result(moment_s)
+
+    def stop(self) -> None:
+        """Begin no more operations."""
+        self._stopping.set()
+        self.start(SYSTEM_CLOCK.monotonic())
+
+    async def run(self) -> None:
+        """Send operations until told to stop, then wait for the last ones."""
+        _tell({"ready": True})
+        start_s = await self._started
+        reporting = asyncio.create_task(self._report())
+        try:
+            await self._resume()
+            await self._generate(start_s)
+            if self._under_way:
+                await asyncio.wait(self._under_way)
+        finally:
+            reporting.cancel()
+            self._say()
+
+    async def _resume(self) -> None:
+        if self._assignment.resume is None:
+            return
+        for f, v, key in unfinished(self._assignment.resume):
+            call = self._workload.again(f, v, key)
+            if call is not None:
+                await self._begin(call, SYSTEM_CLOCK.monotonic())
+
+    async def _generate(self, due_s: float) -> None:
+        assignment = self._assignment
+        arrivals = seeded_random(_seed(assignment, "arrivals"))
+        content = seeded_random(_seed(assignment, "content"))
+        while not self._stopping.is_set():
+            # Poisson arrivals, as many independent callers make them.
+            due_s += -math.log(1.0 - arrivals()) / assignment.rate
+            await SYSTEM_CLOCK.wait_async(self._stopping, max(0.0, due_s - SYSTEM_CLOCK.monotonic()))
+            if self._stopping.is_set():
+                return
+            call = self._workload.next(content, Identity(assignment.process, self._index, assignment.drill))
+            call = replace(call, key=f"{assignment.drill}.{call.key}")
+            self._index += 1
+            if SYSTEM_CLOCK.monotonic() - due_s > assignment.deadline_s:
+                # Every caller was busy for so long that this one would have gone by now.
+                self._tally.counts[_DROPPED] += 1
+                continue
+            await self._begin(call, due_s)
+
+    async def _begin(self, call: Call, due_s: float) -> None:
+        await self._room.acquire()
+        task = asyncio.create_task(self._operate(call, due_s))
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+
+    async def _operate(self, call: Call, due_s: float) -> None:
+        writer, deadline_s = self._writer, self._assignment.deadline_s
+        operation = writer.invoke(
+            call.f,
+            call.v,
+            key=call.key,
+            intended=nanoseconds(due_s),
+            deadline=nanoseconds(SYSTEM_CLOCK.monotonic() + deadline_s),
+        )
+        try:
+            await self._perform(call, operation)
+        except Exception:
+            # A defect of the drill or of its subject: nobody knows what became of the operation.
+            traceback.print_exc()
+            operation.info(error="Defect")
+        finally:
+            self._room.release()
+
+    async def _perform(self, call: Call, operation: OpenOperation) -> None:
+        performing = asyncio.ensure_future(self._subject.perform(call))
+        if call.cancel_after is not None:
+            asyncio.get_running_loop().call_later(call.cancel_after, performing.cancel)
+        done, _ = await asyncio.wait([performing], timeout=self._assignment.deadline_s + HUNG_AFTER_S)
+        if not done:
+            performing.cancel()
+            self._tally.counts["hung"] += 1
+        elif performing.cancelled():
+            operation.fail(error="CancelledError")
+            self._tally.ended(Answer.FAIL, 1)
+        else:
+            reply = performing.result()
+            end = {Answer.OK: operation.ok, Answer.FAIL: operation.fail, Answer.INFO: operation.info}[reply.answer]
+            end(reply.value, **reply.how())
+            self._tally.ended(reply.answer, reply.attempts)
+
+    # -- telling -----------------------------------------------------------------------------------------------------
+
+    async def _report(self) -> None:
+        while True:
+            await SYSTEM_CLOCK.sleep_async(1.0)
+            self._say()
+
+    def _say(self) -> None:
+        counts = self._tally.take()
+        with self._process.oneshot():
+            self._writer.sample(
+                {
+                    "fds": self._process.num_fds(),
+                    "rss_bytes": self._process.memory_info().rss,
+                    "checked_out": self._subject.checked_out,
+                    "under_way": len(self._under_way),
+                    _DROPPED: counts.get(_DROPPED, 0),
+                }
+            )
+        if not _tell({**counts, "under_way": len(self._under_way), "index": self._index}):
+            self.stop()
+
+
+def _tell(said: dict[str, Any]) -> bool:
+    """Tell the runner; whether it is still there."""
+    try:
+        print(json.dumps(said), flush=True)  # noqa: T201 - standard output is for the runner
+    except BrokenPipeError:
+        return False
+    return True
+
+
+def _seed(assignment: Assignment, what: str) -> int:
+    """Another seed for each process and purpose, the same for the same drill."""
+    text = f"{assignment.seed} {assignment.process} {what}"
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
+
+
+# -- faults where there is no wire ---------------------------------------------------------------------------------------
+
+
+class _Hits(Counter[Fault]):
+    """Counts what was injected, and writes each lost COMMIT into the history as a proxy would."""
+
+    def __init__(self, writer: HistoryWriter) -> None:
+        super().__init__()
+        self._writer = writer
+
+    def __setitem__(self, fault: Fault, times: int) -> None:
+        super().__setitem__(fault, times)
+        if fault not in _LOST:
+            return
+        seen, applied = _LOST[fault]
+        connection = f"{self._writer.process}-{fault}-{times}"
+        self._writer.wire(seen, connection)
+        self._writer.wire("cut", connection, {"fault": fault.value, "applied": applied})
+
+
+_LOST = {Fault.LOST_BEFORE_COMMIT: ("commit-seen", False), Fault.LOST_AFTER_COMMIT: ("commit-forwarded", True)}
+
+
+class _Disturbance:
+    """Faults injected into the subject's own engine; none until a share is set."""
+
+    def __init__(self, assignment: Assignment, subject: Subject, writer: HistoryWriter) -> None:
+        self._seed = _seed(assignment, "faults")
+        self._subject = subject
+        self._writer = writer
+        self._plan: FaultPlan | None = None
+        self._injection: Injection | None = None
+
+    def set_share(self, share: float) -> None:
+        """Hit this share of all transactions from now on.
+
+        Raises:
+            UsageError: the subject's transactions run elsewhere.
+        """
+        engine = self._subject.engine
+        if engine is None:
+            raise UsageError(f"the subject {self._subject.name} has no engine in this process to disturb")
+        if self._injection is None:
+            self._injection = inject(engine, lambda: self._plan() if self._plan is not None else None)
+            self._injection.hits = _Hits(self._writer)
+        self._plan = SeededFaults(self._seed, share, tuple(_LOST)) if share else None
+
+
+# -- the process ---------------------------------------------------------------------------------------------------------
+
+
+async def _work(assignment: Assignment) -> None:
+    writer = HistoryWriter(Path(assignment.folder) / f"{assignment.name}.jsonl", assignment.name)
+    terms = Terms(assignment.deadline_s, assignment.connections)
+    workload = workload_named(assignment.workload)
+    subject = open_subject(assignment.subject, assignment.url, workload, terms, app=assignment.app)
+    if isinstance(subject, Remote):
+        subject.begin(assignment.known)
+    client = _Client(assignment, subject, writer)
+    disturbance = _Disturbance(assignment, subject, writer)
+    loop = asyncio.get_running_loop()
+    threading.Thread(target=_listen, args=(loop, client, disturbance), daemon=True).start()
+    try:
+        await client.run()
+    finally:
+        # Last word: whoever reads the history knows that what has not ended by now has hung.
+        writer.close()
+        async with asyncio.timeout(HUNG_AFTER_S):
+            await subject.close()
+
+
+def _listen(loop: asyncio.AbstractEventLoop, client: _Client, disturbance: _Disturbance) -> None:
+    for line in sys.stdin:
+        order, _, argument = line.strip().partition(" ")
+        if order == "start":
+            loop.call_soon_threadsafe(client.start, float(argument))
+        elif order == "inject":
+            loop.call_soon_threadsafe(disturbance.set_share, float(argument))
+        else:
+            break
+    loop.call_soon_threadsafe(client.stop)
+
+
+def main() -> None:
+    """Work until told to stop."""
+    asyncio.run(_work(Assignment.from_json(sys.stdin.readline())))
+
+
+if __name__ == "__main__":
+    main()
