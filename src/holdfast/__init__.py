@@ -19,6 +19,7 @@ from .errors import (
     ConfigurationError,
     DeadlineExceeded,
     HoldfastError,
+    LoadShed,
     NotCommitted,
     OutcomeUnknown,
     RateLimited,
@@ -32,12 +33,14 @@ from .retry import retry
 from .stream import Event, subscribe
 
 if TYPE_CHECKING:
+    from .adaptive import AdaptiveLimit
     from .breaker import BreakerState, CircuitBreaker
     from .bulkhead import Bulkhead
     from .pipeline import Pipeline
     from .ratelimit import RateLimiter
 
 __all__ = [
+    "AdaptiveLimit",
     "Backoff",
     "BlockTimedOut",
     "BreakerOpen",
@@ -52,6 +55,7 @@ __all__ = [
     "Failure",
     "FailureClass",
     "HoldfastError",
+    "LoadShed",
     "NotCommitted",
     "Outcome",
     "OutcomeUnknown",
@@ -71,6 +75,7 @@ __all__ = [
 ]
 
 _LOADED_WHEN_NAMED = {
+    "AdaptiveLimit": ".adaptive",
     "BreakerState": ".breaker",
     "Bulkhead": ".bulkhead",
     "CircuitBreaker": ".breaker",

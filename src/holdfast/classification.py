@@ -2,7 +2,7 @@
 
     BlockTimedOut, TimeoutError, EOFError, ConnectionError            AMBIGUOUS: the other side may have done the work
     ConnectionRefusedError, socket.gaierror                           UNSENT: it never heard of it
-    BreakerOpen, BulkheadFull, RateLimited                            UNSENT, with the rejection's retry-after hint
+    BreakerOpen, BulkheadFull, LoadShed, RateLimited                  UNSENT, with the rejection's retry-after hint
     other errors of Holdfast                                          what they say of themselves; PERMANENT otherwise
     anything else the author named                                    LOST: it failed, another attempt may not
 

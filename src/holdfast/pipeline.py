@@ -20,6 +20,7 @@ From the outside in:
     rate limit         charges a call once, however often it is tried
     retry              tries again, holding nothing while it waits
     breaker            counts attempts, so retries cannot hide an outage from it
+    adaptive limit     sees what the server answers, not what the breaker refuses
     bulkhead           a permit is held during an attempt, never across a delay
     attempt timeout    cuts one attempt, so that there is time for another
 
@@ -34,6 +35,7 @@ from itertools import pairwise
 from types import TracebackType
 from typing import TYPE_CHECKING, ParamSpec, TypeAlias, TypeVar
 
+from .adaptive import AdaptiveLimit, Block
 from .breaker import CircuitBreaker
 from .bulkhead import Bulkhead
 from .callables import AroundCallables, name_of
@@ -51,23 +53,26 @@ __all__ = ["Pipeline", "Policy"]
 P = ParamSpec("P")
 R = TypeVar("R")
 
-Policy: TypeAlias = RateLimiter | retry | CircuitBreaker | Bulkhead
+Policy: TypeAlias = RateLimiter | retry | CircuitBreaker | AdaptiveLimit | Bulkhead
 """What a pipeline is made of."""
 
 _ORDER: dict[type[Policy], str] = {
     RateLimiter: "rate limit",
     retry: "retry",
     CircuitBreaker: "breaker",
+    AdaptiveLimit: "adaptive limit",
     Bulkhead: "bulkhead",
 }
-_ORDER_TEXT = "the order, from the outside in, is RateLimiter, retry, CircuitBreaker, Bulkhead, each at most once"
+_ORDER_TEXT = (
+    "the order, from the outside in, is RateLimiter, retry, CircuitBreaker, AdaptiveLimit, Bulkhead, each at most once"
+)
 
 
 class Pipeline(AroundCallables):
     """Policies around a call, outermost first.
 
     Args:
-        policies: any of `RateLimiter`, `retry`, `CircuitBreaker`, `Bulkhead`, in this order.
+        policies: any of `RateLimiter`, `retry`, `CircuitBreaker`, `AdaptiveLimit`, `Bulkhead`, in this order.
         deadline: seconds or `timedelta` for the whole call, or None (default) for the caller's deadline alone. Coroutines are
             cancelled when it passes; a function cannot be, but everything in it that asks (`current_deadline`) sees it.
         attempt_timeout: the same for one attempt. An attempt that was cut may have done its work, so it is retried only
@@ -224,7 +229,7 @@ class _Block:
     ) -> bool | None:
         return await self._async_stack.__aexit__(kind, error, tb)
 
-    def _layers(self) -> Iterator[within | RateLimiter | CircuitBreaker | Bulkhead]:
+    def _layers(self) -> Iterator[within | RateLimiter | CircuitBreaker | Block | Bulkhead]:
         pipeline = self._pipeline
         outer = CURRENT.get()
         if outer is not None:
@@ -233,7 +238,7 @@ class _Block:
             yield within(pipeline._deadline_s, clock=pipeline._clock)
         for policy in pipeline._policies:
             if not isinstance(policy, retry):
-                yield policy
+                yield policy.block() if isinstance(policy, AdaptiveLimit) else policy
         if pipeline._attempt_timeout_s is not None:
             yield within(pipeline._attempt_timeout_s, clock=pipeline._clock)
 

@@ -158,8 +158,17 @@ def test_defaults_are_those_of_the_code(path: Path, name: str, stated: dict[str,
 
 def test_every_setting_has_its_table() -> None:
     """No policy and no settings class is without a table."""
-    policies = {"retry", "Backoff", "RetryBudget", "within", "CircuitBreaker", "Bulkhead", "RateLimiter", "Pipeline"}
-    assert {name for _, name, _ in TABLES} == policies | {"DatabaseSettings", "PoolSettings"}
+    policies = {
+        "retry",
+        "Backoff",
+        "RetryBudget",
+        "within",
+        "CircuitBreaker",
+        "AdaptiveLimit",
+        "Bulkhead",
+        "RateLimiter",
+    }
+    assert {name for _, name, _ in TABLES} == policies | {"Pipeline"} | {"DatabaseSettings", "PoolSettings"}
 
 
 def test_allowances_are_those_of_the_code() -> None:
@@ -213,7 +222,7 @@ def test_policy_page_has_the_template(path: Path) -> None:
 
 def test_every_policy_has_its_page() -> None:
     """One page for each policy, and no other."""
-    pages = {"retry", "budget", "deadline", "breaker", "bulkhead", "rate-limiter", "pipeline"}
+    pages = {"retry", "budget", "deadline", "breaker", "adaptive-limit", "bulkhead", "rate-limiter", "pipeline"}
     assert {path.stem for path in POLICIES} == pages
 
 

@@ -31,6 +31,7 @@ ANSWERS: dict[type[errors.HoldfastError], tuple[int, str, bool]] = {
     errors.Unavailable: (503, "unavailable", True),
     errors.BreakerOpen: (503, "unavailable", True),
     errors.BulkheadFull: (503, "unavailable", True),
+    errors.LoadShed: (503, "unavailable", True),
     errors.Rejected: (503, "unavailable", True),
     errors.StorageExhausted: (503, "unavailable", True),
     errors.NotCommitted: (503, "unavailable", True),

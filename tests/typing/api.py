@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import assert_type
 
 from holdfast import (
+    AdaptiveLimit,
     Backoff,
     Bulkhead,
     CircuitBreaker,
@@ -91,7 +92,13 @@ async def inside() -> None:
     async with breaker, bulkhead, limiter, within(timedelta(seconds=2)):
         assert_type(limiter.try_acquire(), bool)
     breaker.acquire().succeeded()
-    pipeline = Pipeline(limiter, policy, breaker, bulkhead, deadline=2)
+    adaptive = AdaptiveLimit("x", most=10, mode="dark", dropped=lambda error: isinstance(error, OSError))
+    adaptive.acquire(expires_at=5.0).dropped()
+    (await adaptive.acquire_async()).succeeded()
+    AdaptiveLimit("x", most=10, mode="maybe")  # type: ignore[arg-type]
+    with adaptive.block():
+        assert_type(adaptive(plain)("a"), list[str])
+    pipeline = Pipeline(limiter, policy, breaker, adaptive, bulkhead, deadline=2)
     assert_type(pipeline.call(plain, "a"), list[str])
     Pipeline(5)  # type: ignore[arg-type]
     assert_type(report_of(ValueError()), Report | None)

@@ -7,6 +7,7 @@ import itertools
 
 import pytest
 
+from holdfast.adaptive import AdaptiveLimit
 from holdfast.backoff import Backoff
 from holdfast.breaker import CircuitBreaker
 from holdfast.budget import RetryBudget
@@ -52,30 +53,34 @@ def breaker(clock: ManualClock, calls_min: int = 100) -> CircuitBreaker:
     return CircuitBreaker("breaker", calls_min=calls_min, clock=clock)
 
 
+def adaptive(clock: ManualClock) -> AdaptiveLimit:
+    return AdaptiveLimit("adaptive", most=10, clock=clock)
+
+
 def bulkhead(clock: ManualClock) -> Bulkhead:
     return Bulkhead("bulkhead", permits=1, clock=clock)
 
 
 def test_only_one_order_is_accepted(clock: ManualClock) -> None:
-    """Of all 24 orders of the four policies one passes; the others are told the right one."""
-    right: tuple[Policy, ...] = (limiter(clock), retries(clock), breaker(clock), bulkhead(clock))
+    """Of all 120 orders of the five policies one passes; the others are told the right one."""
+    right: tuple[Policy, ...] = (limiter(clock), retries(clock), breaker(clock), adaptive(clock), bulkhead(clock))
     for order in itertools.permutations(right):
         if order == right:
             Pipeline(*order)
         else:
-            with pytest.raises(ConfigurationError, match="RateLimiter, retry, CircuitBreaker, Bulkhead"):
+            with pytest.raises(ConfigurationError, match="RateLimiter, retry, CircuitBreaker, AdaptiveLimit, Bulkhead"):
                 Pipeline(*order)
 
 
 def test_any_policy_may_be_left_out(clock: ManualClock) -> None:
     """Each subset in the right order is a pipeline."""
-    right: tuple[Policy, ...] = (limiter(clock), retries(clock), breaker(clock), bulkhead(clock))
-    for size in range(1, 5):
+    right: tuple[Policy, ...] = (limiter(clock), retries(clock), breaker(clock), adaptive(clock), bulkhead(clock))
+    for size in range(1, 6):
         for subset in itertools.combinations(right, size):
             assert Pipeline(*subset).call(lambda: 1) == 1
 
 
-@pytest.mark.parametrize("make", [limiter, retries, breaker, bulkhead])
+@pytest.mark.parametrize("make", [limiter, retries, breaker, adaptive, bulkhead])
 def test_a_policy_cannot_come_twice(clock: ManualClock, make: object) -> None:
     """Two of a kind are refused by name."""
     with pytest.raises(ConfigurationError, match="comes twice"):
@@ -98,13 +103,21 @@ def test_an_empty_pipeline_is_a_mistake() -> None:
 def test_it_describes_itself_from_the_outside_in(clock: ManualClock) -> None:
     """A line a layer, for tests and logs."""
     pipeline = Pipeline(
-        limiter(clock), retries(clock), breaker(clock), bulkhead(clock), deadline=2, attempt_timeout=0.5, clock=clock
+        limiter(clock),
+        retries(clock),
+        breaker(clock),
+        adaptive(clock),
+        bulkhead(clock),
+        deadline=2,
+        attempt_timeout=0.5,
+        clock=clock,
     )
     assert [line.partition(":")[0] for line in pipeline.describe()] == [
         "deadline",
         "rate limit",
         "retry",
         "breaker",
+        "adaptive limit",
         "bulkhead",
         "attempt timeout",
     ]
