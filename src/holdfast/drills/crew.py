@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -23,6 +24,8 @@ __all__ = ["Crew", "WorkerFailed"]
 
 READY_WITHIN_S = 60.0
 _STEP_S = 0.02
+_LOOKS = 50
+_TAIL_BYTES = 1 << 16
 
 
 class WorkerFailed(HoldfastError):
@@ -144,12 +147,23 @@ class Crew:
         self._order(f"inject {share}")
 
     def kill_one(self, which: int) -> int:
-        """End one client with SIGKILL, in the middle of whatever it does; its place in the crew, for `bring_back`."""
+        """End one client with SIGKILL, in the middle of an operation; its place in the crew, for `bring_back`.
+
+        If it is idle it is killed all the same, after a second of waiting for it to be busy.
+        """
         with self._lock:
             place = which % len(self._members)
-            self._members[place].is_stopping = True
-            self._members[place].process.kill()
-            self._members[place].process.wait()
+            member = self._members[place]
+            member.is_stopping = True
+            history = self._folder / f"{member.assignment.name}.jsonl"
+            for _ in range(_LOOKS):
+                member.process.send_signal(signal.SIGSTOP)  # so that what is seen is still so when it dies
+                if _is_busy(history):
+                    break
+                member.process.send_signal(signal.SIGCONT)
+                SYSTEM_CLOCK.sleep(_STEP_S)
+            member.process.kill()
+            member.process.wait()
         return place
 
     def bring_back(self, place: int) -> None:
@@ -237,3 +251,20 @@ class Crew:
                 late = next(member for member in members if not member.is_ready)
                 raise WorkerFailed(f"a client process was not ready after {READY_WITHIN_S:g} s:\n{late.complaint()}")
             SYSTEM_CLOCK.sleep(_STEP_S)
+
+
+def _is_busy(history: Path) -> bool:
+    """Whether an operation is under way, by the end of a client's history."""
+    with history.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - _TAIL_BYTES))
+        lines = file.read().splitlines()
+    under_way: set[int] = set()
+    for line in lines:
+        with suppress(ValueError):  # the first one may be cut off
+            found = json.loads(line)
+            if found["type"] == "invoke":
+                under_way.add(found["i"])
+            elif "i" in found:
+                under_way.discard(found["i"])
+    return bool(under_way)

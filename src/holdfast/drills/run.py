@@ -211,7 +211,7 @@ class _Drill:
             app = stack.enter_context(self._service(place.url))
         self._runner.meta(self._meta(state))
         known = self._set_up(stack, state, app)
-        crew = stack.enter_context(Crew(self._assignment(app, known), settings.workers))
+        crew = stack.enter_context(Crew(self._assignment(app, known, state.flavour), settings.workers))
         stack.callback(self._heal)
         monitor = stack.enter_context(_Monitor(self, state, crew))
         self._go(crew)
@@ -263,7 +263,7 @@ class _Drill:
         finally:
             await subject.close()
 
-    def _assignment(self, app: str | None, known: dict[str, Any]) -> Assignment:
+    def _assignment(self, app: str | None, known: dict[str, Any], flavour: str) -> Assignment:
         settings = self._settings
         return Assignment(
             process=0,
@@ -278,6 +278,7 @@ class _Drill:
             callers=settings.callers,
             deadline_s=settings.deadline,
             connections=settings.connections,
+            flavour=flavour,
             drill=self._tag,
         )
 

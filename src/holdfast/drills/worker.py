@@ -53,7 +53,7 @@ class Assignment:
         seed: of the drill.
         rate: operations a second, of this process alone.
         callers: how many operations it may have under way at once.
-        deadline_s, connections: the subject's terms.
+        deadline_s, connections, flavour: the subject's terms.
         drill: a tag of this run, in front of every key: an earlier run's keys may still be in the database.
         resume: the history of a killed client whose unfinished operations are to be asked for again, or None.
     """
@@ -70,6 +70,7 @@ class Assignment:
     callers: int
     deadline_s: float
     connections: int
+    flavour: str
     drill: str
     first_index: int = 0
     resume: str | None = None
@@ -154,7 +155,7 @@ class _Client:
                 await asyncio.wait(self._under_way)
         finally:
             reporting.cancel()
-            self._say()
+            self._say(at_the_end=True)
 
     async def _resume(self) -> None:
         if self._assignment.resume is None:
@@ -231,14 +232,16 @@ class _Client:
             await SYSTEM_CLOCK.sleep_async(1.0)
             self._say()
 
-    def _say(self) -> None:
+    def _say(self, *, at_the_end: bool = False) -> None:
         counts = self._tally.take()
+        # Only what is checked out in the end is a leak; a client that is killed does not come to that.
+        connections = "checked_out" if at_the_end else "in_use"
         with self._process.oneshot():
             self._writer.sample(
                 {
                     "fds": self._process.num_fds(),
                     "rss_bytes": self._process.memory_info().rss,
-                    "checked_out": self._subject.checked_out,
+                    connections: self._subject.checked_out,
                     "under_way": len(self._under_way),
                     _DROPPED: counts.get(_DROPPED, 0),
                 }
@@ -315,7 +318,7 @@ class _Disturbance:
 
 async def _work(assignment: Assignment) -> None:
     writer = HistoryWriter(Path(assignment.folder) / f"{assignment.name}.jsonl", assignment.name)
-    terms = Terms(assignment.deadline_s, assignment.connections)
+    terms = Terms(assignment.deadline_s, assignment.connections, assignment.flavour)
     workload = workload_named(assignment.workload)
     subject = open_subject(assignment.subject, assignment.url, workload, terms, app=assignment.app)
     if isinstance(subject, Remote):

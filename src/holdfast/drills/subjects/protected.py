@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from ...ext.sqlalchemy import UnitAsyncSession
 
-__all__ = ["Protected", "ProtectedThreads", "ProtectedUnkeyed", "isolation_for", "reply_to"]
+__all__ = ["Protected", "ProtectedThreads", "ProtectedUnkeyed", "reply_to"]
 
 
 @dataclass(slots=True)
@@ -63,12 +63,6 @@ def reply_to(error: Exception, trail_attempts: int = 1, seen: Failure | None = N
     return Reply(answer, attempts=attempts, failure=failure, error=type(error).__name__)
 
 
-def isolation_for(workload: TableWorkload, engine: Engine) -> str | None:
-    """The isolation level that `workload` needs on the engine's flavour; None: the default does."""
-    # A MariaDB server may stand behind a `mysql` URL; there the stronger level costs retries and nothing else.
-    return workload.isolation.get(engine.dialect.name)
-
-
 def _settings(terms: Terms) -> DatabaseSettings:
     pool = PoolSettings(size=terms.connections, open_max=terms.connections)
     return DatabaseSettings(deadline=terms.deadline_s, pool=pool)
@@ -92,6 +86,7 @@ class Protected(Subject):
         stream = EventStream()
         stream.subscribe(_note)
         self._workload = workload
+        self._isolation = workload.isolation.get(terms.flavour)
         self._db = AsyncDatabase(url, _settings(terms), events=stream)
         self._operations: dict[str, _AsyncOperation] = {}
 
@@ -126,7 +121,7 @@ class Protected(Subject):
     def _operation(self, f: str) -> _AsyncOperation:
         if f not in self._operations:
 
-            @self._db.transaction(name=f, isolation=isolation_for(self._workload, self.engine))
+            @self._db.transaction(name=f, isolation=self._isolation)
             async def operation(session: UnitAsyncSession, v: dict[str, Any]) -> dict[str, Any]:
                 return await session.run_sync(self._workload.perform, Call(f, v, ""))
 
@@ -155,6 +150,7 @@ class ProtectedThreads(Subject):
         stream = EventStream()
         stream.subscribe(_note)
         self._workload = workload
+        self._isolation = workload.isolation.get(terms.flavour)
         self._db = Database(url, _settings(terms), events=stream)
         # More threads than connections, so that some wait for one, as they would in a service.
         self._threads = ThreadPoolExecutor(2 * terms.connections, thread_name_prefix="drill")
@@ -185,7 +181,7 @@ class ProtectedThreads(Subject):
         if call.reads:
             return self._db.read(workload.perform, call)
 
-        @self._db.transaction(name=call.f, isolation=isolation_for(workload, self.engine))
+        @self._db.transaction(name=call.f, isolation=self._isolation)
         def operation(session: Session, v: dict[str, Any]) -> dict[str, Any]:
             return workload.perform(session, Call(call.f, v, ""))
 

@@ -28,10 +28,12 @@ class Terms:
     Attributes:
         deadline_s: seconds an operation may take.
         connections: how many connections it may have open at once.
+        flavour: `mysql`, `mariadb`, `postgresql` or `sqlite`, as the server itself says.
     """
 
     deadline_s: float = 10.0
     connections: int = 16
+    flavour: str = "sqlite"
 
 
 @dataclass(frozen=True, slots=True)
