@@ -1,7 +1,7 @@
 """Set a fresh machine up: the virtual environment from the locks, and the servers that the tests run on.
 
     python3 tools/bootstrap.py              # the environment: enough for everything but the server tests
-    python3 tools/bootstrap.py --servers    # and MariaDB, PostgreSQL and what builds MySQL
+    python3 tools/bootstrap.py --servers    # and MariaDB with Galera, PostgreSQL and what builds MySQL
 
 Does nothing when everything is there already (a few milliseconds), and can be run again after an interruption. Runs before
 anything is installed, so it needs the standard library alone.
@@ -30,10 +30,13 @@ OLDEST_PYTHON = (3, 11)
 
 SERVERS = {
     "MariaDB": ("mariadbd", ["mariadb-server-core", "mariadb-client-core"]),
+    # The script that copies a node's data, and its configuration, come with `mariadb-server`.
+    "Galera": ("/usr/lib/galera/libgalera_smm.so", ["mariadb-server", "galera-4"]),
+    "Galera's copy of a node": ("rsync", ["rsync"]),
     "PostgreSQL": ("postgres", ["postgresql"]),
     "MySQL": ("mmdebstrap", ["mmdebstrap"]),
 }
-"""Who needs which program, and the Debian packages that bring it. The `-core` packages bring no service."""
+"""Who needs which program or file, and the Debian packages that bring it. The `-core` packages bring no service."""
 
 NATIVE_PACKAGES = ["gcc", "pkg-config", "python3-dev", "default-libmysqlclient-dev"]
 """What the mysqlclient driver is built with."""
@@ -145,6 +148,8 @@ def install_servers() -> None:
 
 
 def _finds(program: str) -> bool:
+    if Path(program).is_absolute():  # a library, which nobody can execute
+        return Path(program).is_file()
     folders = [*os.environ.get("PATH", "").split(os.pathsep), *SERVER_FOLDERS]
     return shutil.which(program, path=os.pathsep.join(folders)) is not None
 

@@ -87,9 +87,32 @@ def test_missing_servers_are_named_without_root(
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     bootstrap.install_servers()
     said = capsys.readouterr().out.splitlines()
-    assert [line.split(":")[1].split(",")[0].strip() for line in said] == ["MariaDB is missing", "MySQL is missing"]
+    assert [line.split(":")[1].split(",")[0].strip() for line in said] == [
+        "MariaDB is missing",
+        "Galera is missing",
+        "Galera's copy of a node is missing",
+        "MySQL is missing",
+    ]
     assert all("its tests are skipped. As root: apt-get install " in line for line in said)
     assert bootstrap.ran == []
+
+
+def test_library_is_found_by_its_file(bootstrap: Any, tmp_path: Path) -> None:
+    """What is loaded and not run, as Galera is, counts as there when its file is."""
+    library = tmp_path / "library.so"
+    assert not bootstrap._finds(str(library))
+    library.touch()
+    assert bootstrap._finds(str(library))
+
+
+def test_galera_is_installed_where_it_is_missing(bootstrap: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine with MariaDB alone gets the library, the program that copies a node and the script that calls it."""
+    monkeypatch.setattr(bootstrap, "_finds", lambda program: "galera" not in program and program != "rsync")
+    monkeypatch.setattr(bootstrap, "_can_apt", lambda: True)
+    asked: list[str] = []
+    monkeypatch.setattr(bootstrap, "_apt_install", asked.extend)
+    bootstrap.install_servers()
+    assert asked == ["mariadb-server", "galera-4", "rsync"]
 
 
 def test_present_servers_are_left_alone(bootstrap: Any, monkeypatch: pytest.MonkeyPatch) -> None:
