@@ -25,7 +25,7 @@ def run_named(
     name: str = "Holdfast",
     *verdicts: Verdict,
     series: tuple[Second, ...] | None = None,
-    bounds: tuple[Bound, ...] = (Bound("lost", 0, 400, "ambiguous commits", 0.0075),),
+    bounds: tuple[Bound, ...] = (Bound("lost", 0, 400, "commits in doubt", 0.0075),),
     meta: dict[str, object] | None = None,
 ) -> Run:
     return Run(
@@ -34,14 +34,14 @@ def run_named(
         if meta is None
         else meta,
         verdicts=verdicts or (verdict(),),
-        figures=Figures(1000, 990, 8, 2, 3, 400, 150, {"baseline": 1.0, "faults": 1.04}, 0.4, 0.0),
+        figures=Figures(1000, 990, 8, 2, 3, 400, 150, {"before": 1.0, "during": 1.04}, 0.4, 0.0),
         seconds=seconds(100, 120, 0, 90) if series is None else series,
         faults=(Span("kill-server", 1.0, 2.5),),
         phases=(Span("baseline", 0.0, 1.0), Span("faults", 1.0, 4.0)),
         bounds=bounds,
         latencies=(
-            Percentiles("baseline", 500, 0.004, 0.02, 0.03, 0.05),
-            Percentiles("faults", 490, 0.004, 0.9, 2.0, 3.0),
+            Percentiles("before", 500, 0.004, 0.02, 0.03, 0.05),
+            Percentiles("during", 490, 0.004, 0.9, 2.0, 3.0),
         ),
         offered_per_s=100.0,
         deadline_s=10.0,

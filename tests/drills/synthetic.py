@@ -1,7 +1,7 @@
 """A history that looks like a real one, drawn from a seed: for the report, whose tests must not wait for a drill.
 
 The server has a latency, faults stop it or lose the answers of COMMITs, and the subject answers well or badly:
-`holdfast` waits and settles, `plain` hands the errors on and loses count.
+`holdfast` waits and settles, `plain` hands the errors on, `tenacity` tries again and doubles.
 """
 
 from __future__ import annotations
@@ -60,15 +60,15 @@ def synthetic_lines(*, subject: str = "holdfast", seed: int = 7, rate: float = 1
     for number, (name, start, end) in enumerate(_FAULTS, start=1):
         yield {"type": "fault", "t": _ns(start), "p": "nemesis", "f": name, "phase": "start", "id": number, "v": {}}
         yield {"type": "fault", "t": _ns(end), "p": "nemesis", "f": name, "phase": "end", "id": number, "v": {}}
-    moved = dict.fromkeys(range(8), 100)
+    ledger: list[list[Any]] = []
     for index in range(int(rate * 58)):
-        yield from _operation(index, index / rate, subject, draw, moved)
-    yield {"type": "final", "t": _ns(59), "p": "runner", "f": "bank", "v": {"balances": [*moved.values()]}}
+        yield from _operation(index, index / rate, subject, draw, ledger)
+    yield {"type": "final", "t": _ns(59), "p": "runner", "f": "bank", "v": _bank(ledger)}
     yield {"type": "closed", "t": _ns(60), "p": "runner"}
 
 
 def _operation(
-    index: int, at: float, subject: str, draw: random.Random, moved: dict[int, int]
+    index: int, at: float, subject: str, draw: random.Random, ledger: list[list[Any]]
 ) -> Iterator[dict[str, Any]]:
     source, target = draw.sample(range(8), 2)
     amount = draw.randint(1, 5)
@@ -102,7 +102,7 @@ def _operation(
             }
     elif _under("cut-after-commit", begun) and draw.random() < 0.2:
         lost_answer = True
-        if subject == "holdfast":
+        if subject != "plain":
             took += 0.06 + draw.random() * 0.05
             answer["attempts"] = 2
         else:
@@ -119,13 +119,26 @@ def _operation(
     wire = {"type": "wire", "p": "proxy", "c": index, "v": {}}
     yield {**wire, "t": _ns(begun + 0.001), "f": "commit-forwarded"}
     if lost_answer:
-        yield {**wire, "t": _ns(begun + 0.002), "f": "cut", "v": {"fault": "cut-after-commit"}}
+        yield {**wire, "t": _ns(begun + 0.002), "f": "cut", "v": {"fault": "cut-after-commit", "applied": True}}
     else:
         yield {**wire, "t": _ns(begun + took * 0.9), "f": "commit-answered"}
     if answer["type"] != "fail":
-        moved[source] -= amount
-        moved[target] += amount
+        twice = lost_answer and subject == "tenacity"
+        ledger += [[value["id"], source, target, amount]] * (2 if twice else 1)
     yield {**line, "t": _ns(begun + took), **answer}
+
+
+def _bank(ledger: list[list[Any]]) -> dict[str, Any]:
+    balances = dict.fromkeys(range(8), 10_000)
+    for _, source, target, amount in ledger:
+        balances[source] -= amount
+        balances[target] += amount
+    initial = {str(account): 10_000 for account in balances}
+    return {
+        "balances": {str(account): amount for account, amount in balances.items()},
+        "ledger": ledger,
+        "initial": initial,
+    }
 
 
 def synthetic_history(*, subject: str = "holdfast", seed: int = 7, rate: float = 120.0) -> History:

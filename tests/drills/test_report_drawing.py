@@ -21,7 +21,7 @@ from holdfast.drills.report.scales import (
     nice_ticks,
     time_ticks,
 )
-from holdfast.drills.report.timeline import axes, merged, stretched, timeline
+from holdfast.drills.report.timeline import axes, merged, stretched, timeline, twice
 from tests.drills.reports import run_named, seconds
 
 positive = st.floats(1e-6, 1e9)
@@ -116,6 +116,13 @@ def test_overlapping_faults_make_one_band() -> None:
     """Bands do not overlap, cover every fault, and name all of them once."""
     spans = [Span("a", 0, 2), Span("b", 1, 3), Span("a", 2.5, 4), Span("c", 5, 6)]
     assert merged(spans) == (Span("a, b", 0, 4), Span("c", 5, 6))
+
+
+def test_a_fault_within_one_that_lasts_is_seen() -> None:
+    """Where two are active there is a second shade, and nowhere else."""
+    spans = [Span("commit", 0, 10), Span("outage", 2, 4), Span("outage", 6, 12), Span("kill", 11, 13)]
+    assert [(span.start_s, span.end_s) for span in twice(spans)] == [(2, 4), (6, 10), (11, 12)]
+    assert twice([Span("a", 0, 1), Span("b", 1, 2)]) == ()
 
 
 def test_everything_stands_inside_the_drawing() -> None:

@@ -19,11 +19,16 @@ from rich.markup import escape
 from typer.core import TyperGroup
 
 from ..errors import HoldfastError
+from .check import check
+from .drill import drill
 from .terminal import ExitCode, notes
 
 __all__ = ["COMMANDS", "CommandGroup", "app", "run"]
 
-COMMANDS: Mapping[str, Callable[..., None]] = {}
+COMMANDS: Mapping[str, Callable[..., None]] = {
+    "drill": drill,
+    "check": check,
+}
 """Each command by its name, in the order in which the help lists them."""
 
 

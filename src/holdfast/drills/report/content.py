@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..checkers import overall
 from ..verdict import Validity, Verdict
 
-__all__ = ["Bound", "Figures", "Percentiles", "Report", "Run", "Second", "Span", "overall"]
+__all__ = ["Bound", "Figures", "Percentiles", "Report", "Run", "Second", "Span"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +86,8 @@ class Figures:
         faults: how many faults were started.
         ambiguous: commits whose answer was lost on the way, by the proxy's own log where there is one.
         ambiguous_applied: how many of these the server had applied; None where it cannot be told.
-        attempts_per_operation: attempts divided by operations, by phase name.
-        recovery_s: from the last heal until the goodput was back; None where it cannot be told or never was.
+        attempts_per_operation: attempts divided by operations, by the names that `latencies` have.
+        recovery_s: the longest time from a heal until the goodput was back; None where it cannot be told or never was.
         overshoot_s: by how much the latest answer missed its deadline; 0 where none did, None where nothing was measured.
     """
 
@@ -155,11 +156,3 @@ class Report:
     def validity(self) -> Validity:
         """The verdict on the first run: what stands beside it is there to compare."""
         return self.runs[0].validity
-
-
-def overall(verdicts: tuple[Verdict, ...]) -> Validity:
-    """One verdict from many: invalid if any is, else unknown if any is or there are none, else valid."""
-    answers = {verdict.valid for verdict in verdicts}
-    if Validity.INVALID in answers:
-        return Validity.INVALID
-    return Validity.VALID if answers == {Validity.VALID} else Validity.UNKNOWN

@@ -11,7 +11,7 @@ from ..verdict import Validity, Verdict
 from .content import Report, Run
 from .wording import NOTHING, count, duration, percentage, plural
 
-__all__ = ["Tile", "checks", "settings", "subtitle", "tile_rows", "tiles"]
+__all__ = ["Tile", "checks", "settings", "subtitle", "telling", "tile_rows", "tiles"]
 
 _ELSEWHERE = {"command", "subject", "started"}
 """Of the meta, what the report says in another place."""
@@ -49,7 +49,7 @@ def tiles(run: Run) -> tuple[Tile, ...]:
             )
             for bound in run.bounds
         ),
-        Tile("Recovery", duration(figures.recovery_s), "from heal to full goodput"),
+        Tile("Recovery", duration(figures.recovery_s), "at most, from heal to full goodput"),
     )
 
 
@@ -83,6 +83,11 @@ def checks(report: Report) -> Iterator[tuple[str, tuple[Verdict | None, ...]]]:
     names = dict.fromkeys(verdict.checker for verdict in verdicts)
     for name in names:
         yield name, tuple(next((v for v in run.verdicts if v.checker == name), None) for run in report.runs)
+
+
+def telling(verdict: Verdict) -> list[tuple[str, float]]:
+    """The figures of a verdict that its reason does not say in words already, as every checker's does these two."""
+    return [(name, value) for name, value in verdict.counts.items() if name not in ("looked_at", "wrong")]
 
 
 def settings(report: Report, run: Run) -> tuple[tuple[str, tuple[tuple[str, str], ...]], ...]:

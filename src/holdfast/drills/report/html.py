@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ...errors import MissingExtra
 from .content import Report, Run, Second
-from .digest import checks, settings, subtitle, tile_rows, tiles
+from .digest import checks, settings, subtitle, telling, tile_rows, tiles
 from .scales import clock_label
 from .timeline import axes, stretched, timeline
 from .wording import GLYPHS, checker_title, count, duration, headline, measure, percentage, plural, ratio
@@ -84,6 +84,7 @@ def _environment() -> Environment:
         "percentage": percentage,
         "plural": plural,
         "ratio": ratio,
+        "telling": telling,
         "title_of": checker_title,
     }
     return environment

@@ -16,7 +16,21 @@ from .content import Run, Second, Span
 from .scales import Linear, Logarithmic, clock_label, decades, nice_ceiling, nice_ticks, time_ticks
 from .wording import count, duration, fault_title, rate
 
-__all__ = ["Axes", "Curve", "Entry", "Label", "Lane", "Mark", "Panel", "Timeline", "axes", "stretched", "timeline"]
+__all__ = [
+    "Axes",
+    "Curve",
+    "Entry",
+    "Label",
+    "Lane",
+    "Mark",
+    "Panel",
+    "Timeline",
+    "axes",
+    "merged",
+    "stretched",
+    "timeline",
+    "twice",
+]
 
 WIDTH = 1040.0
 LEFT = 76.0
@@ -192,7 +206,7 @@ def timeline(run: Run, shared: Axes) -> Timeline:
         bottom=top,
         phases=_marks(run.phases, x),
         lanes=lanes,
-        bands=_marks(merged(run.faults), x),
+        bands=_marks((*merged(run.faults), *twice(run.faults)), x),
         panels=tuple(panels),
         ticks=tuple(Label(round(x(moment), 1), clock_label(moment)) for moment in time_ticks(shared.length_s)),
         description=_description(run, names),
@@ -210,6 +224,18 @@ def merged(spans: Iterable[Span]) -> tuple[Span, ...]:
         else:
             found.append(span)
     return tuple(found)
+
+
+def twice(spans: Iterable[Span]) -> tuple[Span, ...]:
+    """Where at least two of `spans` are: a second shade, so that a fault within one that lasts is seen as well."""
+    found: list[Span] = []
+    covered_s = float("-inf")
+    for span in sorted(spans, key=lambda span: span.start_s):
+        end_s = min(span.end_s, covered_s)
+        if end_s > span.start_s:
+            found.append(Span(span.name, span.start_s, end_s))
+        covered_s = max(covered_s, span.end_s)
+    return merged(found)
 
 
 def _marks(spans: Iterable[Span], x: Linear) -> tuple[Mark, ...]:

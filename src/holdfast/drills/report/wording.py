@@ -49,11 +49,11 @@ def rate(value: float) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """`0`, `850 µs`, `1.2 ms`, `830 ms`, `1.25 s`, `95 s`, or a dash for None: about three digits."""
+    """`0 s`, `850 µs`, `1.2 ms`, `830 ms`, `1.25 s`, `95 s`, or a dash for None: about three digits."""
     if seconds is None:
         return NOTHING
     if seconds == 0:
-        return "0"
+        return "0 s"
     # The bounds are where the smaller unit would round to a thousand.
     for factor, unit in ((1e6, "µs"), (1e3, "ms")):
         value = seconds * factor
@@ -119,13 +119,12 @@ class Headline:
 def headline(report: Report) -> Headline:
     """What a reader should know who reads nothing else."""
     run, rest = report.runs[0], report.runs[1:]
+    whom = f" with {run.name}" if rest else ""
     title = {
-        Validity.VALID: "Every promise held",
-        Validity.INVALID: f"Broken: {_listed(_broken(run))}",
-        Validity.UNKNOWN: "Nothing wrong was seen, but too little happened to be sure",
+        Validity.VALID: f"Every promise held{whom}",
+        Validity.INVALID: f"Broken{whom}: {_listed(_broken(run))}",
+        Validity.UNKNOWN: f"Nothing wrong was seen{whom}, but too little happened to be sure",
     }[run.validity]
-    if rest:
-        title = f"{run.name}: {title[:1].lower()}{title[1:]}"
     return Headline(title, " ".join([*_told(run), *_reasons(run), *(_compared(other) for other in rest)]))
 
 
@@ -155,8 +154,9 @@ def _reasons(run: Run) -> Sequence[str]:
 
 
 def _compared(run: Run) -> str:
-    broken = _broken(run)
-    return f"{run.name}: {f'broken, {_listed(broken)}' if broken else run.validity.value}."
+    broken, figures = _broken(run), run.figures
+    verdict = f"broken, {_listed(broken)}" if broken else run.validity.value
+    return f"{run.name}: {verdict}; {count(figures.failed)} not done, {count(figures.unknown)} unknown."
 
 
 def _broken(run: Run) -> list[str]:

@@ -1,0 +1,285 @@
+"""`holdfast drill`: real saves under real faults, a verdict, and a report."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from ..clock import system_random
+from ..errors import ConfigurationError
+from . import drill_options as option
+from .consent import check_consent
+from .progress import display_for
+from .terminal import notes, results, write_json
+from .verdicts import check_installed, exit_code_for, json_of, show
+
+if TYPE_CHECKING:
+    from ..drills.report import Report, ReportFiles, Run
+    from ..drills.settings import DrillSettings
+
+__all__ = ["Plan", "drill", "free_folder", "plan_of", "replay_command"]
+
+
+def drill(
+    server: option.ServerKind = None,
+    database: option.Database = None,
+    may_break: option.MayBreak = None,
+    workload: option.Workloads = None,
+    fault: option.Faults = None,
+    subject: option.Subjects = None,
+    app: option.App = None,
+    seconds: option.Seconds = None,
+    rate: option.Rate = None,
+    workers: option.Workers = None,
+    callers: option.Callers = None,
+    connections: option.Connections = None,
+    deadline: option.Deadline = None,
+    share: option.Share = None,
+    every: option.Every = None,
+    seed: option.Seed = None,
+    output: option.Output = None,
+    elle: option.Elle = None,
+    as_json: option.AsJson = False,
+    list_all: option.ListAll = False,
+) -> None:
+    """Break a database while it is saved to, and say whether every promise held.
+
+    Alone: Holdfast on an embedded SQLite, in seconds. It touches this machine only, unless --may-break names another.
+    """
+    check_installed()
+    if list_all:
+        _list(as_json=as_json)
+        return
+    seed = int(system_random() * 2**32) if seed is None else seed
+    given = {"server": server, "database": database, "app": app, "seconds": seconds, "rate": rate, "workers": workers}
+    given |= {"callers": callers, "connections": connections, "deadline": deadline, "share": share, "every": every}
+    plan = plan_of(
+        {name: value for name, value in given.items() if value is not None} | {"seed": seed},
+        may_break=may_break or (),
+        workloads=workload or (),
+        faults=fault or (),
+        subjects=subject or (),
+        output=output or free_folder(Path(f"holdfast-drill-{seed}")),
+    )
+    if elle is not None and "append" not in plan.runs:
+        raise ConfigurationError("--elle needs the workload append: add --workload append")
+    reports = {name: _drilled(plan, name) for name in plan.runs}
+    if elle is not None:
+        _export(plan.runs["append"][0].output, elle)
+    if as_json:
+        write_json(json_of(reports, command=plan.command, seed=seed))
+    else:
+        for report, files in reports.values():
+            show(results(), report, files)
+    raise typer.Exit(exit_code_for(report.validity for report, _ in reports.values()))
+
+
+# -- what is to be done --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a call of `holdfast drill` asks for.
+
+    Attributes:
+        runs: the settings of each run, by workload: one for each subject, in the order they were named.
+        command: what asks for the same again.
+    """
+
+    runs: Mapping[str, Sequence[DrillSettings]]
+    command: str
+
+
+def plan_of(
+    given: Mapping[str, Any],
+    *,
+    may_break: Sequence[str],
+    workloads: Sequence[str],
+    faults: Sequence[str],
+    subjects: Sequence[str],
+    output: Path,
+) -> Plan:
+    """The runs that the options ask for; nothing is touched yet.
+
+    Args:
+        given: what was given of the fields of `DrillSettings`, by their names.
+        may_break: the hosts that the user named as theirs to break.
+        workloads, faults, subjects: as on the command line: names, `all` or `none`; empty for the defaults.
+        output: the folder above all others.
+
+    Raises:
+        ConfigurationError: a value is wrong, two contradict each other, or a host was not named as the user's.
+    """
+    from ..drills.settings import DrillSettings
+
+    database, app = given.get("database"), given.get("app")
+    if database is not None and "server" in given:
+        raise ConfigurationError("--server starts a server and --database takes one that runs: give one of the two")
+    for url in (database, app if _is_address(app) else None):
+        if url is not None:
+            check_consent(url, may_break)
+    shared = dict(given)
+    if faults:
+        shared["faults"] = _faults(faults)
+    if may_break:
+        shared["allow_host"] = ",".join(may_break)
+    runs = {}
+    for workload in _workloads(workloads, app):
+        runs[workload] = [
+            DrillSettings(**shared, workload=workload, subject=subject, output=output / workload / subject)
+            for subject in _subjects(subjects, app)
+        ]
+    repeated = {"may-break": may_break, "workload": workloads, "fault": faults, "subject": subjects}
+    return Plan(runs, replay_command(given, repeated))
+
+
+def replay_command(given: Mapping[str, Any], repeated: Mapping[str, Sequence[str]]) -> str:
+    """The command that asks for the same drill, ready for a shell. Passwords are left out: `***` stands for each. Pure.
+
+    Args:
+        given: options with one value, by name.
+        repeated: options with several.
+    """
+    from ..drills.report.redaction import redacted
+
+    words = ["holdfast", "drill"]
+    for name, value in given.items():
+        words += [f"--{name}", redacted(f"{value:g}" if isinstance(value, float) else str(value))]
+    for name, values in repeated.items():
+        for value in values:
+            words += [f"--{name}", value]
+    return shlex.join(words)
+
+
+def free_folder(wanted: Path) -> Path:
+    """`wanted`, or the first of `wanted-2`, `wanted-3`, ... that does not exist: a drill overwrites no other."""
+    folder, number = wanted, 1
+    while folder.exists():
+        number += 1
+        folder = wanted.with_name(f"{wanted.name}-{number}")
+    return folder
+
+
+def _workloads(asked: Sequence[str], app: str | None) -> Sequence[str]:
+    from ..drills.workloads import WORKLOADS
+
+    if app is not None:
+        if asked:
+            raise ConfigurationError("--app brings its own workload: leave --workload out")
+        return ("http" if _is_address(app) else "app",)
+    if "all" in asked:
+        return [name for name in WORKLOADS if name not in ("app", "http")]
+    return list(dict.fromkeys(asked)) or ("bank",)
+
+
+def _subjects(asked: Sequence[str], app: str | None) -> Sequence[str]:
+    if app is None:
+        return list(dict.fromkeys(asked)) or ("holdfast",)
+    if asked:
+        raise ConfigurationError("--app is what is drilled: leave --subject out")
+    return ("http" if _is_address(app) else "app",)
+
+
+def _faults(asked: Sequence[str]) -> tuple[str, ...]:
+    if "none" in asked:
+        if len(set(asked)) > 1:
+            raise ConfigurationError("--fault none contradicts the other faults")
+        return ()
+    return tuple(dict.fromkeys(asked))
+
+
+def _is_address(app: str | None) -> bool:
+    return app is not None and app.startswith(("http://", "https://"))
+
+
+def _folders(plan: Plan, workload: str) -> list[Path]:
+    return [settings.output for settings in plan.runs[workload]]
+
+
+# -- doing it ------------------------------------------------------------------------------------------------------------
+
+
+def _drilled(plan: Plan, workload: str) -> tuple[Report, ReportFiles]:
+    """Run one workload with every subject, judge, and write the report."""
+    from ..drills.report import Report, write_report
+
+    runs = [_run(settings) for settings in plan.runs[workload]]
+    folders = _folders(plan, workload)
+    histories = {run.name: str(folder) for run, folder in zip(runs, folders, strict=True)}
+    report = Report(tuple(runs), plan.command, histories)
+    return report, write_report(report, folders[0].parent)
+
+
+def _run(settings: DrillSettings) -> Run:
+    from ..drills.history import History
+    from ..drills.report import run_of
+    from ..drills.run import run
+
+    title = f"{settings.workload} with {settings.subject}"
+    with _plain_errors(), display_for(notes(), title) as display:
+        result = run(settings, display.show)
+    return run_of(History.load(result.history_path), result.verdicts)
+
+
+@contextmanager
+def _plain_errors() -> Iterator[None]:
+    """What a drill cannot do is one line for the user, whoever found out."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from ..drills.report.redaction import redacted
+    from ..drills.servers import ServerFailed, ServerMissing
+
+    try:
+        yield
+    except (ServerMissing, ServerFailed) as error:
+        raise ConfigurationError(str(error)) from error
+    except SQLAlchemyError as error:
+        cause = getattr(error, "orig", None) or error
+        raise ConfigurationError(f"the database cannot be drilled: {redacted(str(cause))}") from error
+
+
+def _export(folder: Path, path: Path) -> None:
+    from ..drills.elle import export
+    from ..drills.history import History
+
+    count = export(History.load(folder), path)
+    notes().print(f"{count} operations for Elle: {path}", soft_wrap=True, markup=False)
+
+
+# -- what there is -------------------------------------------------------------------------------------------------------
+
+
+def _list(*, as_json: bool) -> None:
+    from ..drills.disturbances import DISTURBANCES
+    from ..drills.settings import SERVERS
+    from ..drills.subjects import SUBJECTS
+    from ..drills.workloads import WORKLOADS
+
+    found = {
+        "server": dict.fromkeys(SERVERS, ""),
+        "workload": {name: _first_line(kind) for name, kind in WORKLOADS.items()},
+        "fault": {name: _first_line(kind) for name, kind in DISTURBANCES.items()},
+        "subject": {name: _first_line(kind) for name, kind in SUBJECTS.items()},
+    }
+    if as_json:
+        write_json(found)
+        return
+    table = Table.grid(padding=(0, 3))
+    for option_name, entries in found.items():
+        for number, (name, said) in enumerate(entries.items()):
+            table.add_row(
+                Text(f"--{option_name}" if number == 0 else "", style="dim"), Text(name, style="bold"), Text(said)
+            )
+    results().print(table)
+
+
+def _first_line(kind: object) -> str:
+    return (getattr(kind, "__doc__", None) or "").partition("\n")[0].rstrip(".")
