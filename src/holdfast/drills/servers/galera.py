@@ -60,9 +60,9 @@ class GaleraNode(MariaDB):
 
     def launch(self) -> None:
         """Start it without waiting; after a crash from the position its log holds, so that it asks only for what it missed."""
-        history, sequence = self._saved_position()
-        if sequence < 0:
-            history, sequence = self._logged_position()
+        history, sequence = self.position()
+        if any(node.is_primary for node in self._group if node is not self):
+            self._forget_view()
         # Without this a node that was killed asks for a whole copy, and its donor takes no commits meanwhile.
         self._launch([f"--wsrep-start-position={history}:{sequence}"] if sequence >= 0 else [])
 
@@ -71,10 +71,16 @@ class GaleraNode(MariaDB):
         state = self._state_file
         if state.exists():
             state.write_text(re.sub(r"safe_to_bootstrap: \d", "safe_to_bootstrap: 1", state.read_text()))
-        # The view that it remembers would make it wait for the nodes in it.
-        (self.folder / "data" / "gvwstate.dat").unlink(missing_ok=True)
+        self._forget_view()
         self._launch(["--wsrep-new-cluster"])
         self.wait_until_ready()
+
+    def _forget_view(self) -> None:
+        """Drop whom it last saw, which serves only where no primary component is left.
+
+        With it, a node that comes back before the others have expelled it costs them 20 to 30 s; without it, 10.
+        """
+        (self.folder / "data" / "gvwstate.dat").unlink(missing_ok=True)
 
     def _launch(self, more: list[str]) -> None:
         self._more = more
