@@ -16,7 +16,7 @@ from . import mariadb, mysql, postgresql, sqlite
 from .details import NOTHING_NAMED, Details, read
 from .extract import ServerError, extract, is_database_error
 from .flavour import Flavour
-from .rows import Row, Table
+from .rows import Row, Table, class_at
 
 __all__ = ["classify", "explain", "table_of"]
 
@@ -156,16 +156,11 @@ def _after_commit_was_sent(
     certain = meaning.aborts_commit and all(
         _meaning_of(hidden, Stage.COMMIT, server).aborts_commit for hidden in _behind(error, handled)
     )
-    failure = _failure(meaning, Stage.COMMIT)
-    if certain:
-        return failure
-    return replace(failure, failure_class=FailureClass.AMBIGUOUS, rejection=None)
+    return _failure(replace(meaning, aborts_commit=certain), Stage.COMMIT)
 
 
 def _failure(meaning: _Meaning, stage: Stage) -> Failure:
-    failure_class = meaning.failure_class
-    if stage is Stage.CONNECT and failure_class in (FailureClass.LOST, FailureClass.AMBIGUOUS):
-        failure_class = FailureClass.UNSENT
+    failure_class = class_at(stage, meaning.failure_class, aborts_commit=meaning.aborts_commit)
     return Failure(
         failure_class=failure_class,
         stage=stage,
@@ -173,7 +168,7 @@ def _failure(meaning: _Meaning, stage: Stage) -> Failure:
         code=meaning.code,
         name=meaning.name,
         connection_usable=_survives(meaning),
-        rejection=meaning.rejection,
+        rejection=meaning.rejection if failure_class is FailureClass.PERMANENT else None,
         constraint=meaning.details.constraint,
         table=meaning.details.table,
         columns=meaning.details.columns,

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from ..outcome import FailureClass, Rejection
+from ..outcome import FailureClass, Rejection, Stage
 
 __all__ = [
     "AMBIGUOUS",
@@ -20,6 +20,7 @@ __all__ = [
     "UNSENT",
     "Row",
     "Table",
+    "class_at",
 ]
 
 # Short, so that a row is a line.
@@ -32,6 +33,19 @@ OVERLOAD = FailureClass.OVERLOAD
 EXHAUSTED = FailureClass.EXHAUSTED
 PERMANENT = FailureClass.PERMANENT
 CANCELLED = FailureClass.CANCELLED
+
+
+def class_at(stage: Stage, failure_class: FailureClass, *, aborts_commit: bool) -> FailureClass:
+    """What an error of `failure_class` means at `stage`.
+
+    Before a connection stood nothing can have been lost. Once COMMIT was sent only an answer that proves the abort
+    (`aborts_commit`) is anything but `AMBIGUOUS`.
+    """
+    if stage is Stage.COMMIT:
+        return failure_class if aborts_commit else AMBIGUOUS
+    if stage is Stage.CONNECT and failure_class in (LOST, AMBIGUOUS):
+        return UNSENT
+    return failure_class
 
 
 @dataclass(frozen=True, slots=True)
