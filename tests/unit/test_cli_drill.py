@@ -11,7 +11,7 @@ from rich.console import Console
 
 from holdfast import cli
 from holdfast.cli.consent import check_consent, hosts_of
-from holdfast.cli.drill import Plan, free_folder, plan_of, replay_command
+from holdfast.cli.drill import Plan, free_folder, plan_of
 from holdfast.cli.progress import (
     PlainDisplay,
     TerminalDisplay,
@@ -20,9 +20,11 @@ from holdfast.cli.progress import (
     sparkline,
     table,
 )
+from holdfast.cli.replay import command_of, replay_command
 from holdfast.cli.terminal import ExitCode
 from holdfast.cli.verdicts import exit_code_for
 from holdfast.drills.run import Progress
+from holdfast.drills.settings import DrillSettings
 from holdfast.errors import ConfigurationError
 
 # -- consent -------------------------------------------------------------------------------------------------------------
@@ -64,12 +66,12 @@ def test_this_machine_needs_no_consent(url: str) -> None:
 @pytest.mark.parametrize(
     ("url", "named"),
     [
-        ("mysql://app:secret@db1/shop", ()),
-        ("mysql://app:secret@db1,db2/shop", ("db1",)),
-        ("postgresql:///x?host=db1&password=secret", ("db2",)),
-        ("mysql://app:secret@192.0.2.7/shop", ("192.0.2.8",)),
-        ("mysql://app:secret@127.0.0.1.example/shop", ()),
-        ("http://example.com/", ()),
+        ("mysql://app:secret@192.0.2.7/shop", ()),
+        ("mysql://app:secret@192.0.2.7:3306,192.0.2.8/shop", ("192.0.2.7",)),
+        ("postgresql:///x?host=192.0.2.7&password=secret", ("192.0.2.8",)),
+        ("postgresql://app:secret@127.0.0.1/x?hostaddr=192.0.2.7", ()),
+        ("postgresql://app:secret@[2001:db8::7]/x", ()),
+        ("http://192.0.2.7/", ()),
     ],
 )
 def test_other_machines_must_be_named(url: str, named: tuple[str, ...]) -> None:
@@ -80,8 +82,8 @@ def test_other_machines_must_be_named(url: str, named: tuple[str, ...]) -> None:
 
 
 def test_named_hosts_may_be_drilled() -> None:
-    """Naming every host is consent, in any case of letters."""
-    check_consent("mysql://app@db1:3306,DB2/shop", ("db2", "DB1"))
+    """Naming every host is consent."""
+    check_consent("mysql://app@192.0.2.7:3306,192.0.2.8/shop", ("192.0.2.8", "192.0.2.7"))
 
 
 def test_the_command_refuses_before_it_does_anything(
@@ -89,14 +91,14 @@ def test_the_command_refuses_before_it_does_anything(
 ) -> None:
     """Without consent there is no folder, no connection, one line and exit code 2; the same for a URL from the environment."""
     monkeypatch.chdir(tmp_path)
-    arguments = ["drill", "--database", "mysql://app:secret@db.example/shop"]
+    arguments = ["drill", "--database", "mysql://app:secret@192.0.2.7/shop"]
     assert cli.main(arguments) == ExitCode.USAGE
     monkeypatch.setenv("HOLDFAST_DRILL_DATABASE", arguments[-1])
     assert cli.main(["drill"]) == ExitCode.USAGE
     said = capsys.readouterr()
     assert said.out == ""
     assert said.err.count("\n") == 2
-    assert said.err.count("--may-break db.example") == 2
+    assert said.err.count("--may-break 192.0.2.7") == 2
     assert "secret" not in said.err
     assert list(tmp_path.iterdir()) == []
 
@@ -150,7 +152,7 @@ def test_an_application_brings_its_workload(app: str, name: str, tmp_path: Path)
         ({"server": "mariadb", "database": "mysql://a@localhost/x"}, "--server starts a server"),
         ({"app": "json:loads", "workloads": ["bank"]}, "leave --workload out"),
         ({"app": "json:loads", "subjects": ["plain"]}, "leave --subject out"),
-        ({"app": "https://shop.example/"}, "--may-break shop.example"),
+        ({"app": "https://192.0.2.7/"}, "--may-break 192.0.2.7"),
         ({"faults": ["none", "commit"]}, "--fault none"),
         ({"workloads": ["gone"]}, "unknown workload 'gone'"),
         ({"subjects": ["gone"]}, "unknown subject 'gone'"),
@@ -184,6 +186,21 @@ def test_the_command_replays_the_drill(tmp_path: Path) -> None:
         *["--may-break", "db1", "--workload", "bank", "--workload", "set"],
     ]
     assert plan(tmp_path).command == "holdfast drill --seed 7"
+
+
+def test_a_history_knows_its_command() -> None:
+    """From the settings in a history comes the command that made it, without what is a default anyway."""
+    settings = DrillSettings(server="mariadb", rate=80.0, faults=("commit", "outage"), subject="plain", seed=8)
+    assert command_of(settings.told()) == (
+        "holdfast drill --server mariadb --rate 80 --seed 8 --subject plain --fault commit --fault outage"
+    )
+    assert command_of(DrillSettings().told()) == "holdfast drill --seed 0"
+    assert command_of(DrillSettings(faults=()).told()) == "holdfast drill --seed 0 --fault none"
+    given = DrillSettings(database="mysql://app:secret@127.0.0.1/x", subject="app", workload="app", app="json:loads")
+    assert (
+        command_of({**given.told(), "may_break": ["db1"]})
+        == "holdfast drill --database URL --app json:loads --seed 0 --may-break db1"
+    )
 
 
 def test_a_drill_overwrites_no_other(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from . import drill_options as option
+from .replay import command_of
 from .terminal import notes, results, write_json
 from .verdicts import check_installed, exit_code_for, json_of, show
 
@@ -38,7 +39,9 @@ def check(
 
     read = History.load(history)
     run = run_of(read, checkers.check(read, limits_of(read.meta)))
-    report = Report((run,), str(run.meta.get("command", "")), {run.name: ", ".join(str(path) for path in history)})
+    settings = run.meta.get("settings")
+    command = run.meta.get("command") or (command_of(settings) if isinstance(settings, Mapping) else "")
+    report = Report((run,), command, {run.name: ", ".join(str(path) for path in history)})
     files = None if output is None else write_report(report, output)
     if elle is not None:
         count = export(read, elle)

@@ -1,13 +1,8 @@
-"""What a drill may touch: its own machine, and what its user named. Pure.
-
-A drill writes, cuts connections and provokes errors. So an address that is not this machine's has to be named twice: where the
-database is, and in `--may-break`, that it is the user's to break.
-"""
+"""Whom a drill would harm, found out before it does anything: each host of a URL goes past `drills.guard`."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
-from ipaddress import ip_address
 from urllib.parse import parse_qsl, urlsplit
 
 from ..errors import ConfigurationError
@@ -45,14 +40,10 @@ def check_consent(url: str, may_break: Collection[str]) -> None:
     Raises:
         ConfigurationError: a host is neither; the text says what to add.
     """
-    allowed = {host.strip().lower() for host in may_break}
-    foreign = [host for host in hosts_of(url) if not _loopback(host) and host not in allowed]
-    if foreign:
-        options = " ".join(f"--may-break {host}" for host in foreign)
-        raise ConfigurationError(
-            f"a drill writes to {' and '.join(foreign)}, cuts connections and provokes errors there. "
-            f"If nobody depends on it, say so: {options}"
-        )
+    from ..drills.guard import check_target
+
+    for host in hosts_of(url):
+        check_target(host, may_break)
 
 
 def _without_port(host: str) -> str:
@@ -60,12 +51,3 @@ def _without_port(host: str) -> str:
         return host[1:].partition("]")[0]
     name, separator, port = host.rpartition(":")
     return name if separator and ":" not in name and port.isdigit() else host
-
-
-def _loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from ..errors import ConfigurationError
 from . import drill_options as option
 from .consent import check_consent
 from .progress import display_for
+from .replay import replay_command
 from .terminal import notes, results, write_json
 from .verdicts import check_installed, exit_code_for, json_of, show
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ..drills.report import Report, ReportFiles, Run
     from ..drills.settings import DrillSettings
 
-__all__ = ["Plan", "drill", "free_folder", "plan_of", "replay_command"]
+__all__ = ["Plan", "drill", "free_folder", "plan_of"]
 
 
 def drill(
@@ -130,7 +130,7 @@ def plan_of(
     if faults:
         shared["faults"] = _faults(faults)
     if may_break:
-        shared["allow_host"] = ",".join(may_break)
+        shared["may_break"] = tuple(may_break)
     runs = {}
     for workload in _workloads(workloads, app):
         runs[workload] = [
@@ -139,24 +139,6 @@ def plan_of(
         ]
     repeated = {"may-break": may_break, "workload": workloads, "fault": faults, "subject": subjects}
     return Plan(runs, replay_command(given, repeated))
-
-
-def replay_command(given: Mapping[str, Any], repeated: Mapping[str, Sequence[str]]) -> str:
-    """The command that asks for the same drill, ready for a shell. Passwords are left out: `***` stands for each. Pure.
-
-    Args:
-        given: options with one value, by name.
-        repeated: options with several.
-    """
-    from ..drills.report.redaction import redacted
-
-    words = ["holdfast", "drill"]
-    for name, value in given.items():
-        words += [f"--{name}", redacted(f"{value:g}" if isinstance(value, float) else str(value))]
-    for name, values in repeated.items():
-        for value in values:
-            words += [f"--{name}", value]
-    return shlex.join(words)
 
 
 def free_folder(wanted: Path) -> Path:

@@ -30,7 +30,7 @@ class Tile:
 def tiles(run: Run) -> tuple[Tile, ...]:
     """The figures of `run` that a reader looks for first."""
     figures = run.figures
-    others = f"{count(figures.failed)} not done, {count(figures.unknown)} unknown"
+    others = f"{count(figures.failed)} told not done, {count(figures.unknown)} unknown"
     applied = figures.ambiguous_applied
     note = (
         ""
@@ -86,7 +86,10 @@ def checks(report: Report) -> Iterator[tuple[str, tuple[Verdict | None, ...]]]:
 
 
 def telling(verdict: Verdict) -> list[tuple[str, float]]:
-    """The figures of a verdict that its reason does not say in words already, as every checker's does these two."""
+    """The figures behind a verdict, where a reader needs them: a valid one's reason says enough."""
+    if verdict.valid is Validity.VALID:
+        return []
+    # Every checker's reason says these two in words.
     return [(name, value) for name, value in verdict.counts.items() if name not in ("looked_at", "wrong")]
 
 
@@ -96,8 +99,9 @@ def settings(report: Report, run: Run) -> tuple[tuple[str, tuple[tuple[str, str]
     groups: list[tuple[str, tuple[tuple[str, str], ...]]] = []
     for name, value in run.meta.items():
         if isinstance(value, Mapping):
-            groups.append((_title(name), tuple((str(key), _text(inner)) for key, inner in value.items())))
-        elif name not in _ELSEWHERE:
+            new = {str(key): inner for key, inner in value.items() if key not in run.meta and inner is not None}
+            groups.append((_title(name), tuple((key, _text(inner)) for key, inner in new.items())))
+        elif name not in _ELSEWHERE and value is not None:
             plain[name] = value
     if run.name in report.histories:
         plain["history"] = report.histories[run.name]
@@ -123,6 +127,8 @@ def _text(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, str):
         return value
+    if isinstance(value, float):
+        return f"{value:g}"
     if isinstance(value, Sequence) and all(isinstance(entry, str) for entry in value):
         return ", ".join(value)
     return json.dumps(value, default=str)

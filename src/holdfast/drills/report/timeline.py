@@ -283,7 +283,7 @@ def _trouble(run: Run, seconds: Sequence[Second], shared: Axes, x: Linear, top: 
             Curve("failed", _area(both, bottom)),
             Curve("unknown", _area(unknown, bottom)),
         ),
-        legend=_legend([("failed", "certainly not done"), ("unknown", "unknown")]),
+        legend=_legend([("failed", "told not done"), ("unknown", "told unknown")]),
     )
 
 

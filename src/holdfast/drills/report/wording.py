@@ -156,7 +156,7 @@ def _reasons(run: Run) -> Sequence[str]:
 def _compared(run: Run) -> str:
     broken, figures = _broken(run), run.figures
     verdict = f"broken, {_listed(broken)}" if broken else run.validity.value
-    return f"{run.name}: {verdict}; {count(figures.failed)} not done, {count(figures.unknown)} unknown."
+    return f"{run.name}: {verdict}; {count(figures.failed)} told not done, {count(figures.unknown)} unknown."
 
 
 def _broken(run: Run) -> list[str]:
