@@ -220,6 +220,8 @@ class Link:
         except (ValueError, IndexError):
             self._not_understood()
             return
+        # What leaves in one go is one system call, which is most of what a statement costs here.
+        leaving: list[bytes] = []
         watching = self._around.plan.watches_statements
         for data_out, statement, _, reply, refused in pieces:
             if reply:
@@ -229,27 +231,30 @@ class Link:
                 self._down.finish(self.close)
                 return
             if statement is None:
-                self._up.send(data_out)
-            elif not self._forward(data_out, statement, watching=watching):
+                leaving.append(data_out)
+                continue
+            self._around.journal.seen(self.number, statement)
+            if watching and not self._strike_at(Phase.BEFORE, statement, leaving):
                 return
+            leaving.append(data_out)
+            self._forwarded(statement)
+            if watching and not self._strike_at(Phase.FORWARDED, statement, leaving):
+                return
+        self._flush(leaving)
 
-    def _forward(self, data: bytes, statement: Statement, *, watching: bool) -> bool:
-        """Pass a statement on; whether the client's bytes still go on after it."""
-        journal = self._around.journal
-        journal.seen(self.number, statement)
-        if watching and not self._strike_at(Phase.BEFORE, statement):
-            return False
+    def _flush(self, leaving: list[bytes]) -> None:
+        if leaving:
+            self._up.send(leaving[0] if len(leaving) == 1 else b"".join(leaving))
+            leaving.clear()
+
+    def _forwarded(self, statement: Statement) -> None:
         if statement.kind is Kind.BEGIN:
             self._begins_asked += 1
             self._begun = True
-            journal.began(self.number)
-        self._up.send(data)
-        journal.forwarded(self.number, statement)
-        if not watching:
-            return True
+            self._around.journal.began(self.number)
+        self._around.journal.forwarded(self.number, statement)
         if armed := self._around.plan.at(Phase.ANSWERED, statement):
             self._armed[statement] = armed
-        return self._strike_at(Phase.FORWARDED, statement)
 
     def from_server(self, data: bytes) -> None:
         """The server has sent `data`."""
@@ -304,7 +309,7 @@ class Link:
         elif not self._begins_asked:
             self._begun = False
         if self._around.plan.watches_statements:
-            self._strike_at(Phase.DELIVERED, statement)
+            self._strike_at(Phase.DELIVERED, statement, [])
 
     # ---- faults
 
@@ -313,9 +318,12 @@ class Link:
         if self.client.is_open:
             self._apply(handle)
 
-    def _strike_at(self, phase: Phase, statement: Statement) -> bool:
-        """Let what is due act; whether the client's bytes still go on."""
-        for handle in self._around.plan.at(phase, statement):
+    def _strike_at(self, phase: Phase, statement: Statement, leaving: list[bytes]) -> bool:
+        """Let what is due act, once the client's bytes before it have left; whether those after it still go on."""
+        struck = self._around.plan.at(phase, statement)
+        if struck:
+            self._flush(leaving)
+        for handle in struck:
             self._apply(handle, statement)
         return self.client.is_open and Stream.UPSTREAM not in self._silent
 
@@ -469,7 +477,11 @@ class Link:
         self._ghost = False
         self.client.abort()
         self._end_server()
-        self.server.close()
+        transport = self.server.transport
+        if transport is not None and transport.get_write_buffer_size():
+            self.server.abort()  # it does not read; to wait for it would be to wait for ever
+        else:
+            self.server.close()
 
     def _forget(self) -> None:
         self._cancel()

@@ -103,6 +103,7 @@ class Plan:
     """The toxics of one proxy.
 
     Attributes:
+        watches_statements: whether a statement has to be looked at at all.
         error: the first exception of a selector; it selects nothing then.
     """
 
@@ -110,13 +111,8 @@ class Plan:
         self._draw = draw
         self._lock = threading.Lock()
         self._by_phase: dict[Phase, tuple[Handle, ...]] = {}
+        self.watches_statements = False
         self.error: Exception | None = None
-
-    @property
-    def watches_statements(self) -> bool:
-        """Whether a statement has to be looked at at all."""
-        by_phase = self._by_phase
-        return any(phase in by_phase for phase in _OF_STATEMENTS)
 
     @property
     def always(self) -> tuple[Handle, ...]:
@@ -127,7 +123,7 @@ class Plan:
         """Let `handle` act from now on."""
         with self._lock:
             known = self._by_phase.get(handle.at, ())
-            self._by_phase = {**self._by_phase, handle.at: (*known, handle)}
+            self._replace({**self._by_phase, handle.at: (*known, handle)})
 
     def remove(self, handle: Handle) -> bool:
         """End it; whether it was there."""
@@ -135,13 +131,17 @@ class Plan:
             known = self._by_phase.get(handle.at, ())
             kept = tuple(other for other in known if other is not handle)
             by_phase = {phase: handles for phase, handles in self._by_phase.items() if phase is not handle.at}
-            self._by_phase = {**by_phase, handle.at: kept} if kept else by_phase
+            self._replace({**by_phase, handle.at: kept} if kept else by_phase)
             return len(kept) < len(known)
 
     def clear(self) -> None:
         """End all."""
         with self._lock:
-            self._by_phase = {}
+            self._replace({})
+
+    def _replace(self, by_phase: dict[Phase, tuple[Handle, ...]]) -> None:
+        self._by_phase = by_phase
+        self.watches_statements = not by_phase.keys().isdisjoint(_OF_STATEMENTS)
 
     def at(self, phase: Phase, statement: Statement | None = None) -> list[Handle]:
         """What acts now, in the order in which it was added; counts against `times`."""

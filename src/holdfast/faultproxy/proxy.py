@@ -35,6 +35,7 @@ _CONVERSATIONS: dict[str, Callable[[], Conversation]] = {
 }
 _ANSWER_WITHIN_S = 30.0
 _BACKLOG = 1024
+_TURNS_MAX = 1000  # of the event loop; a socket takes one to close
 
 
 class FaultProxy:
@@ -204,13 +205,17 @@ class FaultProxy:
         self._loop.run_until_complete(self._settle())
         self._loop.close()
 
-    @staticmethod
-    async def _settle() -> None:
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in others:
-            task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
-        await asyncio.sleep(0)  # noqa: TID251 - a turn, not a wait
+    async def _settle(self) -> None:
+        while others := asyncio.all_tasks() - {asyncio.current_task()}:
+            for task in others:
+                task.cancel()
+            await asyncio.wait(others)
+        for _ in range(_TURNS_MAX):
+            if not self._links:
+                break
+            for link in list(self._links):
+                link.drop()
+            await asyncio.sleep(0)  # noqa: TID251 - a turn, not a wait
 
     def _call(self, action: Callable[[], T]) -> T:
         """Call `action` in the proxy's thread and wait for what it returns (or awaits)."""

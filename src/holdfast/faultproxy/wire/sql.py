@@ -25,6 +25,7 @@ class Grammar(enum.Enum):
 _HEAD = re.compile(
     rb"(?:[\s(]|--[^\n]*+|#[^\n]*+|/\*(?:[^*]|\*(?!/))*+\*/)*+([A-Za-z]++)(?:\s++([A-Za-z]++))?(?:\s++([A-Za-z]++))?"
 )
+_PLAIN = frozenset((b"SELECT", b"INSERT", b"UPDATE", b"DELETE"))  # most of what is sent, told without a look
 _CONTROL = re.compile(rb"\b(?:begin|start|commit|end|rollback|abort|xa)\b", re.IGNORECASE)
 _ROUTINE = re.compile(rb"\b(?:function|procedure|trigger|event|package)\b", re.IGNORECASE)
 _COMMENT = rb"/\*(?:[^*]|\*(?!/))*+\*/"
@@ -46,7 +47,9 @@ def kind_of(text: bytes, grammar: Grammar) -> Kind:
     Of several statements COMMIT counts most, then ROLLBACK, then BEGIN. A block of MariaDB (`BEGIN NOT ATOMIC ...; COMMIT; END`)
     is what is in it. A definition of a routine is OTHER, whatever its body says.
     """
-    if b";" not in text or _CONTROL.search(text) is None:
+    if b";" not in text:
+        return Kind.OTHER if text[:6] in _PLAIN else _kind_of_one(text, grammar)
+    if _CONTROL.search(text) is None:
         return _kind_of_one(text, grammar)
     found = Kind.OTHER
     for part in _parts(text, grammar):
