@@ -68,13 +68,18 @@ def _check_text(name: str, text: str, length_max: int) -> None:
         raise ConfigurationError(f"an operation's {name} may hold printable ASCII characters without spaces only")
 
 
+TOMBSTONE = -1
+"""The attempt in a row that stands for an operation that was not committed, so that no ghost of it can be any more."""
+
+
 @dataclass(frozen=True, slots=True)
 class Record:
     """A committed operation's row, as another attempt or caller finds it.
 
     Attributes:
         fingerprint: of the operation that wrote it (64 hexadecimal digits).
-        attempt: which of the reader's own attempts wrote it (1 or more); 0: another call with the same key did.
+        attempt: which of the reader's own attempts wrote it (1 or more); 0: another call with the same key did; `TOMBSTONE`: it
+            says that the operation was not committed.
         result: the encoded result, or None for a result of None.
     """
 

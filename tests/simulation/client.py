@@ -9,7 +9,7 @@ from collections.abc import Generator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
-from holdfast.operation import OperationKey, Record
+from holdfast.operation import TOMBSTONE, OperationKey, Record
 from holdfast.outcome import Failure, FailureClass, Rejection, Stage
 from holdfast.transaction import Do, ProbeAnswer
 
@@ -210,13 +210,15 @@ class Client:
         self._transaction = self._server.begin(connection, self.call)
         self.transactions.append(self._transaction)
 
-    def claim(self, attempt: int) -> Moves[Record | None]:
+    def claim(self, attempt: int, *, settling: bool) -> Moves[Record | None]:
         assert self._key is not None
-        row = Row(self._key.key, self._fingerprint, self.call, attempt)
+        row = Row(self._key.key, self._fingerprint, self.call, TOMBSTONE if settling else attempt)
         yield from self._send("claim", row.key, lambda connection: self._insert(connection, row))
         found = self._server.rows.get(row.key)
-        if found is None:
+        if found is None or (found.attempt == TOMBSTONE and not settling):
             return None
+        if found.attempt == TOMBSTONE:
+            return Record(found.fingerprint, TOMBSTONE, None)
         return Record(found.fingerprint, found.attempt if found.call == self.call else 0, found.result)
 
     def run(self) -> Moves[str]:
@@ -431,7 +433,8 @@ class Client:
         raise Crash
 
     def _insert(self, connection: Connection, row: Row) -> None:
-        if row.key not in self._server.rows:
+        found = self._server.rows.get(row.key)
+        if found is None or (found.attempt == TOMBSTONE and row.attempt != TOMBSTONE):
             self._server.insert(connection, row)
 
     def _store(self, connection: Connection, result: str) -> None:

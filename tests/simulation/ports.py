@@ -61,6 +61,8 @@ async def play_async(moves: Moves[T]) -> T:
 class FakePort:
     """The synchronous port."""
 
+    in_cluster = False
+
     def __init__(self, client: Client) -> None:
         self.client = client
         self.classify = client.classify
@@ -69,8 +71,8 @@ class FakePort:
     def begin(self) -> None:
         self._play(self.client.begin())
 
-    def claim(self, attempt: int) -> Record | None:
-        return self._play(self.client.claim(attempt))
+    def claim(self, attempt: int, *, settling: bool) -> Record | None:
+        return self._play(self.client.claim(attempt, settling=settling))
 
     def run(self) -> str:
         return self._play(self.client.run())
@@ -98,6 +100,8 @@ class FakePort:
 class FakeAsyncPort:
     """The asynchronous port."""
 
+    in_cluster = False
+
     def __init__(self, client: Client) -> None:
         self.client = client
         self.classify = client.classify
@@ -106,8 +110,8 @@ class FakeAsyncPort:
     async def begin(self) -> None:
         await play_async(self.client.begin())
 
-    async def claim(self, attempt: int) -> Record | None:
-        return await play_async(self.client.claim(attempt))
+    async def claim(self, attempt: int, *, settling: bool) -> Record | None:
+        return await play_async(self.client.claim(attempt, settling=settling))
 
     async def run(self) -> str:
         return await play_async(self.client.run())

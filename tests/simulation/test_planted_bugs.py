@@ -102,8 +102,8 @@ def _commit_sent_twice(monkeypatch: pytest.MonkeyPatch) -> None:
 def _key_row_in_its_own_transaction(monkeypatch: pytest.MonkeyPatch) -> None:
     claim = Client.claim
 
-    def apart(self: Client, attempt: int) -> Moves[Any]:
-        found = yield from claim(self, attempt)
+    def apart(self: Client, attempt: int, *, settling: bool) -> Moves[Any]:
+        found = yield from claim(self, attempt, settling=settling)
         if found is None:
             assert self._connection is not None
             self._server.commit(self._connection)
@@ -217,8 +217,8 @@ def _never_kills(monkeypatch: pytest.MonkeyPatch) -> None:
 def _returns_the_last_attempts_result(monkeypatch: pytest.MonkeyPatch) -> None:
     claim = Client.claim
 
-    def nameless(self: Client, attempt: int) -> Moves[Any]:
-        found: Record | None = yield from claim(self, attempt)
+    def nameless(self: Client, attempt: int, *, settling: bool) -> Moves[Any]:
+        found: Record | None = yield from claim(self, attempt, settling=settling)
         if found is not None:
             found = replace(found, attempt=0, result="the result of somebody else")
         return found
@@ -231,8 +231,8 @@ def _returns_the_last_attempts_result(monkeypatch: pytest.MonkeyPatch) -> None:
 def _does_not_look_for_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
     claim = Client.claim
 
-    def blind(self: Client, attempt: int) -> Moves[Any]:
-        yield from claim(self, attempt)
+    def blind(self: Client, attempt: int, *, settling: bool) -> Moves[Any]:
+        yield from claim(self, attempt, settling=settling)
 
     monkeypatch.setattr(Client, "claim", blind)
 
@@ -270,9 +270,9 @@ def _does_not_wait_for_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
 def _blames_the_key_for_a_slow_body(monkeypatch: pytest.MonkeyPatch) -> None:
     claimed = Engine._claimed
 
-    def forgetful(self: Engine, now: float) -> Action:
+    def forgetful(self: Engine, now: float, *, conclusive: bool) -> Action:
         held = self._key_is_held
-        action = claimed(self, now)
+        action = claimed(self, now, conclusive=conclusive)
         self._key_is_held = held
         return action
 

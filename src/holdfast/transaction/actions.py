@@ -94,6 +94,7 @@ class Action:
         do: what.
         delay_s: for `SLEEP`, seconds.
         kill: for `DISCARD`: end the connection's work on the server as well.
+        settling: for `CLAIM`: the body will not run; the row is to say that the operation was not committed.
         attempt: for `RETURN`: the attempt whose result it is.
         record: for `RETURN`: the row whose stored result to return instead.
         error: for `RAISE`: the error, or None for the exception that was caught.
@@ -102,6 +103,7 @@ class Action:
     do: Do
     delay_s: float = 0.0
     kill: bool = False
+    settling: bool = False
     attempt: int = 0
     record: Record | None = None
     error: HoldfastError | None = None
@@ -117,6 +119,7 @@ class Happening:
         interrupted: for `FAILED`: the caller stopped the work (task cancelled, Ctrl-C); it must end now.
         record: for `FOUND`, the committed row under the key.
         answer: for `ANSWERED`, the server's word.
+        conclusive: for `CLAIMED`: nobody else can commit the key any more. In a cluster the insert alone does not say so.
         server_was_away: for `AWAITED`: whether it was, so that the failure was not the operation's own.
     """
 
@@ -125,6 +128,7 @@ class Happening:
     interrupted: bool = False
     record: Record | None = None
     answer: ProbeAnswer | None = None
+    conclusive: bool = True
     server_was_away: bool = False
 
 
@@ -201,6 +205,7 @@ ANSWERS: dict[Do | None, frozenset[What]] = {
 # The ones that carry nothing are made once: an operation that meets no failure creates no object here but its `RETURN`.
 BEGIN = Action(Do.BEGIN)
 CLAIM = Action(Do.CLAIM)
+CLAIM_TO_SETTLE = Action(Do.CLAIM, settling=True)
 RUN = Action(Do.RUN)
 STORE = Action(Do.STORE)
 COMMIT = Action(Do.COMMIT)
@@ -211,6 +216,7 @@ PROBE = Action(Do.PROBE)
 STARTED = Happening(What.STARTED)
 BEGAN = Happening(What.BEGAN)
 CLAIMED = Happening(What.CLAIMED)
+CLAIMED_IN_CLUSTER = Happening(What.CLAIMED, conclusive=False)
 RETURNED = Happening(What.RETURNED)
 STORED = Happening(What.STORED)
 ACKNOWLEDGED = Happening(What.ACKNOWLEDGED)

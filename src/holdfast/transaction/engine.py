@@ -14,7 +14,7 @@ from ..errors import (
     error_for,
 )
 from ..events import AttemptFailed, CommitResolved, OperationEnded, RetryDenied, RetryScheduled
-from ..operation import Record
+from ..operation import TOMBSTONE, Record
 from ..outcome import Failure, FailureClass, Outcome, Stage, Verdict
 from ..stream import Event
 from .actions import (
@@ -22,6 +22,7 @@ from .actions import (
     AWAIT_SERVER,
     BEGIN,
     CLAIM,
+    CLAIM_TO_SETTLE,
     COMMIT,
     PROBE,
     ROLL_BACK,
@@ -135,15 +136,15 @@ class Engine:
             self._started_at = now
             action = self._begin(now)
         elif what is What.BEGAN:
-            action = CLAIM if self._plan.protection is Protection.KEY else self._run(now)
+            action = self._claim() if self._plan.protection is Protection.KEY else self._run(now)
         elif what is What.CLAIMED:
-            action = self._claimed(now)
+            action = self._claimed(now, conclusive=happened.conclusive)
         elif what is What.RETURNED:
             action = STORE if self._plan.keyed else self._commit(now)
         elif what is What.STORED:
             action = self._commit(now)
         elif what is What.ACKNOWLEDGED:
-            action = self._committed(now, self.attempts, None)
+            action = self._committed(now, self.attempts, None) if self._may_rerun else self._buried(now)
         elif what is What.FOUND:
             action = self._found(happened.record, now)
         elif what is What.SLEPT:
@@ -183,14 +184,26 @@ class Engine:
             self.attempts += 1
         return BEGIN
 
-    def _claimed(self, now: float) -> Action:
-        # The insert went through, so no earlier attempt of this operation holds the key or ever will.
-        self._settle(Outcome.NOT_COMMITTED, now)
+    def _claim(self) -> Action:
+        return CLAIM if self._may_rerun else CLAIM_TO_SETTLE
+
+    def _claimed(self, now: float, *, conclusive: bool) -> Action:
         self._key_is_held = False
+        if conclusive:
+            # The insert went through, so no earlier attempt of this operation holds the key or ever will.
+            self._settle(Outcome.NOT_COMMITTED, now)
         if self._may_rerun:
             return self._run(now)
+        if self._doubt is not None:
+            # The ghost may live on another node. Once our row is committed, it collides with it.
+            return self._commit(now)
         self._ending = self._give_up()
         return ROLL_BACK
+
+    def _buried(self, now: float) -> Action:
+        """The row that says "not committed" is committed."""
+        self._settle(Outcome.NOT_COMMITTED, now)
+        return self._give_up()
 
     def _run(self, now: float) -> Action:
         if now >= self._plan.expires_at:
@@ -207,7 +220,9 @@ class Engine:
 
     def _found(self, record: Record | None, now: float) -> Action:
         assert record is not None
-        if record.fingerprint != self._plan.fingerprint:
+        if record.attempt == TOMBSTONE:
+            self._ending = self._buried(now)
+        elif record.fingerprint != self._plan.fingerprint:
             error = KeyReused(
                 f"{self._plan.operation}: this key belongs to an operation with other arguments; "
                 "use a new key for a new operation"

@@ -22,13 +22,22 @@ class Port(Protocol[T]):
 
     Every method may raise anything; `classify` says what it means. A port keeps to the deadline it was made with: no
     call returns later than `expires_at` (`roll_back`: plus `ROLLBACK_GRACE_S`; `discard` takes no time worth counting).
+
+    Attributes:
+        in_cluster: whether the server shares its commits with others that take writes too (Galera), so that an insert may
+            go through although another node is about to commit the same key.
     """
+
+    in_cluster: bool
 
     def begin(self) -> None:
         """Get a connection and open a transaction on it."""
 
-    def claim(self, attempt: int) -> Record | None:
-        """Insert the key row, waiting for whoever holds the key: the committed row if there is one, else None."""
+    def claim(self, attempt: int, *, settling: bool) -> Record | None:
+        """Insert the key row, waiting for whoever holds the key: the committed row if there is one, else None.
+
+        With `settling` the row is a tombstone, and one that is found is returned; otherwise a tombstone is replaced.
+        """
 
     def run(self) -> T:
         """Run the body and send everything it left unsent."""
@@ -61,10 +70,12 @@ class Port(Protocol[T]):
 class AsyncPort(Protocol[T]):
     """What the asynchronous shell acts on; as `Port`, except that the shell itself cancels a call at the deadline."""
 
+    in_cluster: bool
+
     async def begin(self) -> None:
         """As in `Port`."""
 
-    async def claim(self, attempt: int) -> Record | None:
+    async def claim(self, attempt: int, *, settling: bool) -> Record | None:
         """As in `Port`."""
 
     async def run(self) -> T:

@@ -9,6 +9,7 @@ from .actions import (
     ACKNOWLEDGED,
     BEGAN,
     CLAIMED,
+    CLAIMED_IN_CLUSTER,
     DISCARDED,
     RETURNED,
     ROLLED_BACK,
@@ -27,6 +28,7 @@ from .port import ROLLBACK_GRACE_S, AsyncPort, Port
 
 if TYPE_CHECKING:
     from ..clock import Clock, Random
+    from ..operation import Record
     from ..outcome import Failure
     from ..stream import EventStream
 
@@ -67,6 +69,11 @@ class _Memory(Generic[T]):
         if interrupted or doing not in _CLEANING:
             self._error = error
         return Happening(What.FAILED, failure=failure, interrupted=interrupted)
+
+    def _claimed(self, record: Record | None, *, in_cluster: bool) -> Happening:
+        if record is not None:
+            return Happening(What.FOUND, record=record)
+        return CLAIMED_IN_CLUSTER if in_cluster else CLAIMED
 
     def _raise(self, action: Action) -> NoReturn:
         report = self._engine.report(self._clock.monotonic())
@@ -127,8 +134,8 @@ class Shell(_Memory[T]):
                 port.begin()
                 return BEGAN
             if doing is Do.CLAIM:
-                record = port.claim(self._engine.attempts)
-                return CLAIMED if record is None else Happening(What.FOUND, record=record)
+                record = port.claim(self._engine.attempts, settling=action.settling)
+                return self._claimed(record, in_cluster=port.in_cluster)
             if doing is Do.RUN:
                 self._results[self._engine.attempts] = port.run()
                 return RETURNED
@@ -218,7 +225,7 @@ class AsyncShell(_Memory[T]):
                 while action.do in _UNDER_DEADLINE and not (stop_at_body and action.do is Do.RUN):
                     doing = action.do
                     try:
-                        happened = await self._act(doing)
+                        happened = await self._act(action)
                     except Exception as error:
                         happened = self._failed(error, doing, own_cancellations=timer.expired())
                     action = self._step(happened)
@@ -227,14 +234,15 @@ class AsyncShell(_Memory[T]):
             # Cancelled, out of time, or a body that calls sys.exit(): each leaves a transaction behind.
             return self._step(self._failed(error, doing))
 
-    async def _act(self, doing: Do) -> Happening:
+    async def _act(self, action: Action) -> Happening:
         port = self._port
+        doing = action.do
         if doing is Do.BEGIN:
             await port.begin()
             return BEGAN
         if doing is Do.CLAIM:
-            record = await port.claim(self._engine.attempts)
-            return CLAIMED if record is None else Happening(What.FOUND, record=record)
+            record = await port.claim(self._engine.attempts, settling=action.settling)
+            return self._claimed(record, in_cluster=port.in_cluster)
         if doing is Do.RUN:
             self._results[self._engine.attempts] = await port.run()
             return RETURNED

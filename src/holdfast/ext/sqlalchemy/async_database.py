@@ -21,7 +21,7 @@ from .locks import by_id, lock_statement
 from .migrate import MigrationReport, migrate
 from .operations import AsyncOperation, call_hooks_async, check_joining
 from .options import OperationOptions, options_for
-from .runtime import NeverCommitted, Runtime
+from .runtime import Runtime
 from .unit import AsyncUnit, Ran, Unit, open_unit, running_unit
 
 if TYPE_CHECKING:
@@ -188,14 +188,10 @@ class AsyncDatabase:
         """As `Database.outcome_of`."""
         ask = self._runtime.question_about(unknown)
 
-        async def body(session: UnitAsyncSession) -> None:
-            await session.run_sync(ask)  # type: ignore[arg-type]  # a UnitSession, by `sync_session_class`
+        async def body(session: UnitAsyncSession) -> Outcome:
+            return await session.run_sync(ask)  # type: ignore[arg-type]  # a UnitSession, by `sync_session_class`
 
-        try:
-            await self._operation(body, OperationOptions("outcome_of", protect=False))()
-        except NeverCommitted:
-            return Outcome.NOT_COMMITTED
-        return Outcome.COMMITTED
+        return await self._operation(body, OperationOptions("outcome_of", protect=False))()
 
     # -- saves -------------------------------------------------------------------------------------------------------
 

@@ -19,7 +19,7 @@ from .locks import by_id, lock_statement
 from .migrate import MigrationReport, migrate
 from .operations import Operation, call_hooks, check_joining
 from .options import OperationOptions, options_for
-from .runtime import NeverCommitted, Runtime
+from .runtime import Runtime
 from .unit import Ran, open_unit, running_unit
 
 if TYPE_CHECKING:
@@ -221,14 +221,10 @@ class Database:
 
         Raises:
             UsageError: it had no key (`protect=False`, or an unkeyed operation on PostgreSQL).
-            NotCommitted: the question itself failed (the server is away); ask again.
+            NotCommitted, OutcomeUnknown: the question itself failed (the server is away); ask again.
         """
         ask = self._runtime.question_about(unknown)
-        try:
-            self._operation(ask, OperationOptions("outcome_of", protect=False))()
-        except NeverCommitted:
-            return Outcome.NOT_COMMITTED
-        return Outcome.COMMITTED
+        return self._operation(ask, OperationOptions("outcome_of", protect=False))()
 
     # -- saves -------------------------------------------------------------------------------------------------------
 

@@ -159,6 +159,7 @@ class Endpoint:
         self._flavour = address.flavour
         self._version: str | None = None
         self._detect_conflicts = True
+        self._in_cluster: bool | None = None
         self._generation = 0
         self._killers: dict[Host | None, Killer | AsyncKiller] = {}
         self.host = address.hosts[0] if address.hosts else None
@@ -176,6 +177,11 @@ class Endpoint:
     def flavour(self) -> Flavour | None:
         """Whose server it is; None for a `mysql` URL before its first connection, which tells MySQL and MariaDB apart."""
         return self._flavour
+
+    @property
+    def in_cluster(self) -> bool:
+        """Whether the server is a Galera node, whose cluster takes writes on every node; False before the first connection."""
+        return bool(self._in_cluster)
 
     @property
     def server_version(self) -> str | None:
@@ -320,6 +326,8 @@ class Endpoint:
         dialect.default_isolation_level = level_of(flavour, self.session.isolation)
         try:
             self._set_up(flavour, connection)
+            if flavour is Flavour.MARIADB and self._in_cluster is None:
+                self._in_cluster = _value(connection, "SHOW GLOBAL VARIABLES LIKE 'wsrep_on'") == "ON"
         except BaseException:
             connection.close()  # the pool forgets a connection whose listener raised, and would leave it open
             raise
@@ -504,6 +512,17 @@ def _execute(connection: DBAPIConnection, statement: str) -> None:
     cursor = connection.cursor()
     try:
         cursor.execute(statement)
+    finally:
+        cursor.close()
+
+
+def _value(connection: DBAPIConnection, statement: str) -> str | None:
+    """What a SHOW statement says of its one variable; None if the server does not know it."""
+    cursor = connection.cursor()
+    try:
+        cursor.execute(statement)
+        row = cursor.fetchone()
+        return None if row is None else str(row[1])
     finally:
         cursor.close()
 

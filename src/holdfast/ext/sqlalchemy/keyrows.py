@@ -29,7 +29,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 
 from ...dialects import Flavour, classify
-from ...operation import KEY_LENGTH_MAX, SCOPE_LENGTH_MAX, OperationKey, Record
+from ...operation import KEY_LENGTH_MAX, SCOPE_LENGTH_MAX, TOMBSTONE, OperationKey, Record
 from ...outcome import Rejection, Stage
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ class _Statement:
 class KeyRows:
     """The statements for one dialect. Immutable after construction; safe to share."""
 
-    __slots__ = ("_flavour", "_forget", "_insert", "_purge", "_read", "_store", "_store_and_commit")
+    __slots__ = ("_flavour", "_forget", "_insert", "_purge", "_read", "_store", "_store_and_commit", "_unearth")
 
     def __init__(self, dialect: Dialect, flavour: Flavour) -> None:
         self._flavour = flavour
@@ -186,6 +186,7 @@ class KeyRows:
         # MariaDB takes several statements as one where they are a block: the result costs no round trip of its own.
         block = "BEGIN NOT ATOMIC {}; COMMIT; END" if flavour is Flavour.MARIADB else None
         self._store_and_commit = _Statement(store, dialect, block) if block is not None else None
+        self._unearth = _Statement(delete(OPERATIONS).where(this, columns.attempt == TOMBSTONE), dialect)
         self._forget = _Statement(delete(OPERATIONS).where(this, columns.expires <= now), dialect)
         self._purge = _Statement(_purge(flavour), dialect)
 
@@ -195,10 +196,12 @@ class KeyRows:
         """Insert the row of `key`, waiting while another transaction holds it.
 
         Args:
-            attempt: a number that tells this attempt from every other of any caller; it comes back in the record.
+            attempt: a number that tells this attempt from every other of any caller; it comes back in the record. `TOMBSTONE`
+                inserts a row that says that the operation was not committed.
 
         Returns:
-            None when the row is ours now; the committed row when there is one that has not expired.
+            None when the row is ours now; the committed row when there is one that has not expired. Tombstones are found by
+            tombstones only: to everybody else the key is free.
         """
         driver = connection.connection
         while not self._inserted(driver, key, fingerprint, attempt, ttl_s):
@@ -206,6 +209,9 @@ class KeyRows:
             if row is None:
                 continue  # removed as expired between the two statements
             fingerprint_found, attempt_found, result, expired = row
+            if attempt_found == TOMBSTONE and attempt != TOMBSTONE:
+                self._unearth.execute(driver, p_scope=key.scope, p_key=key.key)
+                continue
             if not expired:
                 return Record(fingerprint=fingerprint_found, attempt=attempt_found, result=result)
             self._forget.execute(driver, p_scope=key.scope, p_key=key.key)

@@ -21,8 +21,8 @@ from ...dialects import Flavour
 from ...errors import ForeignTransaction, OutcomeUnknown, UsageError
 from ...events import KeysPurged, PoolRetired
 from ...layer import retry_is_active
-from ...operation import OperationKey
-from ...outcome import FailureClass
+from ...operation import TOMBSTONE, OperationKey
+from ...outcome import FailureClass, Outcome
 from ...stream import EventStream
 from ...transaction import Plan, Protection
 from .failover import Failover, failover_of
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from .options import OperationOptions
     from .watchdog import Guard
 
-__all__ = ["NeverCommitted", "Runtime"]
+__all__ = ["Runtime"]
 
 R = TypeVar("R")
 
@@ -55,10 +55,6 @@ _PURGE_ROWS_MAX = 1_000
 
 _foreign: ContextVar[tuple[weakref.ref[Any], weakref.ref[Any]] | None] = ContextVar("holdfast_foreign", default=None)
 """The connection that somebody other than Holdfast took in this context, and who."""
-
-
-class NeverCommitted(Exception):
-    """Rolls a question about an operation back, and answers it."""
 
 
 class Runtime:
@@ -242,14 +238,13 @@ class Runtime:
                 "transaction function, or end the outer transaction first"
             )
 
-    def question_about(self, unknown: OutcomeUnknown) -> Callable[[UnitSession], None]:
-        """A transaction body that ends quietly if the operation was committed, and raises `NeverCommitted` if it never will be.
+    def question_about(self, unknown: OutcomeUnknown) -> Callable[[UnitSession], Outcome]:
+        """A transaction body whose result, once that is committed, is what became of the operation.
 
         Raises:
             UsageError: the operation had no key to ask by, or a transaction is open here.
         """
         if open_unit(self) is not None:
-            # The question leaves the key's row behind when it is not rolled back on its own.
             raise UsageError("outcome_of() asks in a transaction of its own; call it outside of transaction functions")
         if unknown.operation_scope is None or unknown.operation_key is None:
             raise UsageError(
@@ -258,10 +253,12 @@ class Runtime:
             )
         key = OperationKey(unknown.operation_scope, unknown.operation_key)
 
-        def ask(_session: UnitSession) -> None:
-            # The insert waits for the operation's transaction if that is still open; ours is rolled back.
-            if running_unit(self, "outcome_of()").claim_joined(key, "") is None:
-                raise NeverCommitted
+        def ask(_session: UnitSession) -> Outcome:
+            # The insert waits for the operation's transaction if that is still open, and whatever of it is still on its way
+            # from another node of a cluster collides with the row that this leaves.
+            found = running_unit(self, "outcome_of()").claim_joined(key, "", TOMBSTONE)
+            buried = found is None or found.attempt == TOMBSTONE
+            return Outcome.NOT_COMMITTED if buried else Outcome.COMMITTED
 
         return ask
 

@@ -21,6 +21,7 @@ from ...dialects import Flavour, classify
 from ...errors import HoldfastError, NoWriter, Rejected, UsageError
 from ...events import ConnectionDiscarded, HookFailed
 from ...layer import retry_layer
+from ...operation import TOMBSTONE
 from ...outcome import Failure, FailureClass, Outcome, Stage
 from ...transaction import Do, ProbeAnswer, Protection
 from . import pushdown
@@ -255,14 +256,18 @@ class Unit(Generic[T]):
                 session.close()
             raise
 
-    def claim(self, attempt: int) -> Record | None:
+    @property
+    def in_cluster(self) -> bool:
+        """Whether other nodes take writes as well; as in `Port`."""
+        return self.runtime.endpoint.in_cluster
+
+    def claim(self, attempt: int, *, settling: bool) -> Record | None:
         """Insert the key row."""
         assert self._key is not None
-        record = self.runtime.key_rows.claim(
-            self._connected(), self._key, self._fingerprint, self._serial + attempt, self._ttl_s
-        )
-        if record is None:
-            return None
+        serial = TOMBSTONE if settling else self._serial + attempt
+        record = self.runtime.key_rows.claim(self._connected(), self._key, self._fingerprint, serial, self._ttl_s)
+        if record is None or record.attempt == TOMBSTONE:
+            return record
         own = record.attempt - self._serial
         return replace(record, attempt=own if 0 < own < _ATTEMPTS_PER_CALL else 0)
 
@@ -489,11 +494,11 @@ class Unit(Generic[T]):
 
     # -- joined operations -------------------------------------------------------------------------------------------
 
-    def claim_joined(self, key: OperationKey, fingerprint: str) -> Record | None:
+    def claim_joined(self, key: OperationKey, fingerprint: str, attempt: int = 0) -> Record | None:
         """The key row of an operation that joins this transaction; None: it was inserted and the body may run."""
         runtime = self.runtime
         with self._past_sqlalchemy():
-            return runtime.key_rows.claim(self._connected(), key, fingerprint, 0, runtime.key_ttl_s)
+            return runtime.key_rows.claim(self._connected(), key, fingerprint, attempt, runtime.key_ttl_s)
 
     def store_joined(self, key: OperationKey, codec: ResultCodec | None, result: Any) -> None:
         """Put a joined operation's result into its key row."""
@@ -618,9 +623,14 @@ class AsyncUnit(Generic[T]):
         self.session = self.unit.async_session = session = self.unit.runtime.new_async_session()
         await greenlet_spawn(self.unit.begin_on, session.sync_session)
 
-    async def claim(self, attempt: int) -> Record | None:
+    @property
+    def in_cluster(self) -> bool:
         """As in `Unit`."""
-        return await greenlet_spawn(self.unit.claim, attempt)
+        return self.unit.in_cluster
+
+    async def claim(self, attempt: int, *, settling: bool) -> Record | None:
+        """As in `Unit`."""
+        return await greenlet_spawn(lambda: self.unit.claim(attempt, settling=settling))
 
     async def run(self) -> Ran[T]:
         """As in `Unit`."""
