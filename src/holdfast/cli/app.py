@@ -20,7 +20,9 @@ from typer.core import TyperGroup
 
 from ..errors import HoldfastError
 from .check import check
+from .doctor import doctor
 from .drill import drill
+from .explain import explain
 from .terminal import ExitCode, notes
 
 __all__ = ["COMMANDS", "CommandGroup", "app", "run"]
@@ -28,6 +30,8 @@ __all__ = ["COMMANDS", "CommandGroup", "app", "run"]
 COMMANDS: Mapping[str, Callable[..., None]] = {
     "drill": drill,
     "check": check,
+    "doctor": doctor,
+    "explain": explain,
 }
 """Each command by its name, in the order in which the help lists them."""
 

@@ -264,4 +264,5 @@ def _list(*, as_json: bool) -> None:
 
 
 def _first_line(kind: object) -> str:
-    return (getattr(kind, "__doc__", None) or "").partition("\n")[0].rstrip(".")
+    sentence = (getattr(kind, "__doc__", None) or "").partition("\n")[0].partition(". ")[0]
+    return sentence.rstrip(".").replace("`", "")

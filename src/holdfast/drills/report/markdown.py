@@ -26,8 +26,7 @@ def markdown_text(report: Report) -> str:
         *_section("What was checked", _checks(report)),
         *_section("How sure that is", _bounds(report)),
         *_section("Before, during and after", _latencies(report)),
-        "## To run it again",
-        f"```sh\n{report.command.replace('```', '')}\n```",
+        *_section("To run it again", f"```sh\n{report.command.replace('```', '')}\n```" if report.command else ""),
     ]
     for run in report.runs:
         for title, facts in settings(report, run):
@@ -36,8 +35,8 @@ def markdown_text(report: Report) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _section(title: str, table: str) -> Sequence[str]:
-    return (f"## {title}", table) if table else ()
+def _section(title: str, text: str) -> Sequence[str]:
+    return (f"## {title}", text) if text else ()
 
 
 def _figures(report: Report) -> str:
