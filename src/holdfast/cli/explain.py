@@ -91,6 +91,9 @@ def _show(explanation: Explanation) -> None:
     table = Table(box=box.SIMPLE, pad_edge=False)
     for title in ("stage", "class", "the server", "Holdfast"):
         table.add_column(title, overflow="fold")
+    before = ""
     for at in explanation.stages:
-        table.add_row(str(at.stage), str(at.failure_class), escape(at.server), escape(at.holdfast))
+        action = "the same" if at.holdfast == before else at.holdfast
+        before = at.holdfast
+        table.add_row(str(at.stage), str(at.failure_class), escape(at.server), escape(action))
     out.print(table)
