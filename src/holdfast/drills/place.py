@@ -14,6 +14,7 @@ from sqlalchemy.engine import make_url
 from ..errors import ConfigurationError
 from ..faultproxy import FaultProxy
 from ..faultproxy.proxy import Wire
+from .guard import check_target
 from .servers import galera, mariadb, mysql, postgresql
 
 if TYPE_CHECKING:
@@ -103,9 +104,13 @@ def _given(stack: ExitStack, settings: DrillSettings, database: str, wire: Histo
     backend = url.get_backend_name()
     if backend == "sqlite":
         return Place(database, database, database)
-    if url.host is None or "," in url.host:
-        raise ConfigurationError("a drill puts its proxy in front of one server: give the URL one host")
-    proxy = _proxy(stack, settings, wire, "", (url.host, url.port or _PORTS[backend]))
+    if url.host is None or "," in url.host or "host" in url.query:
+        raise ConfigurationError(
+            "a drill puts its proxy in front of one server: give the URL one host, in its usual place"
+        )
+    # The address that was checked is the one that is used: a name may lead elsewhere a moment later.
+    addresses = check_target(url.host, settings.may_break)
+    proxy = _proxy(stack, settings, wire, "", (addresses[0] if addresses else url.host, url.port or _PORTS[backend]))
     return Place(_through(database, proxy), database, database, {"server": proxy})
 
 

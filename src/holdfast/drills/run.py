@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import urlsplit
 
 from ..clock import SYSTEM_CLOCK, new_token
 from ..errors import ConfigurationError
@@ -25,6 +26,7 @@ from .checkers import Limits, check, overall
 from .commits import ambiguous_commits
 from .crew import Crew
 from .disturbances import DISTURBANCES, Disturbance, disturbance_named
+from .guard import check_target
 from .history import Answer, History, HistoryWriter
 from .place import Place, open_place
 from .state import DatabaseState
@@ -164,8 +166,12 @@ def _check(settings: DrillSettings, service: Service | None) -> None:
     unknown = [name for name in settings.faults if name not in FAULTS]
     if unknown:
         raise ConfigurationError(f"unknown fault {unknown[0]!r}; choose {', '.join(FAULTS)}")
-    if settings.subject == "http" and (settings.app is None) is (service is None):
-        raise ConfigurationError("the subject 'http' needs an address, such as http://127.0.0.1:8000, as app")
+    if settings.subject == "http":
+        host = urlsplit(settings.app or "").hostname
+        if service is None and host is None:
+            raise ConfigurationError("the subject 'http' needs an address, such as http://127.0.0.1:8000, as app")
+        if host is not None:
+            check_target(host, settings.may_break)
 
 
 @dataclass(slots=True)

@@ -1,0 +1,285 @@
+"""The long drills: what has to be shown, how much of it, and how far it is. Run in pieces, added up.
+
+    campaign = Campaign(Path("build/drills"))
+    while (piece := campaign.next_piece()) is not None:
+        campaign.run(piece)
+
+A long drill is the same short one again and again, each time with another seed, until the pieces together hold enough. Each piece
+leaves a folder with its history and a `summary.json`; what stands in the summaries is the only memory, so a campaign can be
+stopped at any moment and taken up again.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from .run import DrillResult, Progress, Service, run
+from .settings import DrillSettings
+from .verdict import Validity
+
+__all__ = ["LONG_DRILLS", "Campaign", "LongDrill", "Piece", "Totals"]
+
+_SUMMARY = "summary.json"
+
+
+@dataclass(frozen=True, slots=True)
+class LongDrill:
+    """One thing that has to be shown.
+
+    Attributes:
+        name: of its folder and of its row in the results; lower-case words with hyphens.
+        shows: what it shows, in one sentence.
+        settings: of each piece; seed and output are filled in.
+        enough: how much is enough, all pieces together: a figure of `summary_of` and its least value.
+        expected: whether it should hold (`valid`), or is there to show what happens otherwise (`invalid`).
+        serves: the pieces drill a service, which whoever runs the campaign starts.
+    """
+
+    name: str
+    shows: str
+    settings: DrillSettings
+    enough: Mapping[str, float]
+    expected: Validity = Validity.VALID
+    serves: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """One run of a long drill: the `number`-th, from 1, which is its seed as well."""
+
+    drill: LongDrill
+    number: int
+
+    @property
+    def folder(self) -> str:
+        """Where it goes, below the campaign's folder."""
+        return f"{self.drill.name}/{self.number:03d}"
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """All pieces of one long drill, added up.
+
+    Attributes:
+        pieces: how many there are.
+        figures: the sums of what `summary_of` tells.
+        verdicts: for each checker how often it gave each answer.
+        wrong: what was found wrong, the first of each piece, with the piece's folder.
+    """
+
+    pieces: int = 0
+    figures: Mapping[str, float] = field(default_factory=dict)
+    verdicts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    wrong: tuple[str, ...] = ()
+
+    def are_enough(self, drill: LongDrill) -> bool:
+        """Whether the drill has what it needs."""
+        return self.pieces > 0 and all(self.figures.get(name, 0) >= least for name, least in drill.enough.items())
+
+
+class Campaign:
+    """Some long drills, and a folder with what was done of them.
+
+    Args:
+        folder: where the pieces are.
+        drills: which; default `LONG_DRILLS`.
+        service: starts the service for the drills that need one; without it they are left out.
+    """
+
+    def __init__(
+        self, folder: Path, drills: Iterable[LongDrill] | None = None, *, service: Service | None = None
+    ) -> None:
+        chosen = LONG_DRILLS if drills is None else tuple(drills)
+        self.folder = folder
+        self.drills = tuple(drill for drill in chosen if service is not None or not drill.serves)
+        self._service = service
+
+    def next_piece(self) -> Piece | None:
+        """What is to be run next: of the drill that has come least far; None when there is enough of all."""
+        short = [(self._progress(drill), drill) for drill in self.drills if not self.totals(drill).are_enough(drill)]
+        if not short:
+            return None
+        _, drill = min(short, key=lambda entry: entry[0])
+        return Piece(drill, 1 + max((int(path.name) for path in self._pieces(drill)), default=0))
+
+    def run(self, piece: Piece, progress: Callable[[Progress], object] | None = None) -> DrillResult:
+        """Run one piece; what an interrupted one left is removed first.
+
+        Raises:
+            HoldfastError: as `run.run`.
+        """
+        folder = self.folder / piece.folder
+        shutil.rmtree(folder, ignore_errors=True)
+        settings = replace(piece.drill.settings, seed=piece.number, output=folder)
+        result = run(settings, progress, service=self._service if piece.drill.serves else None)
+        (folder / _SUMMARY).write_text(json.dumps(_told(result), indent=1))
+        return result
+
+    def totals(self, drill: LongDrill) -> Totals:
+        """What the pieces of `drill` hold together."""
+        figures: Counter[str] = Counter()
+        verdicts: dict[str, Counter[str]] = {}
+        wrong: list[str] = []
+        pieces = self._pieces(drill)
+        for path in pieces:
+            told = json.loads((path / _SUMMARY).read_text())
+            figures.update({name: value for name, value in told["summary"].items() if name != "seed"})
+            for verdict in told["verdicts"]:
+                verdicts.setdefault(verdict["checker"], Counter())[verdict["valid"]] += 1
+                if verdict["valid"] == Validity.INVALID:
+                    wrong.append(f"{drill.name}/{path.name}: {verdict['checker']}: {verdict['reason']}")
+        return Totals(len(pieces), figures, verdicts, tuple(wrong))
+
+    def _progress(self, drill: LongDrill) -> float:
+        figures = self.totals(drill).figures
+        return min((figures.get(name, 0) / least for name, least in drill.enough.items()), default=0.0)
+
+    def _pieces(self, drill: LongDrill) -> list[Path]:
+        """The folders of the pieces that were finished."""
+        return sorted(path.parent for path in (self.folder / drill.name).glob(f"*/{_SUMMARY}"))
+
+
+def _told(result: DrillResult) -> dict[str, Any]:
+    return {
+        "settings": result.settings.told(),
+        "summary": dict(result.summary),
+        "verdicts": [
+            {
+                "checker": verdict.checker,
+                "valid": verdict.valid.value,
+                "reason": verdict.reason,
+                "counts": dict(verdict.counts),
+                "examples": list(verdict.examples),
+            }
+            for verdict in result.verdicts
+        ],
+    }
+
+
+# -- what has to be shown ------------------------------------------------------------------------------------------------
+
+_FLAVOURS = ("sqlite", "mariadb", "mysql", "postgresql")
+_WORKLOADS = ("bank", "set", "unique", "counter", "rmw", "replay")
+_RATES = {"sqlite": 60.0, "mariadb": 200.0, "mysql": 200.0, "postgresql": 120.0}
+"""Operations a second that two cores carry beside the server, each connection anew after every fifth COMMIT."""
+
+
+def _commits() -> Iterable[LongDrill]:
+    """At least 10,000 ambiguous COMMITs in all."""
+    for flavour in _FLAVOURS:
+        for workload in _WORKLOADS:
+            yield LongDrill(
+                f"commits-{flavour}-{workload}",
+                "Every ambiguous COMMIT is settled: nothing lost, nothing doubled, nothing denied.",
+                DrillSettings(server=flavour, workload=workload, seconds=60, rate=_RATES[flavour]),
+                {"ambiguous": 450},
+            )
+        for subject in ("holdfast-unkeyed", "holdfast-threads"):
+            yield LongDrill(
+                f"commits-{flavour}-{subject}",
+                "The same without a key of the caller's, and in threads.",
+                DrillSettings(server=flavour, workload="set", subject=subject, seconds=60, rate=_RATES[flavour]),
+                {"ambiguous": 450},
+            )
+
+
+def _others() -> Iterable[LongDrill]:
+    """The same faults for those who do without Holdfast."""
+    for flavour in _FLAVOURS:
+        for subject in ("plain", "tenacity"):
+            for workload in ("set", "rmw"):
+                yield LongDrill(
+                    f"others-{flavour}-{subject}-{workload}",
+                    "What becomes of the same saves without Holdfast.",
+                    DrillSettings(
+                        server=flavour, workload=workload, subject=subject, seconds=30, rate=_RATES[flavour] / 2
+                    ),
+                    {"ambiguous": 100},
+                    Validity.INVALID,
+                )
+
+
+def _deadlines() -> Iterable[LongDrill]:
+    """Answers come in time although the network says nothing at all."""
+    for flavour in ("mariadb", "mysql", "postgresql"):
+        yield LongDrill(
+            f"deadlines-{flavour}",
+            "Black holes and waits for locks: every answer comes by its deadline and 0.25 s.",
+            DrillSettings(
+                server=flavour, workload="bank", faults=("blackhole",), seconds=60, rate=60, deadline=2.0, callers=128
+            ),
+            {"operations": 15_000},
+        )
+
+
+def _outages() -> Iterable[LongDrill]:
+    """200 callers, and nobody answers for 30 s."""
+    for flavour in ("mariadb", "mysql", "postgresql"):
+        yield LongDrill(
+            f"outage-{flavour}",
+            "An outage of 30 s with 200 callers: at most 1.1 times the load at the wire, and back within a second.",
+            DrillSettings(
+                server=flavour, workload="set", faults=("outage",), seconds=60, every=60, rate=60, callers=200
+            ),
+            {"faults": 5},
+        )
+
+
+def _killed_clients() -> Iterable[LongDrill]:
+    """Clients die in the middle of an operation, and their successors ask again."""
+    for flavour in _FLAVOURS:
+        yield LongDrill(
+            f"clients-{flavour}",
+            "A client is killed in the middle of an operation; the next process settles it by its key.",
+            DrillSettings(
+                server=flavour,
+                workload="bank",
+                faults=("commit", "kill-client"),
+                seconds=60,
+                every=6,
+                rate=_RATES[flavour] / 2,
+            ),
+            {"killed": 60},
+        )
+
+
+def _cluster() -> Iterable[LongDrill]:
+    """Three nodes, of which one after the other goes."""
+    yield LongDrill(
+        "galera-nodes",
+        "Nodes of a Galera cluster are killed, stopped and cut off; no operation with a deadline of 15 s fails.",
+        DrillSettings(
+            server="galera", workload="set", faults=("commit",), seconds=300, every=30, rate=25, deadline=15.0
+        ),
+        {"faults": 300},
+    )
+
+
+def _http() -> Iterable[LongDrill]:
+    """End to end: a client, HTTP, the service, the database."""
+    for flavour in ("mariadb", "postgresql"):
+        yield LongDrill(
+            f"http-{flavour}",
+            "Posts with an Idempotency-Key, while the service's connections to its database are cut around COMMIT.",
+            DrillSettings(server=flavour, workload="http", subject="http", seconds=60, rate=30),
+            {"ambiguous": 200},
+            serves=True,
+        )
+
+
+LONG_DRILLS: tuple[LongDrill, ...] = (
+    *_commits(),
+    *_killed_clients(),
+    *_deadlines(),
+    *_outages(),
+    *_cluster(),
+    *_http(),
+    *_others(),
+)
+"""What `make drill` runs."""

@@ -1,0 +1,225 @@
+"""Whole drills of a few seconds: the difference between the subjects, killed clients, every flavour through the proxy.
+
+Real processes, sockets and servers, so real time. What is asserted is what was saved and what was said, never how fast.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from sqlalchemy import create_engine, inspect
+
+from holdfast.drills.history import Answer, History
+from holdfast.drills.run import DrillResult, Progress, run
+from holdfast.drills.settings import DrillSettings
+from holdfast.drills.verdict import Validity
+from holdfast.errors import ConfigurationError
+from tests.drills import saving_app
+
+SPEED = {"recovery-time", "amplification", "leaks"}
+"""Checkers whose answer depends on how busy the machine is."""
+
+
+def drill(tmp_path: Path, **settings: Any) -> DrillResult:
+    given = {"seconds": 3.0, "rate": 60.0, "share": 0.3, "seed": 7, "output": tmp_path / "drill", **settings}
+    return run(DrillSettings(**given))
+
+
+def answers(result: DrillResult) -> dict[str, Validity]:
+    return {verdict.checker: verdict.valid for verdict in result.verdicts}
+
+
+def assert_holds(result: DrillResult) -> None:
+    wrong = [
+        verdict for verdict in result.verdicts if verdict.valid is Validity.INVALID and verdict.checker not in SPEED
+    ]
+    assert wrong == []
+    found = answers(result)
+    for checker in ("no-lost-ack", "no-double-apply", "fail-means-absent", "no-phantom"):
+        assert found[checker] is Validity.VALID
+    assert result.summary["ambiguous"] >= 5
+    assert result.summary["ok"] > 100
+
+
+@pytest.mark.parametrize("subject", ["holdfast", "holdfast-unkeyed", "holdfast-threads"])
+def test_holdfast_holds(tmp_path: Path, subject: str) -> None:
+    """Under faults around every third COMMIT nothing is lost, doubled or denied."""
+    assert_holds(drill(tmp_path, workload="set", subject=subject))
+
+
+@pytest.mark.parametrize(("subject", "checker"), [("plain", "fail-means-absent"), ("tenacity", "no-double-apply")])
+def test_the_drill_shows_what_the_others_do(tmp_path: Path, subject: str, checker: str) -> None:
+    """The same drill finds saves that were said to have failed, and saves that are there twice."""
+    result = drill(tmp_path, workload="set", subject=subject)
+    assert answers(result)[checker] is Validity.INVALID
+    assert result.validity is Validity.INVALID
+
+
+def test_a_killed_client_is_succeeded(tmp_path: Path) -> None:
+    """A client dies in the middle of an operation; its successor asks again under the same key, and it is there once."""
+    result = drill(tmp_path, workload="set", faults=("commit", "kill-client"), seconds=6.0, every=3.0)
+    assert_holds(result)
+    history = History.load(result.history_path)
+    killed = [operation for operation in history.operations if operation.killed]
+    assert killed
+    for operation in killed:
+        again = [other for other in history.operations if other.key == operation.key and other is not operation]
+        assert [other.answer for other in again] == [Answer.OK]
+    final = history.final("set")
+    assert final is not None
+    times = Counter(final.value["ids"])
+    assert {times[operation.value["id"]] for operation in killed} == {1}
+
+
+def test_an_app_of_the_users_is_drilled(tmp_path: Path) -> None:
+    """The user's own functions are asked to save, by every client and again under the same key."""
+    result = drill(
+        tmp_path,
+        workload="app",
+        subject="app",
+        app=f"{saving_app.__name__}:Careful",
+        faults=("kill-client",),
+        every=1.5,
+    )
+    found = answers(result)
+    assert (found["no-lost-ack"], found["no-double-apply"], found["replay-equality"]) == (Validity.VALID,) * 3
+
+
+def test_the_history_says_what_was_done(tmp_path: Path) -> None:
+    """Phases in their order, the settings without a URL, a final state, and progress on the way."""
+    told: list[Progress] = []
+    settings = DrillSettings(seconds=2.0, rate=40.0, seed=11, output=tmp_path / "drill")
+    result = run(settings, told.append)
+    history = History.load(result.history_path)
+    assert [phase.name for phase in history.phases] == ["baseline", "faults", "healed", "final"]
+    assert history.meta["seed"] == 11
+    assert history.meta["flavour"] == "sqlite"
+    assert history.meta["durable"] is True
+    assert [fault.name for fault in history.faults] == ["commit"]
+    assert history.last_heal is not None
+    assert history.final("bank") is not None
+    assert told
+    assert told[-1].ok > 0
+    assert all(
+        operation.deadline is not None and operation.intended <= operation.invoked for operation in history.operations
+    )
+
+
+def test_the_arrivals_follow_from_the_seed(tmp_path: Path) -> None:
+    """Two drills with the same seed ask for the same operations in the same order."""
+    asked = []
+    for name in ("first", "second"):
+        result = run(DrillSettings(seconds=1.0, rate=40.0, seed=3, workers=1, faults=(), output=tmp_path / name))
+        operations = History.load(result.history_path).operations
+        asked.append([(operation.name, json.dumps(operation.value)) for operation in operations])
+    shorter = min(map(len, asked))
+    assert shorter > 20
+    assert asked[0][:shorter] == asked[1][:shorter]
+
+
+def test_a_folder_with_a_history_is_left_alone(tmp_path: Path) -> None:
+    """A second drill into the same folder is refused before anything starts."""
+    (tmp_path / "drill").mkdir()
+    (tmp_path / "drill" / "w1.jsonl").write_text("")
+    with pytest.raises(ConfigurationError, match="holds a history already"):
+        drill(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({"faults": ("earthquake",)}, "unknown fault"),
+        ({"faults": ("blackhole",)}, "network connection"),
+        ({"subject": "http", "workload": "http"}, "needs an address"),
+        ({"subject": "http", "workload": "http", "app": "http://192.0.2.1:80"}, "--may-break"),
+        ({"database": "mysql://app@192.0.2.1/shop"}, "--may-break"),
+        ({"subject": "app", "workload": "app", "app": f"{saving_app.__name__}:Careful"}, "cannot disturb"),
+    ],
+)
+def test_what_cannot_be_drilled_is_refused(tmp_path: Path, settings: dict[str, Any], text: str) -> None:
+    """The error says what is wrong and names the cure; nothing is left running."""
+    with pytest.raises(ConfigurationError, match=text):
+        drill(tmp_path, **settings)
+    assert [child for child in psutil.Process().children() if "holdfast.drills.worker" in child.cmdline()] == []
+
+
+def test_an_interrupted_drill_cleans_up(tmp_path: Path) -> None:
+    """Ctrl-C in the middle of the faults ends every client and removes the drill's tables from a given database."""
+    url = f"sqlite:///{tmp_path / 'given.db'}"
+    program = (
+        "import sys\nfrom pathlib import Path\nfrom holdfast.drills.run import run\n"
+        "from holdfast.drills.settings import DrillSettings\n"
+        "run(DrillSettings(database=sys.argv[1], seconds=60, output=Path(sys.argv[2])),"
+        " lambda p: print(p.phase, p.ok, flush=True))\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, url, str(tmp_path / "drill")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    giving_up = threading.Timer(120, process.kill)
+    giving_up.start()
+    assert process.stdout is not None
+    try:
+        for line in process.stdout:
+            if line.startswith("faults"):
+                break
+        clients = psutil.Process(process.pid).children()
+        assert len(clients) == 2
+        process.send_signal(signal.SIGINT)
+        process.stdout.read()
+        assert process.wait() != 0
+    finally:
+        giving_up.cancel()
+        process.kill()
+        process.stdout.close()
+    assert psutil.wait_procs(clients, timeout=30)[1] == []
+    engine = create_engine(url)
+    assert inspect(engine).get_table_names() == []
+    engine.dispose()
+
+
+# -- every flavour, through the proxy --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("workload", ["bank"])
+@pytest.mark.parametrize("flavour", ["mariadb", "postgresql", "mysql"])
+def test_short_drill(tmp_path: Path, request: pytest.FixtureRequest, flavour: str, workload: str) -> None:
+    """COMMITs are reset before and after the server carries them out; every one is settled, and the state adds up."""
+    server = request.getfixturevalue(f"{flavour}_server")
+    driver = "psycopg" if flavour == "postgresql" else "pymysql"
+    result = drill(
+        tmp_path,
+        database=server.url(driver),
+        workload=workload,
+        subject="holdfast",
+        seconds=6.0,
+        rate=50.0,
+        deadline=30.0,
+    )
+    assert_holds(result)
+    assert answers(result)["bank-total"] is Validity.VALID
+    history = History.load(result.history_path)
+    assert history.meta["flavour"] == flavour
+    assert not any("app-password" in path.read_text() for path in result.history_path.iterdir())
+    assert {name for name in _tables(server.url(driver)) if name.startswith("holdfast_drill")} == set()
+
+
+def _tables(url: str) -> list[str]:
+    engine = create_engine(url)
+    try:
+        return inspect(engine).get_table_names()
+    finally:
+        engine.dispose()
