@@ -209,8 +209,8 @@ class Galera:
     def isolate(self, index: int) -> None:
         """Cut `nodes[index]` off from the other nodes, both ways, and leave its clients connected (`gmcast.isolate`)."""
         node = self.nodes[index]
-        node.set_provider_option("gmcast.isolate=1")
         self._isolated.add(node)
+        node.set_provider_option("gmcast.isolate=1")
 
     def rejoin(self, index: int) -> None:
         """Undo `isolate`; the node comes back by itself within seconds. Harmless when it is not isolated."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 from .mysql_protocol import ACCOUNTS_SQL, SETTINGS, MySQLProtocolServer
 from .process import ServerMissing, account_or_caller, run, temporary_folder
@@ -26,6 +27,8 @@ class MariaDB(MySQLProtocolServer):
             f"--bind-address={self.host}",
             f"--socket={self.folder / 'socket'}",
             f"--pid-file={self.folder / 'pid'}",
+            # Not where everybody's are: a server that starts removes what it finds there of temporary tables, also another's.
+            f"--tmpdir={self.folder}",
             "--innodb-log-file-size=16M",
             *SETTINGS,
         ]
@@ -56,6 +59,8 @@ def initialise(server: MariaDB) -> None:
     accounts.write_text("FLUSH PRIVILEGES;\n" + ACCOUNTS_SQL)
     run(
         [
+            "env",
+            f"TMPDIR={server.folder}",
             program("mariadb-install-db"),
             "--no-defaults",
             "--auth-root-authentication-method=normal",
@@ -69,15 +74,15 @@ def initialise(server: MariaDB) -> None:
     )
 
 
-def start() -> MariaDB:
-    """A new, empty, running MariaDB server.
+def start(parent: Path | None = None) -> MariaDB:
+    """A new, empty, running MariaDB server, in a folder of its own in `parent` (None: where temporary files go).
 
     Raises:
         ServerMissing: MariaDB is not installed.
     """
     program("mariadbd")
     account = account_or_caller("mysql")
-    server = MariaDB(temporary_folder("mariadb", account), account)
+    server = MariaDB(temporary_folder("mariadb", account, parent), account)
     try:
         initialise(server)
         server.start()

@@ -104,15 +104,15 @@ def version() -> str:
     return said.split()[2]  # postgres (PostgreSQL) 15.18 (Debian ...)
 
 
-def start() -> PostgreSQL:
-    """A new, empty, running PostgreSQL server.
+def start(parent: Path | None = None) -> PostgreSQL:
+    """A new, empty, running PostgreSQL server, in a folder of its own in `parent` (None: where temporary files go).
 
     Raises:
         ServerMissing: PostgreSQL is not installed.
     """
     initdb = _binary("initdb")
     account = account_or_caller("postgres")
-    server = PostgreSQL(temporary_folder("postgresql", account), account)
+    server = PostgreSQL(temporary_folder("postgresql", account, parent), account)
     try:
         password_file = server.folder / "admin-password"
         password_file.write_text(server.admin_password)

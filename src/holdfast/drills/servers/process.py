@@ -68,9 +68,9 @@ def free_port(host: str = HOST) -> int:
     raise ServerFailed(f"no free port of {host} between 20000 and 32000")
 
 
-def temporary_folder(flavour: str, account: str | None) -> Path:
-    """A new folder that `account` owns (None: the caller)."""
-    folder = Path(tempfile.mkdtemp(prefix=f"holdfast-{flavour}-"))
+def temporary_folder(flavour: str, account: str | None, parent: Path | None = None) -> Path:
+    """A new folder that `account` owns (None: the caller), in `parent` (None: where temporary files go)."""
+    folder = Path(tempfile.mkdtemp(prefix=f"holdfast-{flavour}-", dir=parent))
     if account is not None:
         entry = pwd.getpwnam(account)
         os.chown(folder, entry.pw_uid, entry.pw_gid)
