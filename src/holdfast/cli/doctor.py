@@ -19,8 +19,6 @@ from ..outcome import Stage
 from .terminal import ExitCode, results, write_json
 
 if TYPE_CHECKING:
-    from sqlalchemy.engine import URL
-
     from ..ext.sqlalchemy import Endpoint
 
 __all__ = ["doctor", "exit_code", "with_synchronous_driver"]
@@ -81,7 +79,7 @@ def doctor(
         processes=processes,
         pool_open=pool_open,
         isolation=isolation.lower(),
-        file_system=_file_system(endpoint.address.url) if endpoint.address.backend == Flavour.SQLITE else None,
+        file_system=_file_system(endpoint) if endpoint.address.backend == Flavour.SQLITE else None,
     )
     try:
         findings = [finding for finding in _look(endpoint, client) if finding.check not in ignored]
@@ -118,13 +116,13 @@ def _known_checks(names: list[str]) -> frozenset[str]:
     return frozenset(names)
 
 
-def _file_system(url: URL) -> str | None:
+def _file_system(endpoint: Endpoint) -> str | None:
     """The type of the file system that holds SQLite's file, where the machine tells (Linux).
 
     Raises:
         ConfigurationError: the file is not there; connecting would create it.
     """
-    name = url.database or ""
+    name = endpoint.address.url.database or ""
     if name in ("", ":memory:") or name.startswith("file:"):
         return None
     if not Path(name).is_file():
