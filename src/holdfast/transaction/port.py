@@ -22,13 +22,11 @@ class Port(Protocol[T]):
 
     Every method may raise anything; `classify` says what it means. A port keeps to the deadline it was made with: no
     call returns later than `expires_at` (`roll_back`: plus `ROLLBACK_GRACE_S`; `discard` takes no time worth counting).
-
-    Attributes:
-        in_cluster: whether the server shares its commits with others that take writes too (Galera), so that an insert may
-            go through although another node is about to commit the same key.
     """
 
-    in_cluster: bool
+    @property
+    def in_cluster(self) -> bool:
+        """Whether other nodes take writes as well (Galera): an insert may go through while one is about to commit the key."""
 
     def begin(self) -> None:
         """Get a connection and open a transaction on it."""
@@ -70,7 +68,9 @@ class Port(Protocol[T]):
 class AsyncPort(Protocol[T]):
     """What the asynchronous shell acts on; as `Port`, except that the shell itself cancels a call at the deadline."""
 
-    in_cluster: bool
+    @property
+    def in_cluster(self) -> bool:
+        """As in `Port`."""
 
     async def begin(self) -> None:
         """As in `Port`."""

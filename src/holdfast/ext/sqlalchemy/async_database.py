@@ -14,6 +14,7 @@ from ...outcome import Outcome
 from ...stream import EVENTS, EventStream
 from ...transaction import AsyncShell
 from . import saving
+from .async_unit import AsyncUnit
 from .database_settings import DatabaseSettings
 from .engines import Endpoint, open_endpoint
 from .keyrows import with_operations
@@ -22,7 +23,7 @@ from .migrate import MigrationReport, migrate
 from .operations import AsyncOperation, call_hooks_async, check_joining
 from .options import OperationOptions, options_for
 from .runtime import Runtime
-from .unit import AsyncUnit, Ran, Unit, open_unit, running_unit
+from .unit import Ran, Unit, open_unit, running_unit
 
 if TYPE_CHECKING:
     from datetime import timedelta

@@ -165,7 +165,9 @@ class Failover:
                 patience_s = max(self._stall_s, (attempt.expires_at - sent_at) / 2)
                 if now - sent_at >= patience_s:
                     self._cut(attempt)
-        if longest_s >= self._stall_s and not self.gate.answered_since(now - self._stall_s):
+        stalled = longest_s >= self._stall_s and not self.gate.answered_since(now - self._stall_s)
+        # While callers are being let through, those that hang since before the outage say nothing about the server.
+        if stalled and self.gate.phase is Phase.FLOWING:
             self.gate.suspect()
 
     def _cut(self, attempt: Attempt) -> None:
@@ -182,6 +184,8 @@ class Failover:
     def forget(self) -> None:
         """In a forked child: thread, loop and operations are the parent's."""
         self._attempts.clear()
+        self._side_engines.clear()
+        self.gate.forget()
 
     # -- the search --------------------------------------------------------------------------------------------------------
 
@@ -294,6 +298,8 @@ class _ThreadFailover(Failover):
     def forget(self) -> None:
         super().forget()
         self._thread = None
+        self._alarm = threading.Event()
+        self._starting = threading.Lock()
 
     def _wake(self) -> None:
         self._alarm.set()
@@ -314,13 +320,19 @@ class _ThreadFailover(Failover):
                 self._carry_out(self._search())
                 if not self.gate.waiting and not self._attempts:
                     break  # given up: nobody wants to know
-            if self._closed or not (self._attempts or self.gate.waiting):
-                with self._starting:
-                    self._thread = None
-                if self._closed or not (self._attempts or self.gate.waiting):
-                    return
-                self._start()  # somebody came in between, and saw this thread
+            if self._ends():
                 return
+
+    def _ends(self) -> bool:
+        if not self._closed and (self._attempts or self.gate.waiting):
+            return False
+        with self._starting:
+            if self._alarm.is_set() and not self._closed:
+                return False  # somebody called for a search since, and saw this thread
+            self._thread = None
+        if self._attempts or self.gate.waiting:
+            self._start()  # somebody came in between, and saw it too
+        return True
 
     def _carry_out(self, commands: Search[Host | None]) -> None:
         answer: Proof | None = None

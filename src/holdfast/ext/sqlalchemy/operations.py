@@ -26,7 +26,8 @@ from sqlalchemy.util import greenlet_spawn
 from ...errors import ConfigurationError, ForeignTransaction, KeyReused, UsageError
 from ...operation import SCOPE_LENGTH_MAX, OperationKey, fingerprint
 from ...transaction import AsyncShell, Shell
-from .unit import AsyncUnit, Hook, Unit, open_unit
+from .async_unit import AsyncUnit
+from .unit import Hook, Unit, open_unit
 
 if TYPE_CHECKING:
     from datetime import timedelta

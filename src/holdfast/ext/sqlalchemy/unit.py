@@ -1,12 +1,12 @@
 """The port to SQLAlchemy: one operation's session, from checkout to COMMIT.
 
-Written once, synchronously. `AsyncUnit` runs the same code in a greenlet, the way SQLAlchemy's own asyncio layer does.
+Written once, synchronously. `async_unit` runs the same code in a greenlet, the way SQLAlchemy's own asyncio layer does.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from sqlalchemy import exc, text
 from sqlalchemy.orm import exc as orm_exc
-from sqlalchemy.util import greenlet_spawn
 
 from ...clock import new_token
 from ...dialects import Flavour, classify
@@ -29,6 +28,7 @@ from .engines import READ_ONLY, PooledSession, session_of
 from .failover import Attempt
 from .holder import who_runs_here
 from .isolation import level_of
+from .origin import comes_from_sqlalchemy, doubts_server
 from .sessions import (
     UnitAsyncSession,
     UnitSession,
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from .runtime import Runtime
     from .watchdog import Guard
 
-__all__ = ["UNIT_OPTION", "AsyncUnit", "Hook", "Ran", "Unit", "open_unit", "opening_or_ending_unit", "running_unit"]
+__all__ = ["UNIT_OPTION", "Hook", "Ran", "Unit", "open_unit", "opening_or_ending_unit", "running_unit"]
 
 T = TypeVar("T")
 
@@ -94,8 +94,18 @@ def running_unit(runtime: Runtime, what: str) -> Unit[Any]:
     return unit
 
 
-_STATUS_OF_OUR_TRANSACTION = text("SELECT CAST(pg_current_xact_id_if_assigned() AS TEXT)")
-_STATUS = text("SELECT pg_xact_status(CAST(CAST(:transaction AS TEXT) AS xid8))")
+_TIMELINE = "LEFT(pg_walfile_name(pg_current_wal_insert_lsn()), 8)"
+"""Another one after every promotion: the same number of a transaction is then another transaction."""
+
+_STATUS_OF_OUR_TRANSACTION = text(
+    f"SELECT CASE WHEN own IS NOT NULL THEN {_TIMELINE} || '/' || CAST(own AS TEXT) END "
+    "FROM (SELECT pg_current_xact_id_if_assigned() AS own) AS mine"
+)
+_STATUS = text(
+    "SELECT CASE WHEN pg_is_in_recovery() THEN 'in progress' "
+    f"WHEN {_TIMELINE} <> :timeline THEN 'elsewhere' "
+    "ELSE pg_xact_status(CAST(CAST(:transaction AS TEXT) AS xid8)) END"
+)
 _PROBE_ANSWERS = {
     "committed": ProbeAnswer.COMMITTED,
     "aborted": ProbeAnswer.ABORTED,
@@ -392,7 +402,8 @@ class Unit(Generic[T]):
         with self.runtime.engine.connect() as connection:
             watch = self.runtime.watch(connection.connection.driver_connection, self.expires_at)
             try:
-                status = connection.scalar(_STATUS, {"transaction": self._transaction_id})
+                timeline, _, transaction = self._transaction_id.partition("/")
+                status = connection.scalar(_STATUS, {"timeline": timeline, "transaction": transaction})
             finally:
                 if watch is not None:
                     watch.close()
@@ -417,7 +428,7 @@ class Unit(Generic[T]):
         failure = self._classified(error, doing)
         self._last_class = failure.failure_class
         self.has_doubt = self.has_doubt or failure.failure_class is FailureClass.AMBIGUOUS
-        if self.runtime.failover is not None and _doubts_server(error, failure):
+        if self.runtime.failover is not None and doubts_server(error, failure):
             return replace(failure, server_in_doubt=True)
         return failure
 
@@ -446,7 +457,7 @@ class Unit(Generic[T]):
         """Whether the body raised something that has nothing to do with this connection (its own HTTP call timed out)."""
         if self._swallowed is not None or isinstance(error, exc.SQLAlchemyError):
             return False
-        return isinstance(error, HoldfastError) or not _comes_from_sqlalchemy(error, self._handled)
+        return isinstance(error, HoldfastError) or not comes_from_sqlalchemy(error, self._handled)
 
     def _time_is_up(self) -> bool:
         # A timer may go off a tick early.
@@ -579,99 +590,3 @@ _OUTSIDE = frozenset({Do.BEGIN, Do.AWAIT_SERVER, Do.PROBE})
 
 _ANSWERED = frozenset({FailureClass.CONTENTION, FailureClass.PERMANENT, FailureClass.EXHAUSTED})
 """Failures that only a server at work gives."""
-
-_SERVER_MAY_BE_GONE = frozenset(
-    {FailureClass.UNSENT, FailureClass.LOST, FailureClass.AMBIGUOUS, FailureClass.ROLE_CHANGED}
-)
-_NO_CONNECTION_LEFT = frozenset({1040, 1203, 1226, "53300"})
-"""A server that says it has too many connections is there."""
-
-
-def _doubts_server(error: BaseException, failure: Failure) -> bool:
-    return (
-        failure.failure_class in _SERVER_MAY_BE_GONE
-        and failure.code not in _NO_CONNECTION_LEFT
-        and not isinstance(error, (Rejected, exc.TimeoutError))  # of ours, and of the pool
-    )
-
-
-def _comes_from_sqlalchemy(error: BaseException, handled: BaseException | None) -> bool:
-    seen: set[int] = set()
-    current: BaseException | None = error
-    while current is not None and current is not handled and id(current) not in seen:
-        if isinstance(current, exc.SQLAlchemyError):
-            return True
-        seen.add(id(current))
-        current = current.__cause__ or current.__context__
-    return False
-
-
-class AsyncUnit(Generic[T]):
-    """A `Unit` whose body is a coroutine function; what talks to the database runs in a greenlet."""
-
-    def __init__(self, unit: Unit[T], body: Callable[[UnitAsyncSession], Awaitable[T]]) -> None:
-        self.unit = unit
-        self.session: UnitAsyncSession | None = None
-        self._body = body
-
-    async def begin(self) -> None:
-        """As in `Unit`."""
-        failover = self.unit.runtime.failover
-        if failover is not None and failover.gate.closed:
-            await failover.gate.enter_async(self.unit.expires_at, urgent=self.unit.has_doubt)
-            self.unit.check_time()
-        self.session = self.unit.async_session = session = self.unit.runtime.new_async_session()
-        await greenlet_spawn(self.unit.begin_on, session.sync_session)
-
-    @property
-    def in_cluster(self) -> bool:
-        """As in `Unit`."""
-        return self.unit.in_cluster
-
-    async def claim(self, attempt: int, *, settling: bool) -> Record | None:
-        """As in `Unit`."""
-        return await greenlet_spawn(lambda: self.unit.claim(attempt, settling=settling))
-
-    async def run(self) -> Ran[T]:
-        """As in `Unit`."""
-        assert self.session is not None
-        with self.unit.inside():
-            result = await self._body(self.session)
-        await greenlet_spawn(self.unit.finish_body)
-        return Ran(result, self.unit.hooks)
-
-    async def store(self, result: Ran[T]) -> None:
-        """As in `Unit`."""
-        await greenlet_spawn(self.unit.store, result)
-
-    async def commit(self) -> None:
-        """As in `Unit`."""
-        await greenlet_spawn(self.unit.commit)
-
-    async def roll_back(self) -> None:
-        """As in `Unit`."""
-        await greenlet_spawn(self.unit.roll_back)
-
-    async def discard(self, *, kill: bool) -> None:
-        """As in `Unit`."""
-        await greenlet_spawn(lambda: self.unit.discard(kill=kill))
-
-    async def await_server(self) -> bool:
-        """As in `Unit`."""
-        unit = self.unit
-        unit.suspect()
-        failover = unit.runtime.failover
-        assert failover is not None
-        return await failover.gate.enter_async(unit.expires_at, lost_at_outage=unit.outages, urgent=unit.has_doubt)
-
-    async def probe(self) -> ProbeAnswer:
-        """As in `Unit`."""
-        return await greenlet_spawn(self.unit.probe)
-
-    def stored_result(self, record: Record) -> Ran[T]:
-        """As in `Unit`."""
-        return self.unit.stored_result(record)
-
-    def classify(self, error: BaseException, doing: Do) -> Failure:
-        """As in `Unit`."""
-        return self.unit.classify(error, doing)

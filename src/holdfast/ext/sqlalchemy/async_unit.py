@@ -1,0 +1,91 @@
+"""The port for tasks: a `Unit` whose body is a coroutine function; what talks to the database runs in a greenlet."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from sqlalchemy.util import greenlet_spawn
+
+from .unit import Ran, Unit
+
+if TYPE_CHECKING:
+    from ...operation import Record
+    from ...outcome import Failure
+    from ...transaction import Do, ProbeAnswer
+    from .sessions import UnitAsyncSession
+
+__all__ = ["AsyncUnit"]
+
+T = TypeVar("T")
+
+
+class AsyncUnit(Generic[T]):
+    """A `Unit` whose body is a coroutine function; what talks to the database runs in a greenlet."""
+
+    def __init__(self, unit: Unit[T], body: Callable[[UnitAsyncSession], Awaitable[T]]) -> None:
+        self.unit = unit
+        self.session: UnitAsyncSession | None = None
+        self._body = body
+
+    async def begin(self) -> None:
+        """As in `Unit`."""
+        failover = self.unit.runtime.failover
+        if failover is not None and failover.gate.closed:
+            await failover.gate.enter_async(self.unit.expires_at, urgent=self.unit.has_doubt)
+            self.unit.check_time()
+        self.session = self.unit.async_session = session = self.unit.runtime.new_async_session()
+        await greenlet_spawn(self.unit.begin_on, session.sync_session)
+
+    @property
+    def in_cluster(self) -> bool:
+        """As in `Unit`."""
+        return self.unit.in_cluster
+
+    async def claim(self, attempt: int, *, settling: bool) -> Record | None:
+        """As in `Unit`."""
+        return await greenlet_spawn(lambda: self.unit.claim(attempt, settling=settling))
+
+    async def run(self) -> Ran[T]:
+        """As in `Unit`."""
+        assert self.session is not None
+        with self.unit.inside():
+            result = await self._body(self.session)
+        await greenlet_spawn(self.unit.finish_body)
+        return Ran(result, self.unit.hooks)
+
+    async def store(self, result: Ran[T]) -> None:
+        """As in `Unit`."""
+        await greenlet_spawn(self.unit.store, result)
+
+    async def commit(self) -> None:
+        """As in `Unit`."""
+        await greenlet_spawn(self.unit.commit)
+
+    async def roll_back(self) -> None:
+        """As in `Unit`."""
+        await greenlet_spawn(self.unit.roll_back)
+
+    async def discard(self, *, kill: bool) -> None:
+        """As in `Unit`."""
+        await greenlet_spawn(lambda: self.unit.discard(kill=kill))
+
+    async def await_server(self) -> bool:
+        """As in `Unit`."""
+        unit = self.unit
+        unit.suspect()
+        failover = unit.runtime.failover
+        assert failover is not None
+        return await failover.gate.enter_async(unit.expires_at, lost_at_outage=unit.outages, urgent=unit.has_doubt)
+
+    async def probe(self) -> ProbeAnswer:
+        """As in `Unit`."""
+        return await greenlet_spawn(self.unit.probe)
+
+    def stored_result(self, record: Record) -> Ran[T]:
+        """As in `Unit`."""
+        return self.unit.stored_result(record)
+
+    def classify(self, error: BaseException, doing: Do) -> Failure:
+        """As in `Unit`."""
+        return self.unit.classify(error, doing)

@@ -1,0 +1,37 @@
+"""Whose error is it? The transaction function's own, the database's, or one that puts the whole server in doubt. Pure."""
+
+from __future__ import annotations
+
+from sqlalchemy import exc
+
+from ...errors import Rejected
+from ...outcome import Failure, FailureClass
+
+__all__ = ["comes_from_sqlalchemy", "doubts_server"]
+
+_SERVER_MAY_BE_GONE = frozenset(
+    {FailureClass.UNSENT, FailureClass.LOST, FailureClass.AMBIGUOUS, FailureClass.ROLE_CHANGED}
+)
+_NO_CONNECTION_LEFT = frozenset({1040, 1203, 1226, "53300"})
+"""A server that says it has too many connections is there."""
+
+
+def doubts_server(error: BaseException, failure: Failure) -> bool:
+    """Whether the failure may mean that the server is gone, so that it is asked for a sign of life."""
+    return (
+        failure.failure_class in _SERVER_MAY_BE_GONE
+        and failure.code not in _NO_CONNECTION_LEFT
+        and not isinstance(error, (Rejected, exc.TimeoutError))  # of ours, and of the pool
+    )
+
+
+def comes_from_sqlalchemy(error: BaseException, handled: BaseException | None) -> bool:
+    """Whether SQLAlchemy raised it, or something behind it that is not `handled` (what was being handled before) or older."""
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and current is not handled and id(current) not in seen:
+        if isinstance(current, exc.SQLAlchemyError):
+            return True
+        seen.add(id(current))
+        current = current.__cause__ or current.__context__
+    return False
