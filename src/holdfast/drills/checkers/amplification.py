@@ -27,6 +27,8 @@ LIMIT = 1.1
 
 FLOOR_PER_SECOND = 1.0
 """Retries a second that the budget of one process always allows."""
+_SAVED_UP_S = 10.0
+"""For how many seconds a budget saves its floor up (`RetryBudget.window`)."""
 
 _Span = tuple[int, int]
 
@@ -42,7 +44,8 @@ def check(history: History, limit: float = LIMIT, floor_per_second: float = FLOO
     Args:
         history: what to judge.
         limit: tries at the wire for each operation, at least 1.
-        floor_per_second: tries a second beyond that: the floor of the retry budget, times the processes that have one.
+        floor_per_second: tries a second beyond that: the floor of the retry budget, times the processes that have one. A budget
+            may have saved ten seconds of it up when the outage began.
     """
     tries = wire_tries(history)
     asked = [operation.invoked for operation in history.operations]
@@ -50,7 +53,7 @@ def check(history: History, limit: float = LIMIT, floor_per_second: float = FLOO
     tried_in = sum(_within(tries, span) for span in spans)
     asked_in = sum(_within(asked, span) for span in spans)
     seconds = sum(end - start for start, end in spans) / NS
-    allowed = limit * asked_in + floor_per_second * seconds
+    allowed = limit * asked_in + floor_per_second * sum((end - start) / NS + _SAVED_UP_S for start, end in spans)
     counts = {f"tries_per_operation_{name}": ratio for name, ratio in _per_phase(history, tries, asked).items()}
     counts |= {"asked": asked_in, "tries": tried_in, "outage_s": seconds}
     ratio = tried_in / asked_in if asked_in else 0.0
