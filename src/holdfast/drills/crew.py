@@ -124,6 +124,7 @@ class Crew:
         )
         self._lock = threading.Lock()
         self._spawned = 0
+        self._turn = 0
         self._start_s: float | None = None
         self._injected = 0.0
         self._past: Counter[str] = Counter()
@@ -146,13 +147,22 @@ class Crew:
         self._injected = share
         self._order(f"inject {share}")
 
-    def kill_one(self, which: int) -> int:
-        """End one client with SIGKILL, in the middle of an operation; its place in the crew, for `bring_back`.
+    def stop_one(self) -> int:
+        """Ask the next client in turn by SIGTERM to end what it has begun and go; its place in the crew, for `bring_back`."""
+        with self._lock:
+            place = self._next_place()
+            member = self._members[place]
+            member.is_stopping = True
+            member.process.terminate()
+        return place
+
+    def kill_one(self) -> int:
+        """End the next client in turn with SIGKILL, in the middle of an operation; its place in the crew, for `bring_back`.
 
         If it is idle it is killed all the same, after a second of waiting for it to be busy.
         """
         with self._lock:
-            place = which % len(self._members)
+            place = self._next_place()
             member = self._members[place]
             member.is_stopping = True
             history = self._folder / f"{member.assignment.name}.jsonl"
@@ -166,13 +176,16 @@ class Crew:
             member.process.wait()
         return place
 
+    def _next_place(self) -> int:
+        place = self._turn % len(self._members)
+        self._turn += 1
+        return place
+
     def bring_back(self, place: int) -> None:
-        """Start a killed client's successor, which asks again for what was left unfinished, where it may."""
+        """Start the successor of a client that was told to go, which asks again for what was left unfinished, where it may."""
         with self._lock:
             dead = self._members[place]
-            if dead.process.poll() is None:
-                return
-            dead.end(READY_WITHIN_S)
+            dead.end(self._share.deadline_s + 2 * HUNG_AFTER_S)
             self._past += dead.counts
             successor = self._spawn(dead.index, self._folder / f"{dead.assignment.name}.jsonl")
             self._members[place] = successor

@@ -1,43 +1,41 @@
-"""What a drill does by itself, without a nemesis: to the wire, to its own clients, and inside them where there is no wire.
+"""Every fault of a drill by its name, made for the place that is drilled.
 
-Each has `start()`, which says what it does, and `heal()`, which undoes it and may be called again.
+Some last as long as the phase of faults (`LASTING`): each connection or COMMIT draws its own fate. The others (`PASSING`)
+come and go one after the other, as the schedule says.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, cast
 
 from ..errors import ConfigurationError
-from ..faultproxy import Down, FaultProxy, Handle, Kind, Phase, ResetPeer, Timeout, Toxic
+from ..faultproxy import Down, FaultProxy, Handle, Kind, Latency, Phase, ResetPeer, Timeout, Toxic
+from .faults import (
+    CLUSTER_FAULTS,
+    SERVER_PROCESS_FAULTS,
+    DiskFull,
+    Fault,
+    KillSessions,
+    LockStorm,
+    ReadOnly,
+    UseUpConnections,
+    lockable_rows,
+)
+from .guard import check_started
 from .subjects import SUBJECTS, Remote
+from .workloads import PREFIX
 
 if TYPE_CHECKING:
     from .crew import Crew
     from .place import Place
+    from .schedule import Planned
     from .settings import DrillSettings
 
-__all__ = ["DISTURBANCES", "Disturbance", "disturbance_named"]
+__all__ = ["LASTING", "PASSING", "check_faults", "lasting_fault", "passing_fault"]
 
 _VANISHING = 0.01
-
-
-class Disturbance(Protocol):
-    """Something that goes wrong until it is healed.
-
-    Attributes:
-        name: what the command line and the history call it.
-        lasting: whether it lasts as long as the phase of faults; otherwise it comes and goes.
-    """
-
-    name: str
-    lasting: bool
-
-    def start(self) -> dict[str, Any]:
-        """Begin; what a report should know of it."""
-
-    def heal(self) -> None:
-        """Undo it; harmless when there is nothing to undo."""
+_LATE_S = 0.02
 
 
 class _OnTheWire:
@@ -49,11 +47,8 @@ class _OnTheWire:
         proxies: Mapping[str, FaultProxy],
         toxics: Sequence[tuple[Toxic, Phase, float]],
         told: dict[str, Any],
-        *,
-        lasting: bool,
     ) -> None:
         self.name = name
-        self.lasting = lasting
         self._proxies = proxies
         self._toxics = toxics
         self._told = told
@@ -76,7 +71,6 @@ class _InTheClients:
     """Faults injected below the subject, where there is no wire."""
 
     name = "commit"
-    lasting = True
 
     def __init__(self, crew: Crew, share: float) -> None:
         self._crew = crew
@@ -90,29 +84,26 @@ class _InTheClients:
         self._crew.inject(0.0)
 
 
-class _KillClient:
-    """SIGKILL for one client after the other; healing starts its successor."""
+class _EndClients:
+    """SIGKILL or SIGTERM for one client after the other; healing starts its successor."""
 
-    name = "kill-client"
-    lasting = False
-
-    def __init__(self, crew: Crew) -> None:
+    def __init__(self, name: str, end_one: Callable[[], int], crew: Crew) -> None:
+        self.name = name
+        self._end_one = end_one
         self._crew = crew
-        self._killed: list[int] = []
-        self._next = 0
+        self._ended: list[int] = []
 
     def start(self) -> dict[str, Any]:
-        place = self._crew.kill_one(self._next)
-        self._next += 1
-        self._killed.append(place)
+        place = self._end_one()
+        self._ended.append(place)
         return {"client": place}
 
     def heal(self) -> None:
-        while self._killed:
-            self._crew.bring_back(self._killed.pop())
+        while self._ended:
+            self._crew.bring_back(self._ended.pop())
 
 
-def _commit(place: Place, crew: Crew, settings: DrillSettings) -> Disturbance:
+def _commit(place: Place, crew: Crew, settings: DrillSettings) -> Fault:
     if not place.proxies:
         if issubclass(SUBJECTS[settings.subject], Remote):
             raise ConfigurationError(
@@ -122,43 +113,99 @@ def _commit(place: Place, crew: Crew, settings: DrillSettings) -> Disturbance:
         return _InTheClients(crew, settings.share)
     # Half of them never reach the server, half are carried out: to the client both look the same.
     half = settings.share / 2
-    toxics = [(ResetPeer(), Phase.BEFORE, half), (ResetPeer(), Phase.ANSWERED, half)]
-    return _OnTheWire("commit", place.proxies, toxics, {"share": settings.share}, lasting=True)
+    toxics: list[tuple[Toxic, Phase, float]] = [(ResetPeer(), Phase.BEFORE, half), (ResetPeer(), Phase.ANSWERED, half)]
+    return _OnTheWire("commit", place.proxies, toxics, {"share": settings.share})
 
 
-def _blackhole(place: Place, _crew: Crew, _settings: DrillSettings) -> Disturbance:
-    toxics = [(Timeout(), Phase.BEFORE, _VANISHING / 2), (Timeout(), Phase.ANSWERED, _VANISHING / 2)]
-    return _OnTheWire("blackhole", place.proxies, toxics, {"share": _VANISHING}, lasting=True)
+def _blackhole(place: Place, _crew: Crew, _settings: DrillSettings) -> Fault:
+    toxics: list[tuple[Toxic, Phase, float]] = [
+        (Timeout(), Phase.BEFORE, _VANISHING / 2),
+        (Timeout(), Phase.ANSWERED, _VANISHING / 2),
+    ]
+    return _OnTheWire("blackhole", place.proxies, toxics, {"share": _VANISHING})
 
 
-def _outage(place: Place, _crew: Crew, _settings: DrillSettings) -> Disturbance:
-    return _OnTheWire("outage", place.proxies, [(Down(), Phase.ALWAYS, 1.0)], {"outage": True}, lasting=False)
+def _latency(place: Place, _crew: Crew, _settings: DrillSettings) -> Fault:
+    toxics: list[tuple[Toxic, Phase, float]] = [(Latency(_LATE_S, jitter=_LATE_S), Phase.ALWAYS, 1.0)]
+    return _OnTheWire("latency", place.proxies, toxics, {"latency_s": _LATE_S, "jitter_s": _LATE_S})
 
 
-def _kill_client(_place: Place, crew: Crew, _settings: DrillSettings) -> Disturbance:
-    return _KillClient(crew)
-
-
-DISTURBANCES: dict[str, Callable[[Place, Crew, DrillSettings], Disturbance]] = {
+LASTING: dict[str, Callable[[Place, Crew, DrillSettings], Fault]] = {
     "commit": _commit,
     "blackhole": _blackhole,
-    "outage": _outage,
-    "kill-client": _kill_client,
+    "latency": _latency,
 }
-"""How each is made: `commit` resets connections around a share of all COMMITs, half of them carried out; `blackhole` lets one
-in a hundred vanish without a word; `outage` closes the port; `kill-client` ends a client with SIGKILL."""
+"""`commit` resets connections around a share of all COMMITs, half of them carried out; `blackhole` lets one COMMIT in a hundred
+vanish without a word; `latency` delays every answer by up to 40 ms."""
 
-_NEEDS_A_WIRE = frozenset({"blackhole", "outage"})
+_PROCESSES = tuple(SERVER_PROCESS_FAULTS)
+_NODES = tuple(CLUSTER_FAULTS)
+_SERVER = (*_PROCESSES, "kill-sessions", "read-only", "no-connections", "lock-storm")
+
+PASSING = ("outage", "kill-client", "stop-client", *_SERVER, "disk-full", *_NODES)
+"""`outage` closes the proxy's port, and the clients' ones end a client; the others are those of `holdfast.drills.faults`."""
+
+_NEEDS_A_WIRE = frozenset({"blackhole", "latency", "outage"})
 
 
-def disturbance_named(name: str, place: Place, crew: Crew, settings: DrillSettings) -> Disturbance:
-    """One of `DISTURBANCES`.
+def check_faults(settings: DrillSettings) -> None:
+    """Whether there are such faults, and whether they can happen where the drill takes place.
 
     Raises:
-        ConfigurationError: SQLite has no wire to do it on.
+        ConfigurationError: no; the text says what can.
     """
-    if name in _NEEDS_A_WIRE and not place.proxies:
-        raise ConfigurationError(
-            f"the fault {name!r} is done to a network connection, and {settings.backend} has none here"
-        )
-    return DISTURBANCES[name](place, crew, settings)
+    served = settings.database is not None or settings.server != "sqlite"
+    own = settings.database is None and settings.server not in ("sqlite", "galera")
+    for name in settings.faults:
+        if name not in LASTING and name not in PASSING:
+            raise ConfigurationError(f"unknown fault {name!r}; choose {', '.join((*LASTING, *PASSING))}")
+        if name in _NEEDS_A_WIRE and (not served or settings.backend == "sqlite"):
+            raise ConfigurationError(f"the fault {name!r} is done to a network connection, and SQLite has none")
+        if name in _SERVER and not own:
+            raise ConfigurationError(
+                f"the fault {name!r} stops the server, or changes its settings for everybody, so it needs one of the drill's "
+                "own: --server mariadb, mysql or postgresql, and no database URL"
+            )
+        if name in _NODES and (settings.database is not None or settings.server != "galera"):
+            raise ConfigurationError(f"the fault {name!r} is for a cluster of the drill's own: --server galera")
+        if name == "disk-full" and (
+            settings.database is not None or settings.server not in ("sqlite", "mariadb", "postgresql")
+        ):
+            raise ConfigurationError(
+                "the fault 'disk-full' needs SQLite, or a MariaDB or PostgreSQL server of the drill's own"
+            )
+
+
+def lasting_fault(name: str, place: Place, crew: Crew, settings: DrillSettings) -> Fault:
+    """One of `LASTING`.
+
+    Raises:
+        ConfigurationError: the subject's connections cannot be disturbed here.
+    """
+    return LASTING[name](place, crew, settings)
+
+
+def passing_fault(planned: Planned, place: Place, crew: Crew, settings: DrillSettings) -> Fault:
+    """One of `PASSING`, as the schedule has it."""
+    name = planned.fault
+    if name == "outage":
+        toxics: list[tuple[Toxic, Phase, float]] = [(Down(), Phase.ALWAYS, 1.0)]
+        return _OnTheWire(name, place.proxies, toxics, {"outage": True})
+    if name in ("kill-client", "stop-client"):
+        return _EndClients(name, crew.kill_one if name == "kill-client" else crew.stop_one, crew)
+    if name in CLUSTER_FAULTS:
+        fault = CLUSTER_FAULTS[name](check_started(place.cluster, name), planned.harm, planned.heal)
+        return cast("Fault", fault)  # whose name belongs to its class
+    if name == "disk-full":
+        assert place.disk is not None
+        return DiskFull(place.disk, place.server)
+    server = check_started(place.server, name)
+    if name in SERVER_PROCESS_FAULTS:
+        return SERVER_PROCESS_FAULTS[name](server)
+    if name == "kill-sessions":
+        return KillSessions(server)
+    if name == "read-only":
+        return ReadOnly(server)
+    if name == "no-connections":
+        return UseUpConnections(server)
+    return LockStorm(server, lockable_rows(server, PREFIX), seed=settings.seed)

@@ -14,6 +14,7 @@ from sqlalchemy.engine import make_url
 from ..errors import ConfigurationError
 from ..faultproxy import FaultProxy
 from ..faultproxy.proxy import Wire
+from .faults import SmallDisk
 from .guard import check_target
 from .servers import galera, mariadb, mysql, postgresql
 
@@ -39,6 +40,7 @@ class Place:
         proxies: one for each server, by its name; empty for SQLite, which has no wire.
         server: the server that was started for the drill, or None.
         cluster: the cluster that was started for the drill, or None.
+        disk: the small disk that the database is on, where it shall be filled up.
     """
 
     url: str = field(repr=False)
@@ -47,6 +49,7 @@ class Place:
     proxies: Mapping[str, FaultProxy] = field(default_factory=dict)
     server: Server | None = None
     cluster: Galera | None = None
+    disk: SmallDisk | None = None
 
 
 _SERVERS: dict[str, ModuleType] = {"mariadb": mariadb, "mysql": mysql, "postgresql": postgresql}
@@ -70,9 +73,10 @@ def open_place(settings: DrillSettings, wire: HistoryWriter) -> Iterator[Place]:
         if settings.database is not None:
             yield _given(stack, settings, settings.database, wire)
         elif settings.server == "sqlite":
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="holdfast-drill-"))
-            url = f"sqlite:///{Path(folder) / 'drill.db'}"
-            yield Place(url, url, url)
+            disk = _small_disk(stack, settings)
+            made = tempfile.TemporaryDirectory(prefix="holdfast-drill-", dir=disk.folder if disk else None)
+            url = f"sqlite:///{Path(stack.enter_context(made)) / 'drill.db'}"
+            yield Place(url, url, url, disk=disk)
         elif settings.server == "galera":
             yield _cluster(stack, settings, wire)
         else:
@@ -80,12 +84,20 @@ def open_place(settings: DrillSettings, wire: HistoryWriter) -> Iterator[Place]:
 
 
 def _server(stack: ExitStack, settings: DrillSettings, wire: HistoryWriter) -> Place:
-    server: Server = _SERVERS[settings.server].start()
+    disk = _small_disk(stack, settings)
+    module = _SERVERS[settings.server]
+    server: Server = module.start(disk.folder) if disk is not None else module.start()
     stack.callback(server.close)
     driver = _SYNCHRONOUS[settings.server]
     proxy = _proxy(stack, settings, wire, "", (server.host, server.port))
     direct_url = server.url(driver)
-    return Place(_through(direct_url, proxy), direct_url, server.admin_url(driver), {"server": proxy}, server=server)
+    return Place(
+        _through(direct_url, proxy), direct_url, server.admin_url(driver), {"server": proxy}, server=server, disk=disk
+    )
+
+
+def _small_disk(stack: ExitStack, settings: DrillSettings) -> SmallDisk | None:
+    return stack.enter_context(SmallDisk()) if "disk-full" in settings.faults else None
 
 
 def _cluster(stack: ExitStack, settings: DrillSettings, wire: HistoryWriter) -> Place:

@@ -24,11 +24,14 @@ from ..clock import SYSTEM_CLOCK, new_token
 from ..errors import ConfigurationError
 from .checkers import Limits, check, overall
 from .commits import ambiguous_commits
-from .crew import Crew
-from .disturbances import DISTURBANCES, Disturbance, disturbance_named
+from .crew import Crew, WorkerFailed
+from .disturbances import LASTING, PASSING, check_faults, lasting_fault, passing_fault
+from .faults import Fault
 from .guard import check_target
 from .history import Answer, History, HistoryWriter
+from .nemesis import Nemesis
 from .place import Place, open_place
+from .schedule import plan
 from .state import DatabaseState
 from .subjects import Remote, Terms, open_subject
 from .worker import Assignment
@@ -43,7 +46,7 @@ __all__ = ["FAULTS", "DrillResult", "Progress", "Service", "run", "summary_of"]
 _LEAD_S = 0.2
 _STEP_S = 0.05
 
-FAULTS = tuple(DISTURBANCES)
+FAULTS = (*LASTING, *PASSING)
 """The names that `DrillSettings.faults` may hold."""
 
 Service = Callable[[str], AbstractContextManager[str]]
@@ -131,7 +134,7 @@ def run(
             for name in ("runner", "nemesis", "proxy")
         )
         place = stack.enter_context(open_place(settings, wire))
-        _Drill(settings, place, runner, nemesis, progress, service).run(stack)
+        _Drill(settings, place, runner, _Record(nemesis), progress, service).run(stack)
     return judged(settings, folder)
 
 
@@ -163,9 +166,7 @@ def summary_of(history: History) -> dict[str, Any]:
 
 
 def _check(settings: DrillSettings, service: Service | None) -> None:
-    unknown = [name for name in settings.faults if name not in FAULTS]
-    if unknown:
-        raise ConfigurationError(f"unknown fault {unknown[0]!r}; choose {', '.join(FAULTS)}")
+    check_faults(settings)
     if settings.subject == "http":
         host = urlsplit(settings.app or "").hostname
         if service is None and host is None:
@@ -174,12 +175,36 @@ def _check(settings: DrillSettings, service: Service | None) -> None:
             check_target(host, settings.may_break)
 
 
+class _Record:
+    """Writes faults into the history, and remembers which are there."""
+
+    def __init__(self, writer: HistoryWriter) -> None:
+        self._writer = writer
+        self._present: dict[int, str] = {}
+        self.begun = 0
+
+    @property
+    def present(self) -> tuple[str, ...]:
+        """What is broken now."""
+        return tuple(self._present.copy().values())
+
+    def fault_start(self, name: str, value: Mapping[str, Any] | None = None) -> int:
+        number = self._writer.fault_start(name, value)
+        self._present[number] = name
+        self.begun += 1
+        return number
+
+    def fault_end(self, name: str, fault_id: int, value: Mapping[str, Any] | None = None) -> None:
+        self._writer.fault_end(name, fault_id, value)
+        self._present.pop(fault_id, None)
+
+
 @dataclass(slots=True)
 class _Active:
-    """A disturbance that is not healed yet."""
+    """A lasting fault that is not healed yet."""
 
-    disturbance: Disturbance
-    fault_id: int
+    fault: Fault
+    number: int
     told: dict[str, Any] = field(default_factory=dict)
 
 
@@ -191,22 +216,22 @@ class _Drill:
         settings: DrillSettings,
         place: Place,
         runner: HistoryWriter,
-        nemesis: HistoryWriter,
+        record: _Record,
         progress: Callable[[Progress], object] | None,
         service: Service | None,
     ) -> None:
         self._settings = settings
         self._place = place
         self._runner = runner
-        self._nemesis = nemesis
+        self._record = record
+        self._nemesis: Nemesis | None = None
         self._progress = progress
         self._service = service
         self._tag = new_token()[:8]
         self._workload = workload_named(settings.workload)
         self._phase = "setup"
         self._start_s = SYSTEM_CLOCK.monotonic()
-        self._active: dict[str, _Active] = {}
-        self._faults_begun = 0
+        self._active: list[_Active] = []
 
     def run(self, stack: ExitStack) -> None:
         """All phases; what has to be undone is left to `stack`."""
@@ -292,14 +317,15 @@ class _Drill:
 
     def _go(self, crew: Crew) -> None:
         settings = self._settings
-        disturbances = [disturbance_named(name, self._place, crew, settings) for name in settings.faults]
+        lasting = [lasting_fault(name, self._place, crew, settings) for name in settings.faults if name in LASTING]
+        nemesis = self._nemesis = self._schedule(crew)
         self._start_s = SYSTEM_CLOCK.monotonic() + _LEAD_S
         crew.start(self._start_s)
         with self._phased("baseline"):
             self._wait(crew, self._start_s + settings.baseline_s)
         with self._phased("faults"):
             try:
-                self._disturb(crew, disturbances)
+                self._disturb(crew, nemesis, lasting)
             finally:
                 self._heal()
         with self._phased("healed"):
@@ -307,39 +333,35 @@ class _Drill:
             crew.stop()
             crew.check()
 
-    def _disturb(self, crew: Crew, disturbances: list[Disturbance]) -> None:
-        settings = self._settings
-        end_s = SYSTEM_CLOCK.monotonic() + settings.seconds
-        for each in disturbances:
-            if each.lasting:
-                self._begin(each)
-        passing = [each for each in disturbances if not each.lasting]
-        turn = 0
-        while passing and SYSTEM_CLOCK.monotonic() + settings.every <= end_s:
-            each = passing[turn % len(passing)]
-            turn += 1
-            begun_s = SYSTEM_CLOCK.monotonic()
-            self._begin(each)
-            self._wait(crew, begun_s + settings.every / 2)
-            self._end(each)
-            self._wait(crew, begun_s + settings.every)
+    def _schedule(self, crew: Crew) -> Nemesis:
+        settings, place = self._settings, self._place
+        schedule = plan(
+            settings.seed,
+            [name for name in settings.faults if name in PASSING],
+            settings.seconds,
+            spacing_s=settings.every,
+            nodes=len(place.cluster.nodes) if place.cluster is not None else 1,
+            baseline_s=0.0,
+            healed_s=0.0,
+        )
+        return Nemesis(schedule, lambda planned: passing_fault(planned, place, crew, settings), self._record)
+
+    def _disturb(self, crew: Crew, nemesis: Nemesis, lasting: list[Fault]) -> None:
+        end_s = SYSTEM_CLOCK.monotonic() + self._settings.seconds
+        for fault in lasting:
+            active = _Active(fault, self._record.fault_start(fault.name))
+            self._active.append(active)
+            active.told = fault.start()
+        nemesis.run()
         self._wait(crew, end_s)
 
-    def _begin(self, disturbance: Disturbance) -> None:
-        fault_id = self._nemesis.fault_start(disturbance.name)
-        active = self._active[disturbance.name] = _Active(disturbance, fault_id)
-        self._faults_begun += 1
-        active.told = disturbance.start()
-
-    def _end(self, disturbance: Disturbance) -> None:
-        disturbance.heal()
-        active = self._active.pop(disturbance.name)
-        # A fault is told of before it acts; what it did is known only now.
-        self._nemesis.fault_end(disturbance.name, active.fault_id, active.told)
-
     def _heal(self) -> None:
-        for active in list(self._active.values()):
-            self._end(active.disturbance)
+        while self._active:
+            active = self._active[-1]
+            active.fault.heal()
+            self._active.pop()
+            # A fault is told of before it acts; what it did is known only now.
+            self._record.fault_end(active.fault.name, active.number, active.told)
         for proxy in self._place.proxies.values():
             proxy.heal()
 
@@ -362,6 +384,11 @@ class _Drill:
         sample = state.sample()
         if sample:
             self._runner.sample(sample)
+        try:
+            crew.check()
+        except WorkerFailed:
+            if self._nemesis is not None:
+                self._nemesis.stop()  # whoever waits for it raises the error
         counts = crew.counts
         if self._progress is not None:
             settings = self._settings
@@ -379,8 +406,8 @@ class _Drill:
                     unknown=counts["info"],
                     attempts=counts["attempts"],
                     under_way=crew.under_way,
-                    faults=tuple(self._active),
-                    faults_begun=self._faults_begun,
+                    faults=self._record.present,
+                    faults_begun=self._record.begun,
                 )
             )
         return counts

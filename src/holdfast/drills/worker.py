@@ -2,7 +2,8 @@
 
 Reads its assignment as one line of JSON from standard input, which keeps the password in it out of the process list; then it
 says that it is ready, and obeys orders: `start 1234.5` (at that moment of the monotonic clock), `inject 0.2` (disturb that share
-of the transactions in this process), `stop`. It stops as well when its standard input ends, so it cannot outlive the runner.
+of the transactions in this process), `stop`. It stops as well on SIGTERM, and when its standard input ends, so it cannot outlive
+the runner.
 
 Sends operations at a stated rate whether or not earlier ones have ended (an open loop), and writes each to its own history
 before it acts, so that it can be killed at any moment. Says on standard output once a second how it goes.
@@ -14,6 +15,7 @@ import asyncio
 import hashlib
 import json
 import math
+import signal
 import sys
 import threading
 import traceback
@@ -158,8 +160,8 @@ class _Client:
             self._say(at_the_end=True)
 
     async def _resume(self) -> None:
-        if self._assignment.resume is None:
-            return
+        if self._assignment.resume is None or not self._subject.keyed:
+            return  # without a key, asking again would be another operation
         for f, v, key in unfinished(self._assignment.resume):
             call = self._workload.again(f, v, key)
             if call is not None:
@@ -326,6 +328,7 @@ async def _work(assignment: Assignment) -> None:
     client = _Client(assignment, subject, writer)
     disturbance = _Disturbance(assignment, subject, writer)
     loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, client.stop)
     threading.Thread(target=_listen, args=(loop, client, disturbance), daemon=True).start()
     try:
         await client.run()
