@@ -200,6 +200,71 @@ def test_markdown_says_what_matters() -> None:
         assert words in text
 
 
+SHAPE = {
+    "schema": "str",
+    "verdict": "str",
+    "title": "str",
+    "sentence": "str",
+    "command": "str",
+    "histories": {"Holdfast": "str"},
+    "runs": [
+        {
+            "verdict": "str",
+            "name": "str",
+            "meta": {},
+            "verdicts": [
+                {
+                    "checker": "str",
+                    "valid": "str",
+                    "reason": "str",
+                    "counts": {"lost": "int", "overshoot_s": "float"},
+                    "examples": ["str"],
+                }
+            ],
+            "figures": {
+                "operations": "int",
+                "ok": "int",
+                "failed": "int",
+                "unknown": "int",
+                "faults": "int",
+                "ambiguous": "int",
+                "ambiguous_applied": "int",
+                "attempts_per_operation": {"before": "float", "during": "float"},
+                "recovery_s": "float",
+                "overshoot_s": "float",
+            },
+            "seconds": [
+                {
+                    "start_s": "float",
+                    "length_s": "float",
+                    "ok": "int",
+                    "failed": "int",
+                    "unknown": "int",
+                    "p50_s": "float",
+                    "p99_s": "float",
+                }
+            ],
+            "faults": [{"name": "str", "start_s": "float", "end_s": "float"}],
+            "phases": [{"name": "str", "start_s": "float", "end_s": "float"}],
+            "bounds": [{"name": "str", "events": "int", "trials": "int", "of": "str", "upper": "float"}],
+            "latencies": [
+                {
+                    "phase": "str",
+                    "operations": "int",
+                    "p50_s": "float",
+                    "p99_s": "float",
+                    "p99_9_s": "float",
+                    "max_s": "float",
+                }
+            ],
+            "offered_per_s": "float",
+            "deadline_s": "float",
+        }
+    ],
+}
+"""What programs may rely on."""
+
+
 def test_the_shape_of_the_document_is_stable() -> None:
     """A field that goes or changes its place breaks programs: then the version has to change."""
 
@@ -213,68 +278,7 @@ def test_the_shape_of_the_document_is_stable() -> None:
     found = json.loads(json.dumps(json_document(ONE)))
     found["runs"][0]["meta"] = {}
     assert SCHEMA == "holdfast.drill.report/1"
-    assert shape(found) == {
-        "schema": "str",
-        "verdict": "str",
-        "title": "str",
-        "sentence": "str",
-        "command": "str",
-        "histories": {"Holdfast": "str"},
-        "runs": [
-            {
-                "verdict": "str",
-                "name": "str",
-                "meta": {},
-                "verdicts": [
-                    {
-                        "checker": "str",
-                        "valid": "str",
-                        "reason": "str",
-                        "counts": {"lost": "int", "overshoot_s": "float"},
-                        "examples": ["str"],
-                    }
-                ],
-                "figures": {
-                    "operations": "int",
-                    "ok": "int",
-                    "failed": "int",
-                    "unknown": "int",
-                    "faults": "int",
-                    "ambiguous": "int",
-                    "ambiguous_applied": "int",
-                    "attempts_per_operation": {"before": "float", "during": "float"},
-                    "recovery_s": "float",
-                    "overshoot_s": "float",
-                },
-                "seconds": [
-                    {
-                        "start_s": "float",
-                        "length_s": "float",
-                        "ok": "int",
-                        "failed": "int",
-                        "unknown": "int",
-                        "p50_s": "float",
-                        "p99_s": "float",
-                    }
-                ],
-                "faults": [{"name": "str", "start_s": "float", "end_s": "float"}],
-                "phases": [{"name": "str", "start_s": "float", "end_s": "float"}],
-                "bounds": [{"name": "str", "events": "int", "trials": "int", "of": "str", "upper": "float"}],
-                "latencies": [
-                    {
-                        "phase": "str",
-                        "operations": "int",
-                        "p50_s": "float",
-                        "p99_s": "float",
-                        "p99_9_s": "float",
-                        "max_s": "float",
-                    }
-                ],
-                "offered_per_s": "float",
-                "deadline_s": "float",
-            }
-        ],
-    }
+    assert shape(found) == SHAPE
 
 
 # -- secrets ---------------------------------------------------------------------------------------------------------------

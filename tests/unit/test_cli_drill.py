@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from holdfast import cli
+from holdfast.cli.choices import FAULT_TEXTS, choices
 from holdfast.cli.consent import check_consent, hosts_of
 from holdfast.cli.drill import Plan, free_folder, plan_of
 from holdfast.cli.progress import (
@@ -23,7 +24,7 @@ from holdfast.cli.progress import (
 from holdfast.cli.replay import command_of, replay_command
 from holdfast.cli.terminal import ExitCode
 from holdfast.cli.verdicts import exit_code_for
-from holdfast.drills.run import Progress
+from holdfast.drills.run import FAULTS, Progress
 from holdfast.drills.settings import DrillSettings
 from holdfast.errors import ConfigurationError
 
@@ -137,6 +138,28 @@ def test_all_workloads_are_those_without_an_application(tmp_path: Path) -> None:
 def test_none_is_a_drill_without_faults(tmp_path: Path) -> None:
     """`--fault none` shows what the drill costs."""
     assert plan(tmp_path, faults=["none"]).runs["bank"][0].faults == ()
+
+
+@pytest.mark.parametrize(
+    ("server", "has", "lacks"),
+    [
+        ("sqlite", "kill-client", "outage"),
+        ("mariadb", "kill-server", "kill-node"),
+        ("galera", "kill-node", "kill-server"),
+    ],
+)
+def test_all_faults_are_those_that_can_happen(server: str, has: str, lacks: str, tmp_path: Path) -> None:
+    """`--fault all` takes what fits the server and leaves out the rest."""
+    faults = plan(tmp_path, server=server, faults=["all"]).runs["bank"][0].faults
+    assert {"commit", has} <= set(faults)
+    assert lacks not in faults
+
+
+def test_every_choice_is_described() -> None:
+    """Servers, workloads, faults and subjects each say what they are."""
+    assert list(FAULT_TEXTS) == list(FAULTS)
+    for option, entries in choices().items():
+        assert all(entries.values()), option
 
 
 @pytest.mark.parametrize(("app", "name"), [("http://127.0.0.1:8000", "http"), ("json:loads", "app")])

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
-from rich.table import Table
-from rich.text import Text
 
 from ..clock import system_random
-from ..errors import ConfigurationError
+from ..dialects import classify
+from ..errors import ConfigurationError, HoldfastError, error_for
+from ..outcome import Stage
 from . import drill_options as option
+from .choices import choices, choices_table, possible_faults
 from .consent import check_consent
 from .progress import display_for
 from .replay import replay_command
@@ -56,7 +57,7 @@ def drill(
     """
     check_installed()
     if list_all:
-        _list(as_json=as_json)
+        write_json(choices()) if as_json else results().print(choices_table(choices()))
         return
     seed = int(system_random() * 2**32) if seed is None else seed
     given = {"server": server, "database": database, "app": app, "seconds": seconds, "rate": rate, "workers": workers}
@@ -127,7 +128,7 @@ def plan_of(
         if url is not None:
             check_consent(url, may_break)
     shared = dict(given)
-    if faults:
+    if faults and "all" not in faults:
         shared["faults"] = _faults(faults)
     if may_break:
         shared["may_break"] = tuple(may_break)
@@ -137,6 +138,9 @@ def plan_of(
             DrillSettings(**shared, workload=workload, subject=subject, output=output / workload / subject)
             for subject in _subjects(subjects, app)
         ]
+    if "all" in faults:
+        possible = possible_faults(settings for run in runs.values() for settings in run)
+        runs = {name: [replace(settings, faults=possible) for settings in run] for name, run in runs.items()}
     repeated = {"may-break": may_break, "workload": workloads, "fault": faults, "subject": subjects}
     return Plan(runs, replay_command(given, repeated))
 
@@ -213,19 +217,20 @@ def _run(settings: DrillSettings) -> Run:
 
 @contextmanager
 def _plain_errors() -> Iterator[None]:
-    """What a drill cannot do is one line for the user, whoever found out."""
-    from sqlalchemy.exc import SQLAlchemyError
-
-    from ..drills.report.redaction import redacted
+    """What a drill cannot do is one line for the user, whoever found out; a defect stays one."""
     from ..drills.servers import ServerFailed, ServerMissing
 
     try:
         yield
+    except HoldfastError:
+        raise
     except (ServerMissing, ServerFailed) as error:
         raise ConfigurationError(str(error)) from error
-    except SQLAlchemyError as error:
-        cause = getattr(error, "orig", None) or error
-        raise ConfigurationError(f"the database cannot be drilled: {redacted(str(cause))}") from error
+    except Exception as error:
+        failure = classify(error, stage=Stage.CONNECT)
+        if failure.flavour is None:
+            raise
+        raise error_for(failure, operation="the database cannot be drilled") from error
 
 
 def _export(folder: Path, path: Path) -> None:
@@ -234,35 +239,3 @@ def _export(folder: Path, path: Path) -> None:
 
     count = export(History.load(folder), path)
     notes().print(f"{count} operations for Elle: {path}", soft_wrap=True, markup=False)
-
-
-# -- what there is -------------------------------------------------------------------------------------------------------
-
-
-def _list(*, as_json: bool) -> None:
-    from ..drills.disturbances import DISTURBANCES
-    from ..drills.settings import SERVERS
-    from ..drills.subjects import SUBJECTS
-    from ..drills.workloads import WORKLOADS
-
-    found = {
-        "server": dict.fromkeys(SERVERS, ""),
-        "workload": {name: _first_line(kind) for name, kind in WORKLOADS.items()},
-        "fault": {name: _first_line(kind) for name, kind in DISTURBANCES.items()},
-        "subject": {name: _first_line(kind) for name, kind in SUBJECTS.items()},
-    }
-    if as_json:
-        write_json(found)
-        return
-    table = Table.grid(padding=(0, 3))
-    for option_name, entries in found.items():
-        for number, (name, said) in enumerate(entries.items()):
-            table.add_row(
-                Text(f"--{option_name}" if number == 0 else "", style="dim"), Text(name, style="bold"), Text(said)
-            )
-    results().print(table)
-
-
-def _first_line(kind: object) -> str:
-    sentence = (getattr(kind, "__doc__", None) or "").partition("\n")[0].partition(". ")[0]
-    return sentence.rstrip(".").replace("`", "")

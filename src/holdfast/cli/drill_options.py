@@ -59,7 +59,7 @@ Workloads = Annotated[
 ]
 Faults = Annotated[
     list[str] | None,
-    typer.Option("--fault", metavar="NAME", help="What goes wrong. Repeatable, or none. Default commit."),
+    typer.Option("--fault", metavar="NAME", help="What goes wrong. Repeatable, all or none. Default commit."),
 ]
 Subjects = Annotated[
     list[str] | None,
