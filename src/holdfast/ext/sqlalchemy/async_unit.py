@@ -30,12 +30,15 @@ class AsyncUnit(Generic[T]):
 
     async def begin(self) -> None:
         """As in `Unit`."""
-        failover = self.unit.runtime.failover
+        unit, runtime = self.unit, self.unit.runtime
+        failover = runtime.failover
         if failover is not None and failover.gate.closed:
-            await failover.gate.enter_async(self.unit.expires_at, urgent=self.unit.has_doubt)
-            self.unit.check_time()
-        self.session = self.unit.async_session = session = self.unit.runtime.new_async_session()
-        await greenlet_spawn(self.unit.begin_on, session.sync_session)
+            await failover.gate.enter_async(unit.expires_at, urgent=unit.has_doubt)
+            unit.check_time()
+        limit = None if unit.has_doubt else runtime.limit
+        admission = await limit.acquire_async(expires_at=unit.expires_at) if limit is not None else None
+        self.session = unit.async_session = session = runtime.new_async_session()
+        await greenlet_spawn(unit.begin_on, session.sync_session, admission)
 
     @property
     def in_cluster(self) -> bool:

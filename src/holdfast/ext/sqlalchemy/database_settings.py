@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from ...deadline import seconds
 from ...decision import RetryPolicy
@@ -37,6 +37,9 @@ class DatabaseSettings:
         pool: the connection pool.
         policy: which failures are retried, how often and at what pace.
         failover: how a lost server is found again, and who waits meanwhile.
+        limit: how many attempts may be under way at once, following what the server bears and at most `pool.open_max`: `off`
+            (default), `dark` (events tell who would have been refused, nobody is) or `on`: further operations are refused at
+            once with `LoadShed`, after a short wait in a queue of `pool.size`.
 
     Raises:
         ConfigurationError: a value is out of its bounds.
@@ -50,10 +53,13 @@ class DatabaseSettings:
     pool: PoolSettings = field(default_factory=PoolSettings)
     policy: RetryPolicy = field(default_factory=RetryPolicy)
     failover: FailoverSettings = field(default_factory=FailoverSettings)
+    limit: Literal["off", "dark", "on"] = "off"
 
     def __post_init__(self) -> None:
         _check_deadline(self.deadline)
         object.__setattr__(self, "isolation", check_isolation(self.isolation))
+        if self.limit not in {"off", "dark", "on"}:
+            raise ConfigurationError(f"limit must be 'off', 'dark' or 'on', not {self.limit!r}")
         for name in ("key_ttl", "automatic_key_ttl"):
             if seconds(getattr(self, name), name=name) < 1:
                 raise ConfigurationError(f"{name} must be at least 1 s, or a key could expire while it is needed")

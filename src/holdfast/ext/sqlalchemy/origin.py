@@ -7,7 +7,7 @@ from sqlalchemy import exc
 from ...errors import Rejected
 from ...outcome import Failure, FailureClass
 
-__all__ = ["comes_from_sqlalchemy", "doubts_server"]
+__all__ = ["comes_from_sqlalchemy", "doubts_server", "ran_out_of_connections"]
 
 _SERVER_MAY_BE_GONE = frozenset(
     {FailureClass.UNSENT, FailureClass.LOST, FailureClass.AMBIGUOUS, FailureClass.ROLE_CHANGED}
@@ -23,6 +23,11 @@ def doubts_server(error: BaseException, failure: Failure) -> bool:
         and failure.code not in _NO_CONNECTION_LEFT
         and not isinstance(error, (Rejected, exc.TimeoutError))  # of ours, and of the pool
     )
+
+
+def ran_out_of_connections(error: BaseException, failure: Failure) -> bool:
+    """Whether no connection came free in the pool in time, or the server gave no more."""
+    return isinstance(error, exc.TimeoutError) or failure.code in _NO_CONNECTION_LEFT
 
 
 def comes_from_sqlalchemy(error: BaseException, handled: BaseException | None) -> bool:

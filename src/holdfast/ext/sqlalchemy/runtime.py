@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from sqlalchemy import event
 from sqlalchemy.util import greenlet_spawn
 
+from ...adaptive import AdaptiveLimit
 from ...breaker import BreakerState, CircuitBreaker
 from ...budget import RetryBudget
 from ...clock import Random, WaitingClock, new_token
@@ -78,6 +79,7 @@ class Runtime:
         self.clock = clock
         self.random = random
         self.budget = budget or RetryBudget(clock=clock)
+        self.limit = _limit_of(settings, clock=clock, random=random, events=events)
         self._own_breaker = breaker
         self._breakers: dict[Host | None, CircuitBreaker] = {}
         self._deadline_s = settings.deadline_s
@@ -317,6 +319,23 @@ class Runtime:
         if self.failover is not None:
             await self.failover.aclose()
         await self.endpoint.aclose()
+
+
+def _limit_of(
+    settings: DatabaseSettings, *, clock: WaitingClock, random: Random, events: EventStream
+) -> AdaptiveLimit | None:
+    if settings.limit == "off":
+        return None
+    pool = settings.pool
+    return AdaptiveLimit(
+        "database",
+        most=pool.open_max,
+        mode=settings.limit,
+        queue=pool.size,
+        clock=clock,
+        random=random,
+        events=events,
+    )
 
 
 def _unit_of(connection: Connection) -> Unit[Any] | None:

@@ -12,23 +12,23 @@ from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from sqlalchemy import exc, text
+from sqlalchemy import exc
 from sqlalchemy.orm import exc as orm_exc
 
 from ...clock import new_token
 from ...dialects import Flavour, classify
-from ...errors import HoldfastError, NoWriter, Rejected, UsageError
+from ...errors import HoldfastError, LoadShed, NoWriter, Rejected, UsageError
 from ...events import ConnectionDiscarded, HookFailed
 from ...layer import retry_layer
 from ...operation import TOMBSTONE
 from ...outcome import Failure, FailureClass, Outcome, Stage
 from ...transaction import Do, ProbeAnswer, Protection
-from . import pushdown
+from . import pushdown, status
 from .engines import READ_ONLY, PooledSession, session_of
 from .failover import Attempt
 from .holder import who_runs_here
 from .isolation import level_of
-from .origin import comes_from_sqlalchemy, doubts_server
+from .origin import comes_from_sqlalchemy, doubts_server, ran_out_of_connections
 from .sessions import (
     UnitAsyncSession,
     UnitSession,
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, ExceptionContext
     from sqlalchemy.pool import PoolProxiedConnection
 
+    from ...adaptive import Admission
     from ...breaker import Permit
     from ...operation import OperationKey, Record, ResultCodec
     from .runtime import Runtime
@@ -92,25 +93,6 @@ def running_unit(runtime: Runtime, what: str) -> Unit[Any]:
     if unit is None:
         raise UsageError(f"{what} works inside a transaction function or block of this database")
     return unit
-
-
-_TIMELINE = "LEFT(pg_walfile_name(pg_current_wal_insert_lsn()), 8)"
-"""Another one after every promotion: the same number of a transaction is then another transaction."""
-
-_STATUS_OF_OUR_TRANSACTION = text(
-    f"SELECT CASE WHEN own IS NOT NULL THEN {_TIMELINE} || '/' || CAST(own AS TEXT) END "
-    "FROM (SELECT pg_current_xact_id_if_assigned() AS own) AS mine"
-)
-_STATUS = text(
-    "SELECT CASE WHEN pg_is_in_recovery() THEN 'in progress' "
-    f"WHEN {_TIMELINE} <> :timeline THEN 'elsewhere' "
-    "ELSE pg_xact_status(CAST(CAST(:transaction AS TEXT) AS xid8)) END"
-)
-_PROBE_ANSWERS = {
-    "committed": ProbeAnswer.COMMITTED,
-    "aborted": ProbeAnswer.ABORTED,
-    "in progress": ProbeAnswer.IN_PROGRESS,
-}
 
 
 Hook = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
@@ -202,6 +184,7 @@ class Unit(Generic[T]):
         self._swallowed_failure: Failure | None = None
         self._transaction_id: str | None = None
         self._permit: Permit | None = None
+        self._admission: Admission | None = None
         self._watch: Guard | None = None
         self._attempt: Attempt | None = None
         self._last_class: FailureClass | None = None
@@ -209,12 +192,14 @@ class Unit(Generic[T]):
     # -- Port --------------------------------------------------------------------------------------------------------
 
     def begin(self) -> None:
-        """Pass the failover gate, take a breaker's permit, a connection, and open the transaction."""
-        failover = self.runtime.failover
+        """Pass the failover gate and the limit, take a breaker's permit, a connection, and open the transaction."""
+        runtime = self.runtime
+        failover = runtime.failover
         if failover is not None and failover.gate.closed:
             failover.gate.enter(self.expires_at, urgent=self.has_doubt)
             self.check_time()
-        self.begin_on(self.runtime.new_session())
+        limit = None if self.has_doubt else runtime.limit
+        self.begin_on(runtime.new_session(), limit.acquire(expires_at=self.expires_at) if limit is not None else None)
 
     def check_time(self) -> None:
         """After a wait at the gate.
@@ -225,11 +210,12 @@ class Unit(Generic[T]):
         if self._time_is_up():
             raise NoWriter("no server took writes until the deadline")
 
-    def begin_on(self, session: UnitSession) -> None:
-        """As `begin`, on a session made by the caller."""
+    def begin_on(self, session: UnitSession, admission: Admission | None) -> None:
+        """As `begin`, past gate and limit, on a session made by the caller."""
         runtime = self.runtime
         failover = runtime.failover
         self._forget_attempt()
+        self._admission = admission
         self.hooks = []
         self.session = session
         if self.read_only:
@@ -262,7 +248,7 @@ class Unit(Generic[T]):
             if self.connection is None:
                 # Nothing is held, so no clean-up follows; the permit must not wait for one.
                 failure = self.classify(error, Do.BEGIN)
-                self._settle_permit(failure.failure_class)
+                self._settle_permits(failure.failure_class, overloaded=ran_out_of_connections(error, failure))
                 session.close()
             raise
 
@@ -311,7 +297,7 @@ class Unit(Generic[T]):
         self.session.flush()
         self._raise_swallowed()
         if self._protection is Protection.STATUS:
-            self._transaction_id = self._connected().scalar(_STATUS_OF_OUR_TRANSACTION)
+            self._transaction_id = status.transaction_of(self._connected())
 
     def _raise_swallowed(self) -> None:
         swallowed = self._swallowed
@@ -402,12 +388,10 @@ class Unit(Generic[T]):
         with self.runtime.engine.connect() as connection:
             watch = self.runtime.watch(connection.connection.driver_connection, self.expires_at)
             try:
-                timeline, _, transaction = self._transaction_id.partition("/")
-                status = connection.scalar(_STATUS, {"timeline": timeline, "transaction": transaction})
+                return status.fate_of(connection, self._transaction_id)
             finally:
                 if watch is not None:
                     watch.close()
-        return _PROBE_ANSWERS.get(str(status), ProbeAnswer.UNKNOWN)
 
     def stored_result(self, record: Record) -> Ran[T]:
         """The result in the key row; whoever wrote it has called its hooks."""
@@ -436,7 +420,10 @@ class Unit(Generic[T]):
         stage = self._stage(doing)
         if isinstance(error, exc.PendingRollbackError) and isinstance(self._swallowed, Exception):
             error = self._swallowed  # it only says that the session was used after that
-        if isinstance(error, Rejected) and doing in _OUTSIDE:  # a breaker, a limit, the gate
+        if isinstance(error, (LoadShed, NoWriter)) and doing in _OUTSIDE:
+            # Refused so that no queue builds: the caller is told when to come again, and nothing here waits for it.
+            return Failure(FailureClass.PERMANENT, stage, name=type(error).__name__, retry_after_s=error.retry_after_s)
+        if isinstance(error, Rejected) and doing in _OUTSIDE:
             return Failure(
                 FailureClass.UNSENT, Stage.CONNECT, name=type(error).__name__, retry_after_s=error.retry_after_s
             )
@@ -566,17 +553,27 @@ class Unit(Generic[T]):
             self._attempt = None
             if failure_class is None or failure_class in _ANSWERED:
                 failover.gate.answered()
-        self._settle_permit(failure_class)
+        self._settle_permits(failure_class)
         if failure_class is FailureClass.ROLE_CHANGED:
             self.runtime.retire_pool()
 
-    def _settle_permit(self, failure_class: FailureClass | None) -> None:
+    def _settle_permits(self, failure_class: FailureClass | None, *, overloaded: bool = False) -> None:
+        """Tell limit and breaker how the attempt went."""
+        fine = failure_class is None or failure_class is FailureClass.PERMANENT
+        admission, self._admission = self._admission, None
+        if admission is not None:
+            if fine:
+                admission.succeeded()
+            elif overloaded or failure_class is FailureClass.OVERLOAD or self._time_is_up():
+                admission.dropped()
+            else:
+                admission.ignored()
         permit, self._permit = self._permit, None
         if permit is None:
             return
-        if failure_class is None or failure_class is FailureClass.PERMANENT:
+        if fine:
             permit.succeeded()
-        elif failure_class.counts_for_breaker:
+        elif failure_class is not None and failure_class.counts_for_breaker:
             permit.failed()
         else:
             permit.ignored()
