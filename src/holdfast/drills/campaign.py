@@ -70,13 +70,24 @@ class Totals:
         pieces: how many there are.
         figures: the sums of what `summary_of` tells.
         verdicts: for each checker how often it gave each answer.
+        told: the sum of each figure that a checker told, as `checker.figure`; `wrong` is one of every checker.
+        worst: the greatest of each.
         wrong: what was found wrong, the first of each piece, with the piece's folder.
     """
 
     pieces: int = 0
     figures: Mapping[str, float] = field(default_factory=dict)
     verdicts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    told: Mapping[str, float] = field(default_factory=dict)
+    worst: Mapping[str, float] = field(default_factory=dict)
     wrong: tuple[str, ...] = ()
+
+    @property
+    def validity(self) -> Validity:
+        """One answer for all pieces: invalid if anything was found wrong, unknown if there is nothing."""
+        if self.wrong:
+            return Validity.INVALID
+        return Validity.VALID if self.pieces else Validity.UNKNOWN
 
     def are_enough(self, drill: LongDrill) -> bool:
         """Whether the drill has what it needs."""
@@ -125,16 +136,22 @@ class Campaign:
         """What the pieces of `drill` hold together."""
         figures: Counter[str] = Counter()
         verdicts: dict[str, Counter[str]] = {}
+        counts: Counter[str] = Counter()
+        worst: dict[str, float] = {}
         wrong: list[str] = []
         pieces = self._pieces(drill)
         for path in pieces:
             told = json.loads((path / _SUMMARY).read_text())
             figures.update({name: value for name, value in told["summary"].items() if name != "seed"})
             for verdict in told["verdicts"]:
-                verdicts.setdefault(verdict["checker"], Counter())[verdict["valid"]] += 1
+                checker = verdict["checker"]
+                verdicts.setdefault(checker, Counter())[verdict["valid"]] += 1
+                for name, value in verdict["counts"].items():
+                    counts[f"{checker}.{name}"] += value
+                    worst[f"{checker}.{name}"] = max(value, worst.get(f"{checker}.{name}", value))
                 if verdict["valid"] == Validity.INVALID:
-                    wrong.append(f"{drill.name}/{path.name}: {verdict['checker']}: {verdict['reason']}")
-        return Totals(len(pieces), figures, verdicts, tuple(wrong))
+                    wrong.append(f"{drill.name}/{path.name}: {checker}: {verdict['reason']}")
+        return Totals(len(pieces), figures, verdicts, counts, worst, tuple(wrong))
 
     def _progress(self, drill: LongDrill) -> float:
         figures = self.totals(drill).figures
@@ -212,7 +229,13 @@ def _deadlines() -> Iterable[LongDrill]:
             f"deadlines-{flavour}",
             "Black holes and waits for locks: every answer comes by its deadline and 0.25 s.",
             DrillSettings(
-                server=flavour, workload="bank", faults=("blackhole",), seconds=60, rate=60, deadline=2.0, callers=128
+                server=flavour,
+                workload="bank",
+                faults=("blackhole", "lock-storm"),
+                seconds=60,
+                rate=60,
+                deadline=2.0,
+                callers=128,
             ),
             {"operations": 15_000},
         )
@@ -249,6 +272,21 @@ def _killed_clients() -> Iterable[LongDrill]:
         )
 
 
+def _servers() -> Iterable[LongDrill]:
+    """Everything that a server can do to its clients."""
+    faults = ("kill-server", "restart-server", "freeze-server", "slow-server", "kill-sessions", "read-only")
+    for flavour in ("mariadb", "mysql", "postgresql"):
+        more = ("no-connections", "lock-storm") if flavour == "mysql" else ("no-connections", "lock-storm", "disk-full")
+        yield LongDrill(
+            f"servers-{flavour}",
+            "The server is killed, restarted, frozen, slowed down, turned read-only, filled up; nothing is lost or doubled.",
+            DrillSettings(
+                server=flavour, workload="bank", faults=("commit", *faults, *more), seconds=200, every=20, rate=60
+            ),
+            {"faults": 60},
+        )
+
+
 def _cluster() -> Iterable[LongDrill]:
     """Three nodes, of which one after the other goes."""
     yield LongDrill(
@@ -278,6 +316,7 @@ LONG_DRILLS: tuple[LongDrill, ...] = (
     *_killed_clients(),
     *_deadlines(),
     *_outages(),
+    *_servers(),
     *_cluster(),
     *_http(),
     *_others(),

@@ -1,0 +1,108 @@
+"""The results of a campaign as a page: what was shown, how often, and how sure one can be. Pure but for reading the summaries."""
+
+from __future__ import annotations
+
+from .campaign import Campaign, LongDrill, Totals
+from .estimates import upper_bound
+from .verdict import Validity
+
+__all__ = ["results_page"]
+
+_SAFETY = {"no-lost-ack": "lost", "no-double-apply": "doubled", "fail-means-absent": "denied"}
+
+_WITHOUT = """The same drills, with the same faults from the same seeds, on SQLAlchemy alone (`plain`) and on the usual retry
+recipe (`tenacity`)."""
+
+_LEGEND = """*Lost*: acknowledged and not there. *Doubled*: there more than once. *Denied*: said not to be done, and there.
+*Bound*: the largest rate of these per ambiguous COMMIT that could have shown so few, with 95 % confidence. *Late*: the worst
+99.9th percentile, over all pieces, by which an answer came after its deadline. *Wire*: tries that arrived at the server for
+each operation while it was away. *Back*: the longest time from a heal until the goodput was at 95 % of its baseline."""
+
+_ANSWERS = {Validity.VALID: "holds", Validity.INVALID: "**broken**", Validity.UNKNOWN: "nothing yet"}
+
+
+def results_page(campaign: Campaign, command: str) -> str:
+    """The page, in Markdown.
+
+    Args:
+        campaign: whose summaries are read.
+        command: what makes them, as typed into a shell.
+    """
+    ours = [(drill, campaign.totals(drill)) for drill in campaign.drills if drill.expected is Validity.VALID]
+    others = [(drill, campaign.totals(drill)) for drill in campaign.drills if drill.expected is not Validity.VALID]
+    sections = [
+        "# Results of the drills",
+        f"Made by `{command}`, from real servers, real processes and real connections that were really cut.",
+        _sum([totals for _, totals in ours]),
+        "## With Holdfast",
+        _table(ours),
+        *_found(ours),
+        "## Without it",
+        _WITHOUT,
+        _table(others),
+        _LEGEND,
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _sum(totals: list[Totals]) -> str:
+    ambiguous = sum(int(each.figures.get("ambiguous", 0)) for each in totals)
+    applied = sum(int(each.figures.get("ambiguous_applied", 0)) for each in totals)
+    wrong = {word: sum(_wrong(each, checker) for each in totals) for checker, word in _SAFETY.items()}
+    counted = ", ".join(f"{number} {word}" for word, number in wrong.items())
+    bound = _bound(sum(wrong.values()), ambiguous)
+    confidence = f"; at most {bound} per ambiguous COMMIT, with 95 % confidence" if bound else ""
+    return (
+        f"**{ambiguous:,} ambiguous COMMITs** were settled, of which {applied:,} were seen to be carried out: "
+        f"{counted}{confidence}."
+    )
+
+
+def _wrong(totals: Totals, checker: str) -> int:
+    return int(totals.told.get(f"{checker}.wrong", 0))
+
+
+def _bound(events: int, trials: int) -> str:
+    return f"{upper_bound(events, trials):.1e}" if 0 < trials >= events else ""
+
+
+def _table(rows: list[tuple[LongDrill, Totals]]) -> str:
+    head = (
+        "| drill | pieces | operations | done | not done | unknown | faults | ambiguous | lost | doubled | denied | bound | late "
+        "| wire | back | |"
+    )
+    line = "|---|" + "---:|" * 14 + "---|"
+    return "\n".join([head, line, *(_row(drill, totals) for drill, totals in rows)])
+
+
+def _row(drill: LongDrill, totals: Totals) -> str:
+    figures = totals.figures
+    counted = [f"{int(figures.get(name, 0)):,}" for name in ("operations", "ok", "fail", "info", "faults", "ambiguous")]
+    found = [_wrong(totals, checker) for checker in _SAFETY]
+    cells = [
+        f"`{drill.name}`",
+        str(totals.pieces),
+        *counted,
+        *map(str, found),
+        _bound(sum(found), int(figures.get("ambiguous", 0))),
+        _worst(totals, "deadline-kept.overshoot_p999_s", " s"),
+        _wire(totals),
+        _worst(totals, "recovery-time.recovery_worst_s", " s"),
+        _ANSWERS[totals.validity],
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def _worst(totals: Totals, name: str, unit: str) -> str:
+    value = totals.worst.get(name)
+    return "" if value is None else f"{value:.3f}{unit}"
+
+
+def _wire(totals: Totals) -> str:
+    asked = totals.told.get("amplification.asked", 0)
+    return f"{totals.told['amplification.tries'] / asked:.2f}" if asked else ""
+
+
+def _found(rows: list[tuple[LongDrill, Totals]]) -> list[str]:
+    wrong = [sentence for _, totals in rows for sentence in totals.wrong]
+    return ["What was found:\n\n" + "\n".join(f"- {sentence}" for sentence in wrong)] if wrong else []

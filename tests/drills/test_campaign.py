@@ -1,0 +1,133 @@
+"""A campaign: pieces that add up, can be interrupted, and end when there is enough."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from holdfast.drills import campaign as campaign_module
+from holdfast.drills.campaign import LONG_DRILLS, Campaign, LongDrill
+from holdfast.drills.disturbances import check_faults
+from holdfast.drills.results import results_page
+from holdfast.drills.run import DrillResult
+from holdfast.drills.settings import DrillSettings
+from holdfast.drills.verdict import Validity, Verdict
+
+DRILLS = (
+    LongDrill("ours", "It holds.", DrillSettings(), {"ambiguous": 25}),
+    LongDrill("others", "It breaks.", DrillSettings(subject="plain"), {"ambiguous": 5}, Validity.INVALID),
+    LongDrill("served", "End to end.", DrillSettings(workload="http", subject="http"), {"ok": 1}, serves=True),
+)
+
+
+@pytest.fixture
+def ran(monkeypatch: pytest.MonkeyPatch) -> list[DrillSettings]:
+    """The settings of the drills that would have been run: each finds ten ambiguous commits, and `plain` denies three."""
+    seen: list[DrillSettings] = []
+
+    def run(settings: DrillSettings, *_: Any, **__: Any) -> DrillResult:
+        seen.append(settings)
+        settings.output.mkdir(parents=True)
+        denied = 3 if settings.subject == "plain" else 0
+        validity = Validity.INVALID if denied else Validity.VALID
+        verdict = Verdict("fail-means-absent", validity, f"{denied} denied", {"wrong": denied, "looked_at": 40})
+        late = Verdict("deadline-kept", Validity.VALID, "in time", {"overshoot_p999_s": settings.seed / 100})
+        figures = {"operations": 50, "ok": 40, "ambiguous": 10, "ambiguous_applied": 4, "seed": settings.seed}
+        return DrillResult(settings, settings.output, (verdict, late), figures)
+
+    monkeypatch.setattr(campaign_module, "run", run)
+    return seen
+
+
+def test_pieces_are_run_until_there_is_enough(tmp_path: Path, ran: list[DrillSettings]) -> None:
+    """Each piece has the next seed and a folder of its own, the drill that has come least far is next, and then it is over."""
+    campaign = Campaign(tmp_path, DRILLS)
+    while (piece := campaign.next_piece()) is not None:
+        campaign.run(piece)
+    assert [(settings.subject, settings.seed) for settings in ran] == [
+        ("holdfast", 1),
+        ("plain", 1),
+        ("holdfast", 2),
+        ("holdfast", 3),
+    ]
+    assert ran[-1].output == tmp_path / "ours" / "003"
+    totals = campaign.totals(DRILLS[0])
+    assert (totals.pieces, totals.figures["ambiguous"], totals.validity) == (3, 30, Validity.VALID)
+    assert totals.worst["deadline-kept.overshoot_p999_s"] == 0.03
+    assert campaign.totals(DRILLS[1]).wrong == ("others/001: fail-means-absent: 3 denied",)
+
+
+def test_a_campaign_is_taken_up_again(tmp_path: Path, ran: list[DrillSettings]) -> None:
+    """What counts is what is in the folder; what an interrupted piece left does not, and is removed."""
+    first = Campaign(tmp_path, DRILLS[:1])
+    piece = first.next_piece()
+    assert piece is not None
+    first.run(piece)
+    (tmp_path / "ours" / "002").mkdir()
+    (tmp_path / "ours" / "002" / "w1.jsonl").write_text("torn")
+    second = Campaign(tmp_path, DRILLS[:1])
+    piece = second.next_piece()
+    assert piece is not None
+    assert piece.number == 2
+    second.run(piece)
+    assert {path.name for path in (tmp_path / "ours" / "002").iterdir()} == {"summary.json"}
+
+
+def test_a_summary_holds_what_adds_up(tmp_path: Path, ran: list[DrillSettings]) -> None:
+    """It can be read without the history, and names no URL."""
+    campaign = Campaign(tmp_path, [replace(DRILLS[0], settings=DrillSettings(database="sqlite:///secret.db"))])
+    piece = campaign.next_piece()
+    assert piece is not None
+    campaign.run(piece)
+    text = (tmp_path / "ours" / "001" / "summary.json").read_text()
+    assert "secret" not in text
+    assert set(json.loads(text)) == {"settings", "summary", "verdicts"}
+
+
+def test_a_service_is_needed_for_what_is_served(tmp_path: Path) -> None:
+    """Without one, the drills of a service are left out."""
+    assert [drill.name for drill in Campaign(tmp_path, DRILLS).drills] == ["ours", "others"]
+
+
+def test_the_page_tells_both_sides(tmp_path: Path, ran: list[DrillSettings]) -> None:
+    """Sums and bounds for Holdfast, and what the others do beside it."""
+    campaign = Campaign(tmp_path, DRILLS)
+    while (piece := campaign.next_piece()) is not None:
+        campaign.run(piece)
+    page = results_page(campaign, "make drill")
+    assert (
+        "**30 ambiguous COMMITs** were settled, of which 12 were seen to be carried out: 0 lost, 0 doubled, 0 denied"
+        in page
+    )
+    assert "at most 1.0e-01 per ambiguous COMMIT" in page
+    ours, others = (line for line in page.splitlines() if line.startswith(("| `ours`", "| `others`")))
+    assert ours.endswith("| holds |")
+    assert others.endswith("| **broken** |")
+    assert ours.count("|") == others.count("|") == 17
+
+
+def test_an_empty_page_promises_nothing(tmp_path: Path) -> None:
+    """Where nothing was run, nothing holds."""
+    page = results_page(Campaign(tmp_path, DRILLS), "make drill")
+    assert "holds" not in page
+    assert "nothing yet" in page
+
+
+@pytest.mark.parametrize("drill", LONG_DRILLS, ids=lambda drill: drill.name)
+def test_every_long_drill_can_be_run(drill: LongDrill) -> None:
+    """Its faults exist and can happen where it takes place, and its goal is a figure that there is."""
+    check_faults(drill.settings)
+    assert drill.enough
+    assert set(drill.enough) <= {"operations", "ok", "faults", "ambiguous", "killed"}
+
+
+def test_the_long_drills_are_enough() -> None:
+    """Over all flavours at least 10,000 ambiguous COMMITs are settled, and each drill has a name of its own."""
+    commits = [drill for drill in LONG_DRILLS if drill.name.startswith("commits-")]
+    assert sum(drill.enough["ambiguous"] for drill in commits) >= 10_000
+    assert {drill.settings.server for drill in commits} == {"sqlite", "mariadb", "mysql", "postgresql"}
+    assert len({drill.name for drill in LONG_DRILLS}) == len(LONG_DRILLS)
