@@ -21,7 +21,7 @@ from holdfast.drills.report.scales import (
     nice_ticks,
     time_ticks,
 )
-from holdfast.drills.report.timeline import axes, merged, stretched, timeline, twice
+from holdfast.drills.report.timeline import axes, merged, passing, stretched, timeline
 from tests.drills.reports import run_named, seconds
 
 positive = st.floats(1e-6, 1e9)
@@ -119,10 +119,11 @@ def test_overlapping_faults_make_one_band() -> None:
 
 
 def test_a_fault_within_one_that_lasts_is_seen() -> None:
-    """Where two are active there is a second shade, and nowhere else."""
-    spans = [Span("commit", 0, 10), Span("outage", 2, 4), Span("outage", 6, 12), Span("kill", 11, 13)]
-    assert [(span.start_s, span.end_s) for span in twice(spans)] == [(2, 4), (6, 10), (11, 12)]
-    assert twice([Span("a", 0, 1), Span("b", 1, 2)]) == ()
+    """What came and went while others lasted has a second shade; where nothing lasts there is none."""
+    lasting = [Span("commit", 0, 20), Span("latency", 1, 20)]
+    short = [Span("outage", 2, 4), Span("outage", 6, 12), Span("kill", 11, 13)]
+    assert [(span.start_s, span.end_s) for span in passing([*lasting, *short])] == [(2, 4), (6, 13)]
+    assert passing(lasting) == passing(short) == passing([]) == ()
 
 
 def test_everything_stands_inside_the_drawing() -> None:

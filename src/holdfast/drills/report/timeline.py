@@ -27,9 +27,9 @@ __all__ = [
     "Timeline",
     "axes",
     "merged",
+    "passing",
     "stretched",
     "timeline",
-    "twice",
 ]
 
 WIDTH = 1040.0
@@ -46,6 +46,7 @@ _LETTER = 7.2  # the mean width of a letter at 12 px; a drawing cannot measure t
 _SIGN = 24.0
 _GAP = 18.0
 _POINTS_MAX = 480  # about two pixels of a line each; more is noise
+_LASTING = 0.9
 _BAR_MIN = 1.5  # a fault of a millisecond is still seen
 
 
@@ -206,7 +207,7 @@ def timeline(run: Run, shared: Axes) -> Timeline:
         bottom=top,
         phases=_marks(run.phases, x),
         lanes=lanes,
-        bands=_marks((*merged(run.faults), *twice(run.faults)), x),
+        bands=_marks((*merged(run.faults), *passing(run.faults)), x),
         panels=tuple(panels),
         ticks=tuple(Label(round(x(moment), 1), clock_label(moment)) for moment in time_ticks(shared.length_s)),
         description=_description(run, names),
@@ -226,16 +227,18 @@ def merged(spans: Iterable[Span]) -> tuple[Span, ...]:
     return tuple(found)
 
 
-def twice(spans: Iterable[Span]) -> tuple[Span, ...]:
-    """Where at least two of `spans` are: a second shade, so that a fault within one that lasts is seen as well."""
-    found: list[Span] = []
-    covered_s = float("-inf")
-    for span in sorted(spans, key=lambda span: span.start_s):
-        end_s = min(span.end_s, covered_s)
-        if end_s > span.start_s:
-            found.append(Span(span.name, span.start_s, end_s))
-        covered_s = max(covered_s, span.end_s)
-    return merged(found)
+def passing(spans: Iterable[Span]) -> tuple[Span, ...]:
+    """The faults that came and went while others lasted: a second shade, so that they are seen within those.
+
+    Lasting is what covers nine tenths of the time from the first start to the last end. None where nothing lasts: then the first
+    shade shows them.
+    """
+    spans = tuple(spans)
+    if not spans:
+        return ()
+    extent_s = max(span.end_s for span in spans) - min(span.start_s for span in spans)
+    short = [span for span in spans if span.end_s - span.start_s < _LASTING * extent_s]
+    return merged(short) if len(short) < len(spans) else ()
 
 
 def _marks(spans: Iterable[Span], x: Linear) -> tuple[Mark, ...]:
