@@ -16,6 +16,11 @@ from tests.house.sources import PACKAGE, module_files, parse
 
 EXTRAS = {
     "ext/sqlalchemy": {"sqlalchemy", "alembic"},
+    "ext/fastapi": {"fastapi", "starlette", "pydantic", "pydantic_settings"},
+    "ext/httpx2": {"httpx2"},
+    "ext/pyjwt": {"jwt", "httpx2"},
+    "ext/redis": {"redis"},
+    "ext/uvicorn": {"uvicorn"},
     "drills": {"sqlalchemy", "psutil", "tenacity", "httpx2", "jinja2", "pymysql", "psycopg"},
     "cli": {"typer", "rich"},
     "testing": {"pytest"},
