@@ -110,6 +110,14 @@ def run(command: Sequence[str], *, account: str | None = None, cwd: Path | None 
     return said
 
 
+def _runs(process: psutil.Process) -> bool:
+    """Whether it can do anything now: it neither stands still nor has ended (its parent may stand still and not have noticed)."""
+    try:
+        return process.status() not in {psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD}
+    except psutil.NoSuchProcess:
+        return False
+
+
 class Server(abc.ABC):
     """One running server with a database `holdfast`, an application's account and an administrator's.
 
@@ -297,16 +305,24 @@ class Server(abc.ABC):
 
     def pause(self) -> None:
         """Freeze it (SIGSTOP): connections stay open and nothing answers, as with a hung machine."""
-        self._paused = self._tree()
-        for process in self._paused:
-            with suppress(psutil.NoSuchProcess):
-                process.suspend()
+        self._paused = self._tree()[:1]
+        self._suspend(self._paused)
+        # Only now: a process that stands still starts no more.
+        children = self._tree()[1:]
+        self._paused += children
+        self._suspend(children)
         # A signal reaches the threads one by one: return only when nothing runs any more.
         give_up_at = SYSTEM_CLOCK.monotonic() + STOPPED_WITHIN_S
-        while any(process.status() != psutil.STATUS_STOPPED for process in self._paused if process.is_running()):
+        while any(_runs(process) for process in self._paused):
             if SYSTEM_CLOCK.monotonic() > give_up_at:
                 raise ServerFailed(f"{self!r} would not pause")
             SYSTEM_CLOCK.sleep(0.002)
+
+    @staticmethod
+    def _suspend(processes: Sequence[psutil.Process]) -> None:
+        for process in processes:
+            with suppress(psutil.NoSuchProcess):
+                process.suspend()
 
     def resume(self) -> None:
         """Let it go on after `pause`; harmless when it is not paused."""
