@@ -10,7 +10,6 @@ from ..servers import Server
 
 __all__ = ["UseUpConnections"]
 
-_FULL = frozenset({1040, 1203, 1226, "53300"})
 _AGAIN_AFTER_S = 0.05
 
 
@@ -53,15 +52,12 @@ class UseUpConnections:
             try:
                 self._held.append(self._server.connect())
             except Exception as error:
-                if _code(error) in _FULL:
+                if _is_full(error):
                     self._full.set()
                 # Whatever else keeps the server from answering, another fault perhaps, passes or does not: go on until healed.
                 SYSTEM_CLOCK.wait(self._over, _AGAIN_AFTER_S)
 
 
-def _code(error: Exception) -> object:
-    if state := getattr(error, "sqlstate", None):
-        return state
-    if "too many clients" in str(error) or "remaining connection slots" in str(error):
-        return "53300"  # libpq tells no SQLSTATE of a connection that was refused
-    return error.args[0] if error.args else None
+def _is_full(error: Exception) -> bool:
+    text = str(error)  # libpq gives no SQLSTATE for a connection that was refused
+    return error.args[:1] == (1040,) or "too many clients" in text or "remaining connection slots" in text
