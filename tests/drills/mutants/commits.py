@@ -13,6 +13,7 @@ import sqlalchemy.util
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+from holdfast.breaker import CircuitBreaker
 from holdfast.clock import seeded_random
 from holdfast.drills.checkers import crosstalk, fail_means_absent, no_double_apply, no_lost_ack
 from holdfast.drills.history import History
@@ -34,11 +35,14 @@ _SHARE = 0.15
 def _cut_commits(stage: Stage, *, protect: bool) -> History:
     server, workload = stage.mariadb, SetOfRows()
     told: list[History] = []
+    # A server that loses every third COMMIT would open the circuit, and the scene would wait.
+    breaker = CircuitBreaker("mutant")
+    breaker.observe()
     with (
         stage.recording(told) as writer,
         stage.tables(server.url("pymysql"), workload) as final,
         FaultProxy((server.host, server.port), "mysql", seed=stage.seed) as proxy,
-        Database(through(proxy, server), DatabaseSettings(protect=protect)) as db,
+        Database(through(proxy, server), DatabaseSettings(protect=protect), breaker=breaker) as db,
     ):
         db.migrate()
         for phase in (Phase.BEFORE, Phase.ANSWERED):
