@@ -24,6 +24,7 @@ from holdfast.drills.campaign import LONG_DRILLS, Campaign
 from holdfast.drills.results import results_page
 from holdfast.drills.run import Progress
 from holdfast.drills.servers.process import free_port
+from holdfast.drills.subjects import with_driver
 
 __all__ = ["ROOT", "ledger", "main"]
 
@@ -40,7 +41,7 @@ def ledger(url: str) -> Iterator[str]:
         RuntimeError: it does not come up.
     """
     port = free_port()
-    environment = {**os.environ, "LEDGER_DATABASE_URL": url, "LEDGER_PORT": str(port)}
+    environment = {**os.environ, "LEDGER_DATABASE_URL": with_driver(url, asynchronous=True), "LEDGER_PORT": str(port)}
     process = subprocess.Popen(
         [sys.executable, "-m", "examples.ledger"],
         cwd=ROOT,

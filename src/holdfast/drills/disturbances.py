@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from ..errors import ConfigurationError
-from ..faultproxy import Down, FaultProxy, Handle, Kind, Latency, Phase, ResetPeer, Timeout, Toxic
+from ..faultproxy import FaultProxy, Handle, Kind, Latency, Phase, ResetPeer, Timeout, Toxic
 from .faults import (
     CLUSTER_FAULTS,
     SERVER_PROCESS_FAULTS,
@@ -38,6 +38,10 @@ _VANISHING = 0.01
 _LATE_S = 0.02
 
 
+_Toxics = Sequence[tuple[Toxic, Phase, Kind | None, float]]
+"""What, when, on which statements, and how probably."""
+
+
 class _OnTheWire:
     """Toxics in every proxy."""
 
@@ -45,7 +49,7 @@ class _OnTheWire:
         self,
         name: str,
         proxies: Mapping[str, FaultProxy],
-        toxics: Sequence[tuple[Toxic, Phase, float]],
+        toxics: _Toxics,
         told: dict[str, Any],
     ) -> None:
         self.name = name
@@ -56,8 +60,7 @@ class _OnTheWire:
 
     def start(self) -> dict[str, Any]:
         for proxy in self._proxies.values():
-            for toxic, at, toxicity in self._toxics:
-                on = None if at is Phase.ALWAYS else Kind.COMMIT
+            for toxic, at, on, toxicity in self._toxics:
                 self._handles.append(proxy.add(toxic, at, on=on, toxicity=toxicity))
         return self._told
 
@@ -113,20 +116,21 @@ def _commit(place: Place, crew: Crew, settings: DrillSettings) -> Fault:
         return _InTheClients(crew, settings.share)
     # Half of them never reach the server, half are carried out: to the client both look the same.
     half = settings.share / 2
-    toxics: list[tuple[Toxic, Phase, float]] = [(ResetPeer(), Phase.BEFORE, half), (ResetPeer(), Phase.ANSWERED, half)]
+    toxics: _Toxics = [
+        (ResetPeer(), Phase.BEFORE, Kind.COMMIT, half),
+        (ResetPeer(), Phase.ANSWERED, Kind.COMMIT, half),
+    ]
     return _OnTheWire("commit", place.proxies, toxics, {"share": settings.share})
 
 
 def _blackhole(place: Place, _crew: Crew, _settings: DrillSettings) -> Fault:
-    toxics: list[tuple[Toxic, Phase, float]] = [
-        (Timeout(), Phase.BEFORE, _VANISHING / 2),
-        (Timeout(), Phase.ANSWERED, _VANISHING / 2),
-    ]
+    half = _VANISHING / 2
+    toxics: _Toxics = [(Timeout(), Phase.BEFORE, Kind.COMMIT, half), (Timeout(), Phase.ANSWERED, Kind.COMMIT, half)]
     return _OnTheWire("blackhole", place.proxies, toxics, {"share": _VANISHING})
 
 
 def _latency(place: Place, _crew: Crew, _settings: DrillSettings) -> Fault:
-    toxics: list[tuple[Toxic, Phase, float]] = [(Latency(_LATE_S, jitter=_LATE_S), Phase.ALWAYS, 1.0)]
+    toxics: _Toxics = [(Latency(_LATE_S, jitter=_LATE_S), Phase.ALWAYS, None, 1.0)]
     return _OnTheWire("latency", place.proxies, toxics, {"latency_s": _LATE_S, "jitter_s": _LATE_S})
 
 
@@ -143,7 +147,7 @@ _NODES = tuple(CLUSTER_FAULTS)
 _SERVER = (*_PROCESSES, "kill-sessions", "read-only", "no-connections", "lock-storm")
 
 PASSING = ("outage", "kill-client", "stop-client", *_SERVER, "disk-full", *_NODES)
-"""`outage` closes the proxy's port, and the clients' ones end a client; the others are those of `holdfast.drills.faults`."""
+"""`outage` resets every connection at once, the clients' ones end a client; the others are those of `holdfast.drills.faults`."""
 
 _NEEDS_A_WIRE = frozenset({"blackhole", "latency", "outage"})
 
@@ -189,7 +193,8 @@ def passing_fault(planned: Planned, place: Place, crew: Crew, settings: DrillSet
     """One of `PASSING`, as the schedule has it."""
     name = planned.fault
     if name == "outage":
-        toxics: list[tuple[Toxic, Phase, float]] = [(Down(), Phase.ALWAYS, 1.0)]
+        # Nobody is served, but every try is seen and counted, which a closed port would not.
+        toxics: _Toxics = [(ResetPeer(), Phase.CONNECT, None, 1.0), (ResetPeer(), Phase.BEFORE, None, 1.0)]
         return _OnTheWire(name, place.proxies, toxics, {"outage": True})
     if name in ("kill-client", "stop-client"):
         return _EndClients(name, crew.kill_one if name == "kill-client" else crew.stop_one, crew)

@@ -33,7 +33,7 @@ from .nemesis import Nemesis
 from .place import Place, open_place
 from .schedule import plan
 from .state import DatabaseState
-from .subjects import Remote, Terms, open_subject
+from .subjects import SUBJECTS, Remote, Terms, open_subject
 from .worker import Assignment
 from .workloads import TableWorkload, workload_named
 
@@ -141,7 +141,13 @@ def run(
 def judged(settings: DrillSettings, folder: Path) -> DrillResult:
     """What the checkers say of the history in `folder`."""
     history = History.load(folder)
-    limits = Limits(pool_max=settings.connections, retry_floor_per_second=float(settings.workers))
+    aims_at_commits = bool({"commit", "blackhole"} & set(settings.faults)) and settings.workload != "echo"
+    limits = Limits(
+        retry_floor_per_second=float(settings.workers),
+        # Every fault that began must have met somebody, and COMMITs in doubt are wanted where the faults aim at them.
+        faults_min=max(1, len(history.faults)),
+        ambiguous_min=None if aims_at_commits else 0,
+    )
     verdicts = tuple(check(history, limits))
     return DrillResult(settings, folder, verdicts, summary_of(history))
 
@@ -260,7 +266,7 @@ class _Drill:
             "subject": settings.subject,
             "rate": settings.rate,
             "deadline_s": settings.deadline,
-            "pool_max": settings.connections,
+            "pool_max": None if issubclass(SUBJECTS[settings.subject], Remote) else settings.connections,
             "started": datetime.fromtimestamp(self._runner.path.stat().st_mtime, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
             **state.about(),
             "settings": settings.told(),
