@@ -121,7 +121,7 @@ def key_without_tenant(patch: pytest.MonkeyPatch) -> None:
 
 # -- what retries add to an outage -------------------------------------------------------------------------------------
 
-_CALLERS = 12
+_CALLERS = 8
 _CALLS = 4
 _PACE_S = 0.2
 
