@@ -44,7 +44,7 @@ class SmallDisk:
 
     def __init__(self, megabytes: int = 256) -> None:
         self._megabytes = megabytes
-        self.folder = Path()
+        self.folder = Path(os.devnull)  # until it is mounted
 
     def __enter__(self) -> Self:
         _remove_left_ones()
@@ -77,11 +77,18 @@ class DiskFull:
     name = "disk-full"
 
     def __init__(self, disk: SmallDisk, server: Server | None = None) -> None:
+        self._disk = disk
         self._ballast = disk.folder / "ballast"
         self._server = server
 
     def start(self) -> dict[str, Any]:
-        """Fill it up."""
+        """Fill it up.
+
+        Raises:
+            ConfigurationError: the disk is not mounted; another one, which the machine needs, would be filled.
+        """
+        if not self._disk.folder.is_mount():
+            raise ConfigurationError("the small disk is not mounted: fill it inside its block")
         with self._ballast.open("wb", buffering=0) as file:
             size = _CHUNK
             while size:
