@@ -1,0 +1,124 @@
+"""What the edge knows of a request: one object, filled by the layers on the way in, read by everyone inside.
+
+    context = current_request()         # anywhere inside the request: a log filter, a call to another service
+    context = context_of(scope)         # in a middleware
+
+It lives in `scope["state"]["holdfast"]`, where frameworks show it (`request.state.holdfast`), and in a context variable, which
+follows the tasks a request starts. Whoever asks first makes it. The server's `state` is copied before anything is put in it: a
+server that hands the same dictionary to every request, against the specification, cannot carry one caller's tenant to another.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from typing import TYPE_CHECKING
+
+from ..clock import SYSTEM_CLOCK, Clock
+from .interface import Scope
+
+if TYPE_CHECKING:
+    from ..deadline import Deadline
+
+__all__ = ["CURRENT", "STATE_KEY", "RequestContext", "context_of", "current_request"]
+
+STATE_KEY = "holdfast"
+"""The name of the context in `scope["state"]`."""
+
+
+class RequestContext:
+    """What is known of one request. Belongs to the task that handles it; others may read.
+
+    Attributes:
+        started_at: when the edge saw it, in the seconds of the clock's `monotonic()`.
+        request_id: its name in logs and documents; empty until the request-id layer ran.
+        traceparent, tracestate: the W3C trace context to send on, or None.
+        trace_id: the 32 hexadecimal digits of the trace, or None.
+        client_address: the client's IP address, proxies seen through; None until the client-address layer ran: then the
+            socket's peer in `scope["client"]` is all that is known.
+        principal: who asks, as authentication proved it; None: nobody proved anything.
+        tenant: for whom; None: not known, which is never "all".
+        permissions: what the principal may do.
+        claims: what the proof said besides, for the application; never logged.
+        deadline: when an answer is worth nothing any more; None: never.
+        route: the route's template (`/users/{id}`), if a layer knows better than `scope["route"]`; never a concrete path.
+        draining: the service is about to stop: long-lived answers should end soon.
+        attempts: how often the application was called for this request.
+        replayed: the answer is a stored one.
+        problem: the code of the problem document that answered, or None; for the access log.
+        outcome: what became of the work (`holdfast.outcome.Outcome` values) where an error told; for the access log.
+        disconnected: the client hung up before its answer was complete.
+        notes: what further layers have to tell each other; keys are module names.
+    """
+
+    __slots__ = (
+        "attempts",
+        "claims",
+        "client_address",
+        "deadline",
+        "disconnected",
+        "draining",
+        "notes",
+        "outcome",
+        "permissions",
+        "principal",
+        "problem",
+        "replayed",
+        "request_id",
+        "route",
+        "started_at",
+        "tenant",
+        "trace_id",
+        "traceparent",
+        "tracestate",
+    )
+
+    def __init__(self, started_at: float) -> None:
+        self.started_at = started_at
+        self.request_id = ""
+        self.traceparent: str | None = None
+        self.tracestate: str | None = None
+        self.trace_id: str | None = None
+        self.client_address: str | None = None
+        self.principal: str | None = None
+        self.tenant: str | None = None
+        self.permissions: frozenset[str] = frozenset()
+        self.claims: object = None
+        self.deadline: Deadline | None = None
+        self.route: str | None = None
+        self.draining = False
+        self.attempts = 0
+        self.replayed = False
+        self.problem: str | None = None
+        self.outcome: str | None = None
+        self.disconnected = False
+        self.notes: dict[str, object] | None = None
+
+    def __repr__(self) -> str:
+        # Who asks and for whom stays out: a representation ends in logs.
+        return f"<RequestContext {self.request_id or 'without an id'}>"
+
+
+CURRENT: ContextVar[RequestContext | None] = ContextVar("holdfast_request", default=None)
+"""Where the context of the current request lives. The layer that sets it resets it."""
+
+current_request = CURRENT.get
+"""The context of the request this code runs for, or None."""
+
+
+def context_of(scope: Scope, clock: Clock = SYSTEM_CLOCK) -> RequestContext:
+    """The context of the request that `scope` describes; made, and made the current one, if it is the first to ask.
+
+    Args:
+        scope: the scope of a `http` or `websocket` connection; gets a `state` of its own if a context must be made.
+        clock: where `started_at` comes from.
+    """
+    state = scope.get("state")
+    if state is not None:
+        known = state.get(STATE_KEY)
+        if known is not None:
+            assert isinstance(known, RequestContext)
+            return known
+    context = RequestContext(clock.monotonic())
+    scope["state"] = {**state, STATE_KEY: context} if state else {STATE_KEY: context}
+    CURRENT.set(context)
+    return context

@@ -1,0 +1,89 @@
+"""Reading and building header lists: one scan in, nothing that could split a response out.
+
+A value that came from outside is bytes until somebody has checked its length and its characters; `text` does both. A value
+that goes out is checked by `header`: a CR or LF in it would begin a header, or a response, of an attacker's making.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ..errors import ConfigurationError
+from .interface import Headers
+
+__all__ = ["MalformedHeader", "first", "header", "only", "replaced", "text"]
+
+# RFC 9110 5.6.2: what a name is made of.
+_TOKEN = frozenset(b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
+# RFC 9110 5.5: a value has no control characters but the tab.
+_CONTROLS = bytes(number for number in (*range(32), 127) if number != 9)
+
+
+class MalformedHeader(ValueError):
+    """A header from outside is not what its field allows. The text names the field and the rule, never the value."""
+
+
+def first(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> bytes | None:
+    """The value of the first header called `name` (lower case), or None."""
+    for known, value in headers:
+        if known == name:
+            return value
+    return None
+
+
+def only(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> bytes | None:
+    """The value of the one header called `name` (lower case), or None where there is none.
+
+    Raises:
+        MalformedHeader: it is there twice. Two layers that each take another one of them can be played against each other.
+    """
+    found: bytes | None = None
+    for known, value in headers:
+        if known == name:
+            if found is not None:
+                raise MalformedHeader(f"the header {name.decode('ascii')} is there more than once")
+            found = value
+    return found
+
+
+def text(name: bytes, value: bytes, *, length_max: int) -> str:
+    """`value` as text, if it is visible ASCII and not too long.
+
+    Args:
+        name: the field, for the error.
+        value: what came in; spaces around it are dropped.
+        length_max: bytes it may have.
+
+    Raises:
+        MalformedHeader: it is empty, longer, or holds anything but visible ASCII and spaces.
+    """
+    if len(value) > length_max:
+        raise MalformedHeader(f"the header {name.decode('ascii')} is longer than {length_max} bytes")
+    value = value.strip(b" \t")
+    if not value or not value.isascii() or value.translate(None, _CONTROLS) != value or b"\t" in value:
+        raise MalformedHeader(f"the header {name.decode('ascii')} must be visible ASCII and not empty")
+    return value.decode("ascii")
+
+
+def header(name: str | bytes, value: str | bytes | int) -> tuple[bytes, bytes]:
+    """One header to send, as ASGI wants it: the name in lower case, both as bytes.
+
+    Raises:
+        ConfigurationError: the name is no token, or the value holds a control character or what Latin-1 cannot say.
+    """
+    raw_name = name.encode("latin-1", "replace") if isinstance(name, str) else name
+    if not raw_name or not _TOKEN.issuperset(raw_name):
+        raise ConfigurationError("a header's name must be a token (letters, digits and !#$%&'*+-.^_`|~)")
+    try:
+        raw_value = value if isinstance(value, bytes) else str(value).encode("latin-1")
+    except UnicodeEncodeError:
+        raise ConfigurationError(f"the value of {raw_name.decode()} must be Latin-1; encode it") from None
+    if raw_value.translate(None, _CONTROLS) != raw_value:
+        raise ConfigurationError(f"the value of {raw_name.decode()} must hold no line break and no control character")
+    return raw_name.lower(), raw_value
+
+
+def replaced(headers: Iterable[tuple[bytes, bytes]], *new: tuple[bytes, bytes]) -> Headers:
+    """A new list: `headers` without those that `new` names, then `new`. An application's own value does not stay beside ours."""
+    names = {name for name, _ in new}
+    return [*(pair for pair in headers if pair[0].lower() not in names), *new]
