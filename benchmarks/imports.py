@@ -18,7 +18,7 @@ from pathlib import Path
 from benchmarks.report import table, write_section
 
 ROOT = Path(__file__).parent.parent
-STANDARD_LIBRARY = "contextvars, dataclasses, enum, functools, inspect, math, random, threading, typing"
+STANDARD_LIBRARY = "contextvars, enum, functools, threading, typing"
 TARGET_MS = 25.0
 KINDS = {
     "the standard library's part": f"import {STANDARD_LIBRARY}",

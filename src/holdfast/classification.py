@@ -13,7 +13,6 @@ and never gets here.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TYPE_CHECKING, TypeAlias
 
 from .deadline import seconds
@@ -111,8 +110,8 @@ def classifier(on: On) -> Classifier:
         if isinstance(answer, Failure):
             return answer
         if isinstance(answer, FailureClass):
-            return replace(known, failure_class=answer)
-        return replace(known, retry_after_s=seconds(answer, name="the delay that `on` answered"))
+            return known._replace(failure_class=answer)
+        return known._replace(retry_after_s=seconds(answer, name="the delay that `on` answered"))
 
     return by_answer
 

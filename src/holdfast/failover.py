@@ -67,8 +67,8 @@ class FailoverSettings:
     """How a lost server is found again.
 
     Attributes:
-        waiting_max: how many operations may wait at once; further ones are refused with `NoWriter`. Those that have to find
-            out about a COMMIT they sent are not counted. Default 1,000 (as Vitess), 1 or more.
+        waiting_max: how many operations may wait at once; further ones are refused with `NoWriter`, but never those that
+            have to find out about a COMMIT they sent. Default 1,000 (as Vitess), 1 or more.
         stall: seconds (or `timedelta`) an operation may go without any answer, while no other gets one either, before its
             server is asked for a sign of life; default 2 s, above 0. A frozen server does not close its connections.
         probe_timeout: seconds (or `timedelta`) a server has to answer the search; default 1 s, above 0.
@@ -249,8 +249,8 @@ class FailoverGate:
             waiter = _Waiter(wake)
             waiter.server_was_away = missed or self._phase is Phase.RAMPING
             self._waiters[waiter] = None
-            away = self._phase is Phase.AWAY
-        if away:
+            searched = self._phase is not Phase.RAMPING
+        if searched:
             self._wake_search()  # the last search may have ended because nobody waited
         return waiter
 
@@ -259,6 +259,13 @@ class FailoverGate:
             self._waiters.pop(waiter, None)
             if not self._waiters and self._phase is Phase.RAMPING:
                 self._open()
+
+    def forget(self) -> None:
+        """In a forked child: whoever waited, searched or held the lock is a thread of the parent."""
+        self._lock = threading.Lock()
+        self._waiters = {}
+        if self._phase is not Phase.AWAY:
+            self._open()
 
     # -- the search's side ---------------------------------------------------------------------------------------------
 
@@ -279,6 +286,7 @@ class FailoverGate:
         with self._lock:
             self.outages += 1
             self._phase = Phase.RAMPING
+            self.closed = True  # it may not have been: those who come fresh stand in line behind the ones who lost it
             self._needs_proof = False
             for waiter in self._waiters:
                 waiter.server_was_away = True

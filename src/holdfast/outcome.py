@@ -5,8 +5,8 @@ Nothing here decides. `dialects` says which `FailureClass` an error belongs to, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 __all__ = ["Failure", "FailureClass", "Outcome", "Rejection", "Stage", "Verdict"]
 
@@ -108,8 +108,7 @@ class Rejection(StrEnum):
     OTHER = "other"
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(NamedTuple):
     """One classified error: everything a decision or a report may know about it, and nothing secret.
 
     Attributes:

@@ -112,7 +112,7 @@ def test_importing_the_package_loads_nothing_but_the_standard_library() -> None:
 
 def test_importing_the_package_loads_nothing_slow() -> None:
     """What most callers never need, and what would be most of the time an import takes, is imported where it is used."""
-    slow = {"asyncio", "logging", "uuid", "datetime", "decimal", "json"}
+    slow = {"asyncio", "dataclasses", "inspect", "logging", "random", "uuid", "datetime", "decimal", "json"}
     assert slow & _fresh_interpreter("import holdfast") == set()
 
 

@@ -48,7 +48,7 @@ def _retry_on_2013_without_resolving(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def mistaken(self: Client, error: BaseException, doing: Do) -> Failure:
         failure = classified(self, error, doing)
-        return replace(failure, failure_class=FailureClass.LOST) if isinstance(error, ConnectionLost) else failure
+        return failure._replace(failure_class=FailureClass.LOST) if isinstance(error, ConnectionLost) else failure
 
     monkeypatch.setattr(Client, "_classified", mistaken)
 
@@ -246,7 +246,7 @@ def _retries_after_a_cancel(monkeypatch: pytest.MonkeyPatch) -> None:
         assert happened.failure is not None
         failure = happened.failure
         if happened.interrupted and failure.name != "Crash":
-            failure = replace(failure, failure_class=FailureClass.LOST)
+            failure = failure._replace(failure_class=FailureClass.LOST)
         return failed(self, Happening(What.FAILED, failure=failure), now, draw)
 
     monkeypatch.setattr(Engine, "_failed", deaf)

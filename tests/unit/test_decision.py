@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from holdfast.backoff import Backoff
@@ -95,7 +93,7 @@ def test_contention_costs_nothing() -> None:
 
 def test_a_hint_is_honoured_within_bounds_and_within_the_deadline() -> None:
     """The other side's wish lengthens the delay, unless the deadline is earlier."""
-    hinted = USUAL._replace(failure=replace(LOST, retry_after_s=3.0))
+    hinted = USUAL._replace(failure=LOST._replace(retry_after_s=3.0))
     assert decide(hinted, RetryPolicy()).delay_s == 3.0
     assert decide(hinted._replace(expires_at=102.0), RetryPolicy()).reason is StopReason.DEADLINE
 

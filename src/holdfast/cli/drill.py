@@ -45,6 +45,7 @@ def drill(
     deadline: option.Deadline = None,
     share: option.Share = None,
     every: option.Every = None,
+    scope: option.Scope = None,
     seed: option.Seed = None,
     output: option.Output = None,
     elle: option.Elle = None,
@@ -61,7 +62,14 @@ def drill(
         return
     seed = int(system_random() * 2**32) if seed is None else seed
     given = {"server": server, "database": database, "app": app, "seconds": seconds, "rate": rate, "workers": workers}
-    given |= {"callers": callers, "connections": connections, "deadline": deadline, "share": share, "every": every}
+    given |= {
+        "callers": callers,
+        "connections": connections,
+        "deadline": deadline,
+        "share": share,
+        "every": every,
+        "scope": scope,
+    }
     plan = plan_of(
         {name: value for name, value in given.items() if value is not None} | {"seed": seed},
         may_break=may_break or (),

@@ -82,6 +82,10 @@ Deadline = Annotated[float | None, typer.Option("--deadline", help="Seconds each
 Share = Annotated[
     float | None, typer.Option("--share", help="Of all COMMITs, how many the fault commit hits. Default 0.2.")
 ]
+Scope = Annotated[
+    str | None,
+    typer.Option("--scope", help="Nodes of a cluster that a fault meets: one, majority, all or any. Default any."),
+]
 Every = Annotated[float | None, typer.Option("--every", help="Seconds from one fault to the next. Default 10.")]
 Seed = Annotated[
     int | None, typer.Option("--seed", help="Of everything that is drawn. Default a new one, which is told.")

@@ -117,8 +117,8 @@ def classify(
         if cause.hides_cause:
             continue
         if meaning.hides_cause or cause.failure_class in _WORTH_A_RERUN:
-            return replace(_failure(cause, stage), connection_usable=usable)
-    return replace(_failure(meaning, stage), connection_usable=usable)
+            return _failure(cause, stage)._replace(connection_usable=usable)
+    return _failure(meaning, stage)._replace(connection_usable=usable)
 
 
 def explain(flavour: Flavour | str, code: int | str) -> tuple[Row, ...]:

@@ -293,7 +293,14 @@ def _cluster() -> Iterable[LongDrill]:
         "galera-nodes",
         "Nodes of a Galera cluster are killed, stopped and cut off; no operation with a deadline of 15 s fails.",
         DrillSettings(
-            server="galera", workload="set", faults=("commit",), seconds=300, every=30, rate=25, deadline=15.0
+            server="galera",
+            workload="set",
+            faults=("kill-node", "stop-node", "partition"),
+            scope="one",
+            seconds=300,
+            every=20,
+            rate=25,
+            deadline=15.0,
         ),
         {"faults": 300},
     )

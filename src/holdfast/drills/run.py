@@ -31,7 +31,7 @@ from .guard import check_target
 from .history import Answer, History, HistoryWriter
 from .nemesis import Nemesis
 from .place import Place, open_place
-from .schedule import plan
+from .schedule import Scope, plan
 from .state import DatabaseState
 from .subjects import SUBJECTS, Remote, Terms, open_subject
 from .worker import Assignment
@@ -347,6 +347,7 @@ class _Drill:
             settings.seconds,
             spacing_s=settings.every,
             nodes=len(place.cluster.nodes) if place.cluster is not None else 1,
+            scopes=tuple(Scope) if settings.scope == "any" else (Scope(settings.scope),),
             baseline_s=0.0,
             healed_s=0.0,
         )

@@ -7,13 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigurationError
+from .schedule import Scope
 from .subjects import check_subject, with_driver
 from .workloads import WORKLOADS
 
-__all__ = ["SERVERS", "DrillSettings"]
+__all__ = ["SCOPES", "SERVERS", "DrillSettings"]
 
 SERVERS = ("sqlite", "mariadb", "mysql", "postgresql", "galera")
 """What a drill can start by itself."""
+
+SCOPES = ("any", *(scope.value for scope in Scope))
+"""How many nodes of a cluster a fault may meet."""
 
 _BASELINE_MAX_S = 6.0
 _HEALED_MIN_S, _HEALED_MAX_S = 3.0, 15.0
@@ -40,6 +44,7 @@ class DrillSettings:
         deadline: seconds each operation has; above 0.
         share: of all COMMITs, how many the fault `commit` hits; 0 to 1.
         every: seconds from the beginning of one scheduled fault to that of the next; above 0.
+        scope: how many nodes of a cluster a scheduled fault meets: `one`, `majority`, `all`, or `any` of these, drawn (default).
         seed: of everything that is drawn.
         output: the folder for history and report; must not hold a history yet.
 
@@ -62,6 +67,7 @@ class DrillSettings:
     deadline: float = 10.0
     share: float = 0.2
     every: float = 10.0
+    scope: str = "any"
     seed: int = 0
     output: Path = Path("drill")
 
@@ -75,6 +81,8 @@ class DrillSettings:
         if self.workload not in WORKLOADS:
             raise ConfigurationError(f"unknown workload {self.workload!r}; choose {', '.join(WORKLOADS)}")
         check_subject(self.subject, self.workload, self.app)
+        if self.scope not in SCOPES:
+            raise ConfigurationError(f"unknown scope {self.scope!r}; choose {', '.join(SCOPES)}")
         for name in ("seconds", "rate", "deadline", "every"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ConfigurationError(f"{name} must be above 0, not {getattr(self, name)}")

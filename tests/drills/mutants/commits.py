@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from dataclasses import replace
 from typing import Any
 
 import pymysql.connections
@@ -71,7 +70,7 @@ def retry_on_2013_without_resolving(patch: pytest.MonkeyPatch) -> None:
     def mistaken(self: Unit[Any], error: BaseException, doing: Do) -> Failure:
         failure = classified(self, error, doing)
         ambiguous = failure.failure_class is FailureClass.AMBIGUOUS
-        return replace(failure, failure_class=FailureClass.LOST) if ambiguous else failure
+        return failure._replace(failure_class=FailureClass.LOST) if ambiguous else failure
 
     patch.setattr(Unit, "_classified", mistaken)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import heapq
 import threading
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -137,7 +136,7 @@ def conflict_1020_not_retryable(patch: pytest.MonkeyPatch) -> None:
 
     def mistaken(self: Unit[Any], error: BaseException, doing: Do) -> Failure:
         failure = classified(self, error, doing)
-        return replace(failure, failure_class=FailureClass.PERMANENT) if failure.code == 1020 else failure
+        return failure._replace(failure_class=FailureClass.PERMANENT) if failure.code == 1020 else failure
 
     patch.setattr(Unit, "_classified", mistaken)
 

@@ -188,6 +188,7 @@ class Unit(Generic[T]):
         self._watch: Guard | None = None
         self._attempt: Attempt | None = None
         self._last_class: FailureClass | None = None
+        self._server_in_doubt = False
 
     # -- Port --------------------------------------------------------------------------------------------------------
 
@@ -412,9 +413,8 @@ class Unit(Generic[T]):
         failure = self._classified(error, doing)
         self._last_class = failure.failure_class
         self.has_doubt = self.has_doubt or failure.failure_class is FailureClass.AMBIGUOUS
-        if self.runtime.failover is not None and doubts_server(error, failure):
-            return replace(failure, server_in_doubt=True)
-        return failure
+        self._server_in_doubt = self.runtime.failover is not None and doubts_server(error, failure)
+        return failure._replace(server_in_doubt=True) if self._server_in_doubt else failure
 
     def _classified(self, error: BaseException, doing: Do) -> Failure:
         stage = self._stage(doing)
@@ -435,7 +435,7 @@ class Unit(Generic[T]):
         failure = classify(error, stage=stage, flavour=self.runtime.flavour_or_none, handled=self._handled)
         if doing is Do.CLAIM and failure.failure_class is FailureClass.LOST and self._time_is_up():
             # We cut it ourselves, and an insert of a key that takes this long is waiting for the key's holder.
-            return replace(failure, failure_class=FailureClass.CANCELLED)
+            return failure._replace(failure_class=FailureClass.CANCELLED)
         if self.read_only and failure.failure_class is FailureClass.AMBIGUOUS:
             return Failure(FailureClass.LOST, stage, failure.flavour, failure.code, failure.name, False)
         return failure
@@ -573,8 +573,8 @@ class Unit(Generic[T]):
             return
         if fine:
             permit.succeeded()
-        elif failure_class is not None and failure_class.counts_for_breaker:
-            permit.failed()
+        elif failure_class is not None and failure_class.counts_for_breaker and not self._server_in_doubt:
+            permit.failed()  # whether the server is gone is the gate's to find out, and to wait for
         else:
             permit.ignored()
 
