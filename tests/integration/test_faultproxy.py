@@ -245,7 +245,7 @@ def test_transactions_are_counted(behind: Behind) -> None:
         assert (end.begins - start.begins, end.commits - start.commits) == (3, 2)
         assert end.commits_answered - start.commits_answered == 2
         assert end.rollbacks - start.rollbacks == 1
-        assert end.statements - start.statements in {6, 9}  # with a BEGIN of its own, or without
+        assert end.statements - start.statements >= 6  # some drivers send a BEGIN of their own, or a setting
 
     with_engine(behind, use)
 
