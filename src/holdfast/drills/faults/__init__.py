@@ -22,7 +22,7 @@ from .locks import LockStorm, lockable_rows
 from .names import DnsFailure
 from .pools import StarvePool
 from .processes import SERVER_PROCESS_FAULTS, FreezeServer, KillServer, RestartServer, SlowServer
-from .roles import ReadOnly
+from .roles import PromoteStandby, ReadOnly, SwitchRoles
 from .sessions import KillSessions
 
 __all__ = [
@@ -39,6 +39,7 @@ __all__ = [
     "KillServer",
     "KillSessions",
     "LockStorm",
+    "PromoteStandby",
     "ReadOnly",
     "RestartServer",
     "SignalClient",
@@ -46,6 +47,7 @@ __all__ = [
     "SmallDisk",
     "StarvePool",
     "StopNodes",
+    "SwitchRoles",
     "UseUpConnections",
     "lockable_rows",
 ]

@@ -1,4 +1,4 @@
-"""A server that turns read-only under its clients, as one does that lost its role."""
+"""Servers that change their role: one turns read-only under its clients, or a standby takes the primary's place."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from types import MappingProxyType
 from typing import Any
 
 from ..servers import Server
+from ..servers.postgresql_pair import PostgreSQLPair
 
-__all__ = ["ReadOnly"]
+__all__ = ["PromoteStandby", "ReadOnly", "SwitchRoles"]
 
 _SETTINGS: Mapping[str, Mapping[str, object]] = MappingProxyType(
     {
@@ -45,3 +46,41 @@ class ReadOnly:
             name, value = self._before[-1]
             self._server.set_global(name, value)
             self._before.pop()
+
+
+class PromoteStandby:
+    """The primary is killed and its standby takes over; healing brings the old one back as the new one's standby."""
+
+    name = "promote-standby"
+
+    def __init__(self, pair: PostgreSQLPair) -> None:
+        self._pair = pair
+
+    def start(self) -> dict[str, Any]:
+        """Kill the one and promote the other."""
+        before = self._pair.primary.name
+        self._pair.promote()
+        return {"from": before, "to": self._pair.primary.name}
+
+    def heal(self) -> None:
+        """Make them a pair again, in their new places."""
+        self._pair.heal()
+
+
+class SwitchRoles:
+    """Primary and standby change places in good order, as for maintenance."""
+
+    name = "switch-roles"
+
+    def __init__(self, pair: PostgreSQLPair) -> None:
+        self._pair = pair
+
+    def start(self) -> dict[str, Any]:
+        """Change their places."""
+        before = self._pair.primary.name
+        self._pair.switch()
+        return {"from": before, "to": self._pair.primary.name}
+
+    def heal(self) -> None:
+        """Make sure that they are a pair; they are, unless the change was cut short."""
+        self._pair.heal()

@@ -12,7 +12,7 @@ import psycopg
 from ...clock import SYSTEM_CLOCK
 from .process import Server, ServerFailed, ServerMissing, account_or_caller, run, temporary_folder
 
-__all__ = ["PostgreSQL", "start", "version"]
+__all__ = ["PostgreSQL", "initialise", "program", "start", "version"]
 
 _SETTINGS = {
     "max_connections": "40",
@@ -41,7 +41,7 @@ class PostgreSQL(Server):
             **_SETTINGS,
         }
         options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
-        return [_binary("postgres"), "-D", str(self.folder / "data"), *options]
+        return [program("postgres"), "-D", str(self.folder / "data"), *options]
 
     def connect(self, *, admin: bool = False, database: str | None = None) -> Any:
         """A psycopg connection in autocommit mode."""
@@ -67,8 +67,12 @@ class PostgreSQL(Server):
     def start(self) -> None:
         """Start it with the settings of its command line alone."""
         # What ALTER SYSTEM wrote would outlive a restart; on the other flavours a global setting does not.
-        (self.folder / "data" / "postgresql.auto.conf").unlink(missing_ok=True)
+        if not self.is_running:
+            self._write_settings("")
         super().start()
+
+    def _write_settings(self, text: str) -> None:
+        (self.folder / "data" / "postgresql.auto.conf").write_text(text)
 
     def _reload(self, name: str, value: str) -> None:
         # A reload is a signal: wait until a new connection sees the value.
@@ -85,7 +89,12 @@ class PostgreSQL(Server):
         raise ServerFailed(f"{name} = {value} did not take effect (does it need a restart?)")
 
 
-def _binary(name: str) -> str:
+def program(name: str) -> str:
+    """The path of one of PostgreSQL's programs, of the newest version that is installed.
+
+    Raises:
+        ServerMissing: PostgreSQL is not installed.
+    """
     folders = sorted(
         Path("/usr/lib/postgresql").glob("*/bin"), key=lambda folder: float(folder.parent.name), reverse=True
     )
@@ -100,8 +109,30 @@ def _binary(name: str) -> str:
 
 def version() -> str:
     """The installed version."""
-    said = run([_binary("postgres"), "--version"])
+    said = run([program("postgres"), "--version"])
     return said.split()[2]  # postgres (PostgreSQL) 15.18 (Debian ...)
+
+
+def initialise(server: PostgreSQL) -> None:
+    """Make the data folder of `server`, with the database and both accounts."""
+    password_file = server.folder / "admin-password"
+    password_file.write_text(server.admin_password)
+    password_file.chmod(0o644)
+    run(
+        [
+            program("initdb"),
+            f"--pgdata={server.folder / 'data'}",
+            f"--username={server.admin}",
+            f"--pwfile={password_file}",
+            "--auth=scram-sha-256",
+            "--encoding=UTF8",
+            "--locale=C.UTF-8",
+            "--no-sync",
+        ],
+        account=server.account,
+        cwd=server.folder,
+    )
+    _make_accounts(server)
 
 
 def start(parent: Path | None = None) -> PostgreSQL:
@@ -110,28 +141,11 @@ def start(parent: Path | None = None) -> PostgreSQL:
     Raises:
         ServerMissing: PostgreSQL is not installed.
     """
-    initdb = _binary("initdb")
+    program("initdb")
     account = account_or_caller("postgres")
     server = PostgreSQL(temporary_folder("postgresql", account, parent), account)
     try:
-        password_file = server.folder / "admin-password"
-        password_file.write_text(server.admin_password)
-        password_file.chmod(0o644)
-        run(
-            [
-                initdb,
-                f"--pgdata={server.folder / 'data'}",
-                f"--username={server.admin}",
-                f"--pwfile={password_file}",
-                "--auth=scram-sha-256",
-                "--encoding=UTF8",
-                "--locale=C.UTF-8",
-                "--no-sync",
-            ],
-            account=account,
-            cwd=server.folder,
-        )
-        _make_accounts(server)
+        initialise(server)
         server.start()
     except BaseException:
         server.close()
@@ -149,7 +163,7 @@ def _make_accounts(server: PostgreSQL) -> None:
         script = server.folder / "accounts.sql"
         script.write_text(statement + "\n")
         script.chmod(0o644)
-        postgres = _binary("postgres")
+        postgres = program("postgres")
         run(
             ["sh", "-c", f"'{postgres}' --single -D '{server.folder / 'data'}' postgres < '{script}'"],
             account=server.account,
