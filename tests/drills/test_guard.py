@@ -45,7 +45,7 @@ def test_folder_of_a_socket_is_on_this_machine() -> None:
     "host",
     [
         "192.0.2.1",
-        "10.0.0.5",
+        "198.51.100.5",
         "0.0.0.0",
         "::",
         "2001:db8::1",

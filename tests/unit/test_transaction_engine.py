@@ -7,10 +7,8 @@ from typing import Any
 
 import pytest
 
-from holdfast.backoff import Backoff
 from holdfast.budget import RetryBudget
 from holdfast.clock import SYSTEM_CLOCK
-from holdfast.decision import Allowance, RetryPolicy
 from holdfast.errors import (
     ConfigurationError,
     Conflict,
@@ -29,13 +27,12 @@ from holdfast.events import (
     RetryDenied,
     RetryScheduled,
 )
-from holdfast.operation import TOMBSTONE, Record
+from holdfast.operation import Record
 from holdfast.outcome import Failure, FailureClass, Outcome, Rejection, Stage
 from holdfast.stream import Event, EventStream
 from holdfast.transaction import (
     Action,
     Do,
-    Engine,
     EngineMisused,
     Happening,
     Plan,
@@ -44,77 +41,20 @@ from holdfast.transaction import (
     Shell,
     What,
 )
-
-EXPIRES_AT = 110.0
-START = 100.0
-
-POLICY = RetryPolicy(
-    {
-        FailureClass.CONTENTION: Allowance(3, Backoff(base=1, cap=8)),
-        FailureClass.LOST: Allowance(2, Backoff(base=2, cap=8)),
-        FailureClass.UNSENT: Allowance(2, Backoff(base=2, cap=8)),
-        FailureClass.AMBIGUOUS: Allowance(2, Backoff(base=2, cap=8)),
-    }
+from tests.unit.driven_engine import (
+    AMBIGUOUS,
+    CANCELLED,
+    CONTENTION,
+    EXPIRES_AT,
+    FINE,
+    LOST,
+    POLICY,
+    REFUSED,
+    START,
+    Driven,
+    failed,
+    in_doubt,
 )
-
-# What a shell answers when all goes well.
-FINE: dict[Do, What] = {
-    Do.BEGIN: What.BEGAN,
-    Do.CLAIM: What.CLAIMED,
-    Do.RUN: What.RETURNED,
-    Do.STORE: What.STORED,
-    Do.COMMIT: What.ACKNOWLEDGED,
-    Do.ROLL_BACK: What.ROLLED_BACK,
-    Do.DISCARD: What.DISCARDED,
-    Do.SLEEP: What.SLEPT,
-}
-
-
-def failed(failure_class: FailureClass, stage: Stage = Stage.BODY, **rest: Any) -> Happening:
-    return Happening(What.FAILED, failure=Failure(failure_class, stage, flavour="mariadb", code=1, **rest))
-
-
-AMBIGUOUS = failed(FailureClass.AMBIGUOUS, Stage.COMMIT, connection_usable=False)
-CONTENTION = failed(FailureClass.CONTENTION)
-LOST = failed(FailureClass.LOST, connection_usable=False)
-REFUSED = failed(FailureClass.UNSENT, Stage.CONNECT)
-CANCELLED = Happening(
-    What.FAILED, Failure(FailureClass.CANCELLED, Stage.BODY, connection_usable=False), interrupted=True
-)
-
-
-class Driven:
-    """An engine with a clock: sleeping takes the time it says, everything else none unless told so."""
-
-    def __init__(self, protection: Protection = Protection.KEY, *, narrate: bool = False, **settings: Any) -> None:
-        settings.setdefault("fingerprint", "f")
-        self.engine = Engine(Plan("transfer", EXPIRES_AT, protection, policy=POLICY, **settings), narrate=narrate)
-        self.now = START
-        self.done: list[Do] = []
-        self.action = self._step(Happening(What.STARTED))
-
-    def _step(self, happened: Happening) -> Action:
-        self.action = self.engine.step(happened, self.now, 0.5)
-        self.done.append(self.action.do)
-        return self.action
-
-    def tell(self, happened: Happening, *, after_s: float = 0.0) -> Action:
-        """Answer the present action with `happened`."""
-        self.now += after_s
-        return self._step(happened)
-
-    def until(self, *wanted: Do) -> Action:
-        """Let everything go well until one of `wanted` is asked."""
-        while self.action.do not in wanted:
-            if self.action.do is Do.SLEEP:
-                self.now += self.action.delay_s
-            self._step(Happening(FINE[self.action.do]))
-        return self.action
-
-    def end(self) -> Action:
-        """Let everything go well to the end."""
-        return self.until(Do.RETURN, Do.RAISE)
-
 
 FORWARD = [Do.BEGIN, Do.RUN, Do.COMMIT, Do.RETURN]
 
@@ -291,13 +231,6 @@ def test_an_interruption_during_the_clean_up_is_not_swallowed() -> None:
 # -- doubt --------------------------------------------------------------------------------------------------------------
 
 
-def in_doubt(protection: Protection, **settings: Any) -> Driven:
-    driven = Driven(protection, **settings)
-    driven.until(Do.COMMIT)
-    driven.tell(AMBIGUOUS)
-    return driven
-
-
 def test_a_doubt_is_settled_by_the_row_that_is_found() -> None:
     """The first attempt was committed: its result is returned, and the body does not run again."""
     driven = in_doubt(Protection.KEY)
@@ -367,58 +300,6 @@ def test_who_may_not_run_again_still_finds_out(settings: dict[str, Any], committ
     assert driven.engine.attempts == 1
     assert action.do is (Do.RETURN if committed else Do.RAISE)
     assert committed or isinstance(action.error, Unavailable)
-
-
-IN_CLUSTER = Happening(What.CLAIMED, conclusive=False)
-
-
-@pytest.mark.parametrize("settings", [{"nested": True}, {"rerunnable": False}], ids=lambda s: next(iter(s)))
-def test_in_a_cluster_only_a_committed_row_says_never(settings: dict[str, Any]) -> None:
-    """An insert that met nobody is no proof while the ghost may live on another node: the row is committed, then it is one."""
-    driven = in_doubt(Protection.KEY, **settings)
-    assert driven.until(Do.CLAIM).settling
-    driven.tell(IN_CLUSTER)
-    assert driven.action.do is Do.COMMIT
-    action = driven.end()
-    assert isinstance(action.error, Unavailable)
-    assert action.error.outcome is Outcome.NOT_COMMITTED
-    assert driven.done.count(Do.RUN) == 1
-
-
-def test_in_a_cluster_the_row_that_says_never_can_lose_against_the_ghost() -> None:
-    """Its COMMIT collides with the ghost's; the next look finds the operation committed."""
-    driven = in_doubt(Protection.KEY, nested=True)
-    driven.until(Do.CLAIM)
-    driven.tell(IN_CLUSTER)
-    driven.tell(CONTENTION)
-    driven.until(Do.CLAIM)
-    driven.tell(Happening(What.FOUND, record=Record("f", 1, None)))
-    assert driven.end().do is Do.RETURN
-
-
-def test_a_tombstone_that_is_found_is_the_proof() -> None:
-    """An earlier look has left it, and the answer to its COMMIT was lost."""
-    driven = in_doubt(Protection.KEY, nested=True)
-    driven.until(Do.CLAIM)
-    driven.tell(IN_CLUSTER)
-    driven.tell(AMBIGUOUS)
-    driven.until(Do.CLAIM)
-    driven.tell(Happening(What.FOUND, record=Record("f", TOMBSTONE, None)))
-    action = driven.end()
-    assert action.error is not None
-    assert action.error.outcome is Outcome.NOT_COMMITTED
-
-
-def test_in_a_cluster_a_rerun_that_fails_leaves_the_doubt() -> None:
-    """The body of the rerun is refused for good, but the first attempt may still be committed on its node: that comes first."""
-    driven = in_doubt(Protection.KEY)
-    driven.until(Do.CLAIM)
-    driven.tell(IN_CLUSTER)
-    assert driven.action.do is Do.RUN
-    driven.tell(failed(FailureClass.PERMANENT, rejection=Rejection.CHECK))
-    assert driven.until(Do.CLAIM).settling
-    driven.tell(Happening(What.FOUND, record=Record("f", 1, None)))
-    assert driven.end().do is Do.RETURN
 
 
 def test_a_doubt_that_outlives_the_deadline_is_reported_with_its_key() -> None:
