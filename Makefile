@@ -5,7 +5,7 @@ VENV := .venv/bin
 CODE := $(wildcard src tests examples benchmarks tools)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test test-fast test-servers check bench docs lock clean
+.PHONY: help setup demo serve test test-fast test-servers check bench drill drill-mutants docs lock clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,14 @@ check: setup  ## Lint, format, types (mypy and pyright) and import contracts
 
 bench: setup  ## Measure side by side with the peers
 	@$(VENV)/python -m benchmarks
+
+drill:  ## Run the long drills, in pieces that add up (DRILLS=pattern, MINUTES=n), and write docs/drills/RESULTS.md
+	@$(PYTHON) tools/bootstrap.py --servers
+	@$(VENV)/python tools/drill.py
+
+drill-mutants:  ## Plant each bug that a checker has to find, and show that it does
+	@$(PYTHON) tools/bootstrap.py --servers
+	@$(VENV)/python -m tests.drills.mutants
 
 docs: setup  ## Bring the tables of the documents up to date, run every example, and build the site in site/
 	$(VENV)/python tools/dialect_tables.py
