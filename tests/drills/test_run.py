@@ -81,6 +81,15 @@ def test_a_killed_client_is_succeeded(tmp_path: Path) -> None:
     assert {times[operation.value["id"]] for operation in killed} == {1}
 
 
+def test_a_client_that_is_told_to_go_leaves_nothing_open(tmp_path: Path) -> None:
+    """SIGTERM under load, as in a deployment: what was begun is ended, nothing fails, and a successor goes on."""
+    result = drill(tmp_path, workload="set", faults=("stop-client",), seconds=3.0, every=3.0)
+    history = History.load(result.history_path)
+    assert {operation.process for operation in history.operations} == {"w1", "w2", "w3"}
+    assert {operation.answer for operation in history.operations} == {Answer.OK}
+    assert answers(result)["no-lost-ack"] is Validity.VALID
+
+
 def test_an_app_of_the_users_is_drilled(tmp_path: Path) -> None:
     """The user's own functions are asked to save, by every client and again under the same key."""
     result = drill(

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from .settings import DrillSettings
     from .verdict import Validity, Verdict
 
-__all__ = ["FAULTS", "DrillResult", "Progress", "Service", "run", "summary_of"]
+__all__ = ["FAULTS", "DrillResult", "Progress", "Service", "judged", "run", "summary_of"]
 
 _LEAD_S = 0.2
 _STEP_S = 0.05

@@ -162,8 +162,8 @@ class ProtectedThreads(Subject):
 
     async def perform(self, call: Call) -> Reply:
         """As `Subject.perform`. A thread cannot be cancelled: the operation then ends unseen."""
-        run = copy_context().run
-        return await asyncio.get_running_loop().run_in_executor(self._threads, run, self._perform, call)
+        context = copy_context()
+        return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: context.run(self._perform, call))
 
     def _perform(self, call: Call) -> Reply:
         trail = _Trail()
