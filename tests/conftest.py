@@ -57,7 +57,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_report_header(config: pytest.Config) -> list[str]:
     """What this run can be repeated with."""
     seeds = f"seed: {SEED} (HOLDFAST_SEED), Hypothesis {config.getoption('--hypothesis-seed')} (--hypothesis-seed)"
-    return [seeds, *(f"{name}: {_version(module)}" for name, module in _FLAVOURS.items())]
+    modules = {**_FLAVOURS, "Galera": galera}
+    return [seeds, *(f"{name}: {_version(module)}" for name, module in modules.items())]
 
 
 def _version(module: ModuleType) -> str:
