@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from holdfast.asgi.interface import App, Message, Receive, Scope, Send
 
-__all__ = ["Answer", "Connection", "Echo", "HeadersIn", "answering", "call", "http_scope", "run_lifespan"]
+__all__ = ["Answer", "Connection", "Echo", "HeadersIn", "answering", "call", "http_scope", "run_lifespan", "until"]
 
 HeadersIn = Mapping[str, str] | Iterable[tuple[bytes, bytes]]
 
@@ -238,3 +238,12 @@ async def run_lifespan(app: App) -> list[str]:
 
     await app({"type": "lifespan", "asgi": {"version": "3.0"}, "state": {}}, receive, send)
     return said
+
+
+async def until(condition: Callable[[], object], *, turns: int = 100_000) -> None:
+    """Give way until `condition` holds; a failure if that takes more `turns` of the loop than anything here needs."""
+    for _ in range(turns):
+        if condition():
+            return
+        await asyncio.sleep(0)  # noqa: TID251 - gives way, waits for no time
+    raise AssertionError("it never became true")
