@@ -233,7 +233,7 @@ class Server(abc.ABC):
 
     def _spawn(self) -> None:
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen[bytes](  # noqa: S603 - our own command
+            self._process = subprocess.Popen[bytes](
                 [*END_WITH_PARENT, *self._command()],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
