@@ -304,6 +304,21 @@ def _cluster() -> Iterable[LongDrill]:
         ),
         {"faults": 300},
     )
+    yield LongDrill(
+        "galera-outages",
+        "Two of three nodes go at once, so nobody can be served until they are back: nothing is lost or doubled.",
+        DrillSettings(
+            server="galera",
+            workload="set",
+            faults=("kill-node", "stop-node", "freeze-node", "partition"),
+            scope="majority",
+            seconds=600,
+            every=60,
+            rate=25,
+            deadline=15.0,
+        ),
+        {"faults": 20},
+    )
 
 
 def _http() -> Iterable[LongDrill]:

@@ -120,5 +120,6 @@ class DrillSettings:
         told = asdict(self)
         told["database"] = self.database is not None
         told["output"] = str(self.output)
-        told["faults"] = list(self.faults)
+        for name in ("faults", "may_break"):
+            told[name] = list(getattr(self, name))
         return told

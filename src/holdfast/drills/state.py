@@ -127,6 +127,9 @@ class DatabaseState:
     def final(self, workload: TableWorkload) -> dict[str, Any]:
         """The state that is there now."""
         with Session(self._engine) as session:
+            if self.flavour == "mariadb":
+                # In a cluster another node's commits may still be on their way to this one.
+                session.connection().exec_driver_sql("SET SESSION wsrep_sync_wait = 7")
             return workload.final(session)
 
     # -- server ------------------------------------------------------------------------------------------------------
