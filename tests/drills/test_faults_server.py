@@ -181,17 +181,19 @@ def test_no_connection_is_left(server: Server) -> None:
         assert 0 < told["taken"] <= told["max_connections"]
         leaving.close()
 
-        def refused() -> bool:
-            try:
-                server.connect().close()
-            except Exception as error:
-                return error.args[0] == 1040 or "connection slots" in str(error) or "too many clients" in str(error)
-            return False
-
-        _until(refused)
+        _until(lambda: _refused(lambda: server.connect().close()))
         assert _ask(connection, "SELECT 1")
-        assert server.execute("SELECT 1")
+        _until(lambda: not _refused(lambda: server.execute("SELECT 1")))
     assert _do(server, "SELECT 1")
+
+
+def _refused(action: Callable[[], object]) -> bool:
+    """Whether it meets a server without a free connection."""
+    try:
+        action()
+    except Exception as error:
+        return error.args[0] == 1040 or "connection slots" in str(error) or "too many clients" in str(error)
+    return False
 
 
 def test_lock_storm_holds_the_rows(server: Server) -> None:
