@@ -4,7 +4,8 @@
 
 The clients are processes of their own, each with some connections in threads; so is the proxy, as in a drill. One statement is
 `SELECT 1`. Direct and proxied take turns, so a change of the machine's speed hits both alike. "watched" has a fault armed for a
-statement that never comes: every statement is looked at. "told" hands every event to a function.
+statement that never comes: every statement is looked at. "told" hands every event to a function. On a machine that does other
+things as well the rates say little; what a statement costs the proxy in processor time still says what one core could carry.
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ import argparse
 import multiprocessing
 import statistics
 import threading
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from multiprocessing.connection import Connection
-from time import perf_counter
-from typing import Any
+from time import perf_counter, process_time
+from typing import Any, NamedTuple
 
 from sqlalchemy.engine import make_url
 
@@ -43,11 +45,10 @@ def connect(driver: str, address: dict[str, Any]) -> Any:
     return psycopg.connect(autocommit=True, **address)
 
 
-def client(
-    driver: str, address: dict[str, Any], connections: int, seconds: float, barrier: Any, pipe: Connection
-) -> None:
-    """A process that sends statements over each of its connections; tells how many."""
+def run_connections(driver: str, address: dict[str, Any], connections: int, seconds: float) -> int:
+    """Send statements over each of some connections, all at once; how many."""
     counts = [0] * connections
+    barrier = threading.Barrier(connections)
 
     def work(number: int) -> None:
         connection = connect(driver, address)
@@ -65,35 +66,71 @@ def client(
         thread.start()
     for thread in threads:
         thread.join()
-    pipe.send(sum(counts))
+    return sum(counts)
+
+
+def client(pipe: Connection) -> None:
+    """A process that measures when told, until it is told None."""
+    while (task := pipe.recv()) is not None:
+        pipe.send(run_connections(*task))
 
 
 def proxy(kind: str, upstream: tuple[str, int], wire: Wire, pipe: Connection) -> None:
-    """A process with a proxy; tells its port, and ends when told."""
+    """A process with a proxy; tells its port, then its processor time whenever asked, until it is told None."""
     events: list[dict[str, Any]] = []
     on_event = events.append if kind == "proxied, told" else None
     with FaultProxy(upstream, wire, on_event=on_event) as running:
         if kind == "proxied, watched":
             running.add(ResetPeer(), Phase.ANSWERED, on=lambda statement: statement.raw.startswith(b"never"))
         pipe.send(running.port)
-        pipe.recv()
+        while pipe.recv() is not None:
+            pipe.send((process_time(), running.counters().statements))
 
 
-def measure(driver: str, address: dict[str, Any], connections: int, seconds: float) -> float:
-    """Statements a second of all clients together."""
-    barrier = PLACES.Barrier(CLIENTS * connections)
-    pipes = []
-    processes = []
-    for _ in range(CLIENTS):
-        here, there = PLACES.Pipe()
-        processes.append(PLACES.Process(target=client, args=(driver, address, connections, seconds, barrier, there)))
-        pipes.append(here)
-    for process in processes:
-        process.start()
-    total = sum(pipe.recv() for pipe in pipes)
-    for process in processes:
+@contextmanager
+def place(target: Callable[..., None], *arguments: object) -> Iterator[Connection]:
+    """A process that runs `target` with `arguments` and one end of a pipe; the other end. Told None at the end."""
+    here, there = PLACES.Pipe()
+    process = PLACES.Process(target=target, args=(*arguments, there))
+    process.start()
+    try:
+        yield here
+    finally:
+        here.send(None)
         process.join()
-    return float(total) / seconds
+
+
+class Way(NamedTuple):
+    """A way to the server: the port, and the process on the way, if there is one."""
+
+    port: int
+    process: Connection | None
+
+    def spent(self) -> tuple[float, int]:
+        """(seconds of processor time, statements) of the proxy up to now."""
+        if self.process is None:
+            return 0.0, 0
+        self.process.send("spent?")
+        spent: tuple[float, int] = self.process.recv()
+        return spent
+
+
+class Measured(NamedTuple):
+    """One measurement: statements a second of all clients together, and what a statement cost the proxy."""
+
+    rate: float
+    proxy_us: float
+
+
+def measure(clients: list[Connection], way: Way, task: tuple[str, dict[str, Any], int, float]) -> Measured:
+    """Let every client do `task` at once."""
+    seconds_before, statements_before = way.spent()
+    for each in clients:
+        each.send(task)
+    total = sum(each.recv() for each in clients)
+    seconds, statements = way.spent()
+    cost_us = (seconds - seconds_before) / max(1, statements - statements_before) * 1e6
+    return Measured(total / task[3], cost_us)
 
 
 def bench(driver: str, url: str, wire: Wire, seconds: float, rounds: int) -> list[list[str]]:
@@ -101,39 +138,37 @@ def bench(driver: str, url: str, wire: Wire, seconds: float, rounds: int) -> lis
     parts = make_url(url)
     address = {"user": parts.username, "password": parts.password, "host": parts.host, "database": parts.database}
     upstream = (str(parts.host), int(parts.port or 0))
-    rates: dict[tuple[int, str], list[float]] = {}
+    found: dict[tuple[int, str], list[Measured]] = {}
     with ExitStack() as stack:
-        ports = {"direct": upstream[1]}
+        clients = [stack.enter_context(place(client)) for _ in range(CLIENTS)]
+        ways = {"direct": Way(upstream[1], None)}
         for kind in KINDS[1:]:
-            here, there = PLACES.Pipe()
-            process = PLACES.Process(target=proxy, args=(kind, upstream, wire, there))
-            process.start()
-            stack.callback(process.join)
-            stack.callback(here.send, None)
-            ports[kind] = here.recv()
+            process = stack.enter_context(place(proxy, kind, upstream, wire))
+            ways[kind] = Way(process.recv(), process)
         for _ in range(rounds):
             for connections in CONNECTIONS:
-                for kind in KINDS:
-                    rate = measure(driver, {**address, "port": ports[kind]}, connections, seconds)
-                    rates.setdefault((connections, kind), []).append(rate)
-    rows = []
-    for (connections, kind), found in sorted(rates.items(), key=lambda item: (item[0][0], KINDS.index(item[0][1]))):
-        direct = rates[connections, "direct"]
-        share = statistics.median(own / plain for own, plain in zip(found, direct, strict=True))
-        rows.append(
-            [
-                driver,
-                str(CLIENTS * connections),
-                kind,
-                f"{statistics.median(found):,.0f}",
-                f"{max(found):,.0f}",
-                f"{share:.2f}",
-            ]
-        )
-    return rows
+                for kind, way in ways.items():
+                    task = (driver, {**address, "port": way.port}, connections, seconds)
+                    found.setdefault((connections, kind), []).append(measure(clients, way, task))
+    return [row(driver, connections, kind, found) for connections in CONNECTIONS for kind in KINDS]
 
 
-HEADINGS = ["driver", "connections", "way", "statements/s", "best round", "against direct"]
+def row(driver: str, connections: int, kind: str, found: dict[tuple[int, str], list[Measured]]) -> list[str]:
+    """A row of the table."""
+    own, direct = found[connections, kind], found[connections, "direct"]
+    share = statistics.median(one.rate / plain.rate for one, plain in zip(own, direct, strict=True))
+    return [
+        driver,
+        str(CLIENTS * connections),
+        kind,
+        f"{statistics.median(one.rate for one in own):,.0f}",
+        f"{max(one.rate for one in own):,.0f}",
+        f"{share:.2f}",
+        f"{statistics.median(one.proxy_us for one in own):.0f}" if kind != "direct" else "",
+    ]
+
+
+HEADINGS = ["driver", "connections", "way", "statements/s", "best round", "against direct", "proxy CPU, µs/statement"]
 
 
 def main() -> None:
