@@ -10,11 +10,14 @@ from __future__ import annotations
 import functools
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from .errors import ConfigurationError
 
-__all__ = ["AroundCallables", "name_of"]
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+__all__ = ["AroundCallables", "in_daemon_thread", "name_of"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -24,6 +27,33 @@ def name_of(function: Callable[..., object]) -> str:
     """What to call `function` in events and reports."""
     inner = function.func if isinstance(function, functools.partial) else function
     return getattr(inner, "__qualname__", type(inner).__name__)
+
+
+def in_daemon_thread(function: Callable[[], R], *, name: str = "holdfast-call") -> Future[R]:
+    """Call `function` in a thread of its own, in a copy of this context; a future with what it returns or raises.
+
+    For calls that may hang: an executor's thread would be waited for at the end of the process, this one is not. It begins at
+    once; cancelling the future does nothing.
+    """
+    # Imported late: only those who bound somebody else's code need them.
+    import contextvars
+    import threading
+    from concurrent.futures import Future
+
+    future: Future[R] = Future()
+    future.set_running_or_notify_cancel()
+    context = contextvars.copy_context()
+
+    def run() -> None:
+        try:
+            result = context.run(function)
+        except BaseException as error:
+            future.set_exception(error)
+        else:
+            future.set_result(result)
+
+    threading.Thread(target=run, name=name, daemon=True).start()
+    return future
 
 
 class AroundCallables(ABC):
