@@ -435,8 +435,10 @@ def _let_through(
     while gate.release(number):
         for _ in range(steps):
             yield Pause(RELEASE_STEP_S)
-            if gate.phase is Phase.AWAY:
-                return False
+            if (
+                gate.phase is not Phase.RAMPING
+            ):  # suspected again; or all have left, and then it is another search's to answer
+                return gate.phase is not Phase.AWAY
             if gate.answered_since(released_at):
                 break
         released_at = gate.now()
