@@ -37,6 +37,7 @@ from .address import Address, Host, resolve
 from .interrupt import Identity, identify, roll_back_unseen
 from .isolation import level_of
 from .killer import AsyncKiller, Killer
+from .pool import AsyncDeadlinePool, DeadlinePool, shortened
 from .pushdown import LimitsSet, limits_for, statements_for
 from .settings import PoolSettings, SessionSettings, login_settings, pragmas, session_statement
 from .watchdog import WATCHDOG, Watchdog
@@ -253,7 +254,7 @@ class Endpoint:
         size, open_max = (1, 1) if self.address.in_memory else (self.pool.size, self.pool.open_max)
         keep = self._recycle_s is None or self.address.in_memory
         return {
-            "poolclass": _AsyncDeadlinePool if asynchronous else _DeadlinePool,
+            "poolclass": AsyncDeadlinePool if asynchronous else DeadlinePool,
             "pool_size": size,
             "max_overflow": open_max - size,
             "pool_timeout": self.session.deadline_s,
@@ -379,7 +380,7 @@ class Endpoint:
     def _is_alive(self, connection: DBAPIConnection, record: ConnectionPoolEntry) -> bool:
         if self.address.backend == "sqlite":
             return True
-        expires_at = self._clock.monotonic() + _shortened(seconds(self.pool.connect_timeout))
+        expires_at = self._clock.monotonic() + shortened(seconds(self.pool.connect_timeout))
         dialect = self.engine.dialect
         try:
             if self.address.driver in ("asyncmy", "aiomysql"):
@@ -424,39 +425,6 @@ def _free_file(_connection: object, record: ConnectionPoolEntry, _error: BaseExc
     roll_back_unseen(record.driver_connection)
 
 
-class _WaitsUntilTheDeadline:
-    """A queue pool whose callers wait for a connection no longer than their own deadline allows."""
-
-    _longest_wait_s: float
-
-    @property
-    def _timeout(self) -> float:
-        return _shortened(self._longest_wait_s)
-
-    @_timeout.setter
-    def _timeout(self, timeout_s: float) -> None:
-        self._longest_wait_s = timeout_s
-
-    def recreate(self) -> Any:
-        made = super().recreate()  # type: ignore[misc]
-        made._longest_wait_s = self._longest_wait_s
-        return made
-
-
-class _DeadlinePool(_WaitsUntilTheDeadline, sa_pool.QueuePool):
-    pass
-
-
-class _AsyncDeadlinePool(_WaitsUntilTheDeadline, sa_pool.AsyncAdaptedQueuePool):
-    pass
-
-
-def _shortened(longest_s: float) -> float:
-    """`longest_s`, or what the caller's deadline leaves of it."""
-    deadline = current_deadline()
-    return longest_s if deadline is None else min(longest_s, deadline.remaining_s())
-
-
 def _fill_in(parameters: dict[str, Any], host: Host) -> None:
     parameters["host"] = host.name
     if host.port is not None:
@@ -493,7 +461,7 @@ def _bound_connecting(engine: Engine, address: Address, longest_s: float) -> Non
     def bound(_dialect: Dialect, _record: object, _arguments: object, parameters: dict[str, Any]) -> None:
         # What the URL says counts too: it is there when the driver's parameters are made.
         longest = min(longest_s, float(parameters.get(name, longest_s)))
-        timeout_s = max(_SHORTEST_S, _shortened(longest))
+        timeout_s = max(_SHORTEST_S, shortened(longest))
         parameters[name] = rounded(timeout_s)
         if address.driver == "pymysql":
             # PyMySQL's connect timeout ends with TCP's handshake; the server's may take for ever.

@@ -7,27 +7,26 @@ from sqlalchemy import exc
 from ...errors import Rejected
 from ...outcome import Failure, FailureClass
 
-__all__ = ["comes_from_sqlalchemy", "doubts_server", "ran_out_of_connections"]
+__all__ = ["NO_CONNECTION_LEFT", "comes_from_sqlalchemy", "doubts_server", "ran_out_of_connections"]
 
 _SERVER_MAY_BE_GONE = frozenset(
     {FailureClass.UNSENT, FailureClass.LOST, FailureClass.AMBIGUOUS, FailureClass.ROLE_CHANGED}
 )
-_NO_CONNECTION_LEFT = frozenset({1040, 1203, 1226, "53300"})
-"""A server that says it has too many connections is there."""
+NO_CONNECTION_LEFT = frozenset({1040, 1203, 1226, "53300"})
+"""A server that has no connection left for us, or for anybody. The pool waits for one of ours to come back, if one is out."""
 
 
 def doubts_server(error: BaseException, failure: Failure) -> bool:
     """Whether the failure may mean that the server is gone, so that it is asked for a sign of life."""
     return (
         failure.failure_class in _SERVER_MAY_BE_GONE
-        and failure.code not in _NO_CONNECTION_LEFT
         and not isinstance(error, (Rejected, exc.TimeoutError))  # of ours, and of the pool
     )
 
 
 def ran_out_of_connections(error: BaseException, failure: Failure) -> bool:
     """Whether no connection came free in the pool in time, or the server gave no more."""
-    return isinstance(error, exc.TimeoutError) or failure.code in _NO_CONNECTION_LEFT
+    return isinstance(error, exc.TimeoutError) or failure.code in NO_CONNECTION_LEFT
 
 
 def comes_from_sqlalchemy(error: BaseException, handled: BaseException | None) -> bool:

@@ -27,7 +27,7 @@ from . import pushdown, status
 from .engines import READ_ONLY, PooledSession, session_of
 from .failover import Attempt
 from .holder import who_runs_here
-from .isolation import level_of
+from .isolation import set_level
 from .origin import comes_from_sqlalchemy, doubts_server, ran_out_of_connections
 from .sessions import (
     UnitAsyncSession,
@@ -126,7 +126,7 @@ class Unit(Generic[T]):
 
     Attributes:
         isolation, read_only: as above.
-        outages: how many outages of the server had ended when the attempt began.
+        outages: how many outages of the server had ended when the attempt, or the last question about it, began.
         has_doubt: whether a COMMIT was sent whose fate is not known.
         outer: the unit of another database inside whose body this one's runs.
         holder: the task or thread that runs the body; None while no body runs.
@@ -167,8 +167,6 @@ class Unit(Generic[T]):
         self._options: dict[str, Any] = {UNIT_OPTION: self}
         if read_only:
             self._options[READ_ONLY] = True
-        if isolation is not None:
-            self._options["isolation_level"] = level_of(Flavour(runtime.engine.dialect.name), isolation)
         # What was being handled when the operation began hangs behind every exception raised in it.
         self._handled = sys.exception()
         self.outages = 0
@@ -245,6 +243,8 @@ class Unit(Generic[T]):
                 )
                 failover.began(self._attempt)
             pushdown.push_down(connection, pooled.limits, self.expires_at - now)
+            if self.isolation is not None:
+                set_level(connection, self.isolation)
         except BaseException as error:
             if self.connection is None:
                 # Nothing is held, so no clean-up follows; the permit must not wait for one.
@@ -308,6 +308,12 @@ class Unit(Generic[T]):
             raise swallowed
         # The body's own timeout cut a statement off. Nobody has cancelled the operation, so it must not look as if.
         raise exc.DisconnectionError("a statement was cut off, and its connection closed")
+
+    def raise_mendable(self) -> None:
+        """Raise what the body swallowed, if another attempt could mend it. For a body that answers errors instead of raising."""
+        failure = self._swallowed_failure
+        if failure is not None and failure.failure_class is not FailureClass.PERMANENT:
+            self._raise_swallowed()
 
     def store(self, result: Ran[T]) -> None:
         """Put the result into the key row; None is what the row says anyway."""
@@ -386,6 +392,8 @@ class Unit(Generic[T]):
         """Ask the server what became of the transaction."""
         if self._transaction_id is None:
             return ProbeAnswer.COMMITTED  # it had written nothing, so there was nothing to lose
+        if self.runtime.failover is not None:
+            self.outages = self.runtime.failover.gate.outages  # what fails from here on is not that outage's doing
         with self.runtime.engine.connect() as connection:
             watch = self.runtime.watch(connection.connection.driver_connection, self.expires_at)
             try:

@@ -1,0 +1,124 @@
+"""SQLAlchemy's queue pools, for callers with a deadline and servers with a limit.
+
+- A caller waits for a connection until its own deadline, and no longer.
+- A server that has no connection left for us (1040, 53300) is not asked again for a while: whoever needs one waits for one that
+  comes back. Only when none of ours is out is there nothing to wait for, and the error is raised.
+
+The pool's own queue is used as it is. What is replaced is how one gets a connection out of it (`_do_get`), which in SQLAlchemy
+waits once, for the whole time, and looks neither at a limit that has moved nor at a server that has room again.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import exc
+from sqlalchemy import pool as sa_pool
+from sqlalchemy.util import queue
+
+from ...clock import SYSTEM_CLOCK
+from ...deadline import current_deadline
+from ...dialects import classify
+from ...outcome import Stage
+from .origin import NO_CONNECTION_LEFT
+
+if TYPE_CHECKING:
+    from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
+
+__all__ = ["AsyncDeadlinePool", "DeadlinePool", "shortened"]
+
+_LOOK_EVERY_S = 0.25
+"""How long somebody waits for a connection that comes back before looking whether one may be opened."""
+
+_FULL_FOR_S = 0.5
+"""How long a server that had no connection left is not asked for one."""
+
+
+def shortened(longest_s: float) -> float:
+    """`longest_s`, or what the caller's deadline leaves of it."""
+    deadline = current_deadline()
+    return longest_s if deadline is None else min(longest_s, deadline.remaining_s())
+
+
+class _WaitsUntilTheDeadline(sa_pool.QueuePool):
+    """The part that both kinds share."""
+
+    _longest_wait_s: float
+    _full_until = float("-inf")
+
+    @property
+    def _timeout(self) -> float:
+        return shortened(self._longest_wait_s)
+
+    @_timeout.setter
+    def _timeout(self, timeout_s: float) -> None:
+        self._longest_wait_s = timeout_s
+
+    def recreate(self) -> Any:
+        made: Any = super().recreate()
+        made._longest_wait_s = self._longest_wait_s
+        return made
+
+    def connect(self) -> PoolProxiedConnection:
+        while True:
+            try:
+                return super().connect()
+            except Exception as error:
+                # A connection that was dead in the pool is opened anew outside of `_do_get`.
+                if not self._has_to_wait(error):
+                    raise
+
+    def _do_get(self) -> ConnectionPoolEntry:
+        try:
+            return self._pool.get(block=False)
+        except queue.Empty:
+            return self._wait_or_open()
+
+    def _wait_or_open(self) -> ConnectionPoolEntry:
+        give_up_at = SYSTEM_CLOCK.monotonic() + self._timeout
+        while True:
+            now = SYSTEM_CLOCK.monotonic()
+            if now >= self._full_until and self._inc_overflow():
+                opened = self._open()
+                if opened is not None:
+                    return opened
+            if now >= give_up_at:
+                raise exc.TimeoutError(
+                    f"no connection came free in time; {self.checkedout()} are in use, and no more may be opened",
+                    code="3o7r",
+                )
+            with suppress(queue.Empty):
+                return self._pool.get(timeout=min(_LOOK_EVERY_S, max(give_up_at - now, 0.001)))
+
+    def _open(self) -> ConnectionPoolEntry | None:
+        """A new connection; None when the server has none left and another one can be waited for."""
+        try:
+            return self._create_connection()
+        except BaseException as error:
+            self._dec_overflow()
+            if not self._has_to_wait(error):
+                raise
+            return None
+
+    def _has_to_wait(self, error: BaseException) -> bool:
+        """Whether the server has no connection left for us while others of ours are in use, one of which will come back."""
+        if not isinstance(error, Exception) or classify(error, stage=Stage.CONNECT).code not in NO_CONNECTION_LEFT:
+            return False
+        self._full_until = SYSTEM_CLOCK.monotonic() + _FULL_FOR_S
+        return self.checkedout() > 0 and self._timeout > 0
+
+    def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
+        if record.dbapi_connection is None and SYSTEM_CLOCK.monotonic() < self._full_until:
+            # Whoever got it next would have to connect, which the server has just refused.
+            self._dec_overflow()
+        else:
+            super()._do_return_conn(record)
+
+
+class DeadlinePool(_WaitsUntilTheDeadline):
+    """For threads."""
+
+
+class AsyncDeadlinePool(_WaitsUntilTheDeadline, sa_pool.AsyncAdaptedQueuePool):
+    """For tasks: waiting happens in SQLAlchemy's greenlets."""
