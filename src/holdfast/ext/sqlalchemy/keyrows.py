@@ -19,6 +19,7 @@ from sqlalchemy import (
     Text,
     bindparam,
     delete,
+    func,
     insert,
     literal_column,
     select,
@@ -35,10 +36,10 @@ from ...outcome import Rejection, Stage
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, Dialect
     from sqlalchemy.pool import PoolProxiedConnection
-    from sqlalchemy.sql import ClauseElement
+    from sqlalchemy.sql import ClauseElement, Select
     from sqlalchemy.sql.expression import ColumnClause
 
-__all__ = ["OPERATIONS", "KeyRows", "with_operations"]
+__all__ = ["OPERATIONS", "KeyRows", "live_keys", "with_operations"]
 
 _METADATA = MetaData()
 
@@ -84,6 +85,14 @@ _SECONDS_NOW = {
     Flavour.POSTGRESQL: "CAST(EXTRACT(EPOCH FROM now()) AS BIGINT)",
     Flavour.SQLITE: "CAST(strftime('%s', 'now') AS INTEGER)",
 }
+
+
+def live_keys(flavour: Flavour, scope: str, most: int) -> Select[Any]:
+    """The statement that counts the keys of `scope` that have not expired, up to `most`."""
+    columns = OPERATIONS.c
+    now: ColumnClause[int] = literal_column(_SECONDS_NOW[flavour])
+    alive = select(columns.key).where(columns.scope == scope, columns.expires > now).limit(most).subquery()
+    return select(func.count()).select_from(alive)
 
 
 _MYSQL_FAMILY = frozenset({Flavour.MYSQL, Flavour.MARIADB})

@@ -43,6 +43,7 @@ __all__ = [
     "call_hooks",
     "call_hooks_async",
     "check_joining",
+    "run_async",
 ]
 
 P = ParamSpec("P")
@@ -198,20 +199,43 @@ class AsyncOperation(_TransactionFunction[P, R]):
             result: R = await fn(session, *args, **kwargs)
             return result
 
-        outer = open_unit(runtime)
-        if outer is not None:
-            return await _join_async(outer, options, key, asked, body)
-        runtime.refuse_foreign_transaction(options.name)
-        with runtime.within(options) as until:
-            unit: Unit[R]
-            plan, unit = runtime.prepare(options, None, until, key=key, fingerprint=asked)
-            port = AsyncUnit(unit, body)
-            shell = AsyncShell(plan, port, clock=runtime.clock, random=runtime.random, events=runtime.events)
-            ran = await shell.run()
-        if ran.hooks:
-            await call_hooks_async(unit, ran.hooks)
-        runtime.purge_when_due(used_key=plan.key is not None)
-        return ran.result
+        return await run_async(runtime, options, key, asked, body)
+
+
+async def run_async(
+    runtime: Runtime,
+    options: OperationOptions,
+    key: OperationKey | None,
+    asked: str,
+    body: Callable[[UnitAsyncSession], Awaitable[R]],
+) -> R:
+    """Run `body` as one operation: in the transaction that is open here, or from BEGIN to COMMIT.
+
+    Args:
+        runtime: the database's.
+        options: how it differs from the database's defaults.
+        key: the operation's key, or None.
+        asked: the fingerprint of what is asked for; empty without a key.
+        body: called with the attempt's session, once an attempt.
+
+    Raises:
+        NotCommitted, OutcomeUnknown: as `AsyncOperation`.
+        BaseException: what `body` raises, after a rollback.
+    """
+    outer = open_unit(runtime)
+    if outer is not None:
+        return await _join_async(outer, options, key, asked, body)
+    runtime.refuse_foreign_transaction(options.name)
+    with runtime.within(options) as until:
+        unit: Unit[R]
+        plan, unit = runtime.prepare(options, None, until, key=key, fingerprint=asked)
+        port = AsyncUnit(unit, body)
+        shell = AsyncShell(plan, port, clock=runtime.clock, random=runtime.random, events=runtime.events)
+        ran = await shell.run()
+    if ran.hooks:
+        await call_hooks_async(unit, ran.hooks)
+    runtime.purge_when_due(used_key=plan.key is not None)
+    return ran.result
 
 
 # -- joining the transaction that is open already ----------------------------------------------------------------------

@@ -1,0 +1,420 @@
+"""One key, one effect: the same request twice is carried out once, and answered twice.
+
+    app = Idempotency(app, SqlIdempotency(db))          # inside authentication: whose key it is must be proven
+
+    no key ──► required? 400 : the application, as if this layer were not there
+    a key  ──► malformed, or twice: 400 ──► nobody proven: 401 ──► the whole body is read (413, 408)
+           ──► the store: claim the key ─┬─ it is free: the application runs, its answer waits in memory
+                                         │      below 400: effect and answer become durable together, then it is sent
+                                         │      else: what it wrote is rolled back, the key is free again, it is sent
+                                         ├─ it is answered: the stored answer, `Idempotency-Replayed: true`
+                                         ├─ it belongs to another payload: 422
+                                         └─ it is at work: wait for it, then as above; or 409, `Retry-After`
+
+**An answer of 400 or more has no effect.** What the handler wrote is rolled back, also if an inner operation of it had returned
+by then. So nobody ever has to guess what a refusal left behind, and the same key can be used again.
+
+The layer decides and the store keeps. With `SqlIdempotency` key, effect and answer are one transaction, and a crash between them
+cannot happen; a store of its own (Redis) cannot promise that. Requests of one process that carry the same key wait for each other
+here, without a connection; those of other processes meet in the store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections.abc import Awaitable, Callable
+from typing import ClassVar, Protocol
+
+from ..clock import SYSTEM_CLOCK, Clock
+from ..deadline import current_deadline
+from ..errors import ConfigurationError, InProgress, NotCommitted, OutcomeUnknown
+from .answers import Answer, AnswerBuffer, StoredAnswer, without_ways_around
+from .body import BodyBuffer, BufferedBody, ClientLeft
+from .context import RequestContext, context_of
+from .headers import MalformedHeader
+from .interface import App, Headers, Receive, Scope, Send
+from .key_quota import KeyQuota
+from .keyed_request import Fate, KeyIdentity, KeyRules, fate_of, identify, key_of, to_keep
+from .problems import Problem, RequestRefused, problem_for, send_problem
+from .stack import Place
+
+__all__ = ["Idempotency", "IdempotencyStore", "KeyedRun", "MayReplay", "RulesFor"]
+
+_log = logging.getLogger("holdfast")
+
+_METHODS = frozenset({"POST", "PATCH", "PUT", "DELETE"})
+_REPLAYED = (b"idempotency-replayed", b"true")
+_ASKING_THE_STORE_S = 1.0
+
+_MISSING = Problem(
+    400,
+    "idempotency-key-missing",
+    detail="This request needs the header Idempotency-Key, with a key of its own, so that it cannot happen twice.",
+)
+_NOBODY = Problem(
+    401,
+    "idempotency-key-of-nobody",
+    detail="A key belongs to whoever sends it, and nobody proved to be that. Log in, or send the request without a key.",
+    headers=((b"www-authenticate", b"Bearer"),),
+)
+_TOO_MANY = Problem(
+    429,
+    "too-many-keys",
+    detail="Too many keys are alive. Nothing was applied. They expire by themselves.",
+    retry_after_s=60,
+)
+_MAY_NOT = Problem(403, "replay-refused", detail="This was answered before; the answer is not for you any more.")
+
+
+class IdempotencyStore(Protocol):
+    """Where keys and answers are. Implementations serve one event loop, and any number of its tasks."""
+
+    async def answer(self, identity: KeyIdentity, run: KeyedRun) -> Answer | StoredAnswer:
+        """The answer to a keyed request: by `run`, or the one that is kept.
+
+        `await run()` calls the application, and may be called again after a rollback. `run.fate_of` says what becomes of its
+        answer, and `run.to_keep` what to keep of it; what is kept is durable when this returns.
+
+        Returns:
+            An `Answer` if `run` gave it; a `StoredAnswer` if it is a repetition.
+
+        Raises:
+            KeyReused: the key's row has another fingerprint.
+            InProgress: another request with the key was at work until the deadline.
+            NotCommitted, OutcomeUnknown: as everywhere.
+            BaseException: what `run` raised, after nothing was applied.
+        """
+
+    async def live_keys(self, scope: str, most: int) -> int:
+        """How many keys of a tenant are alive, counted up to `most`."""
+
+
+RulesFor = Callable[[Scope], KeyRules | None]
+MayReplay = Callable[[RequestContext, StoredAnswer], "bool | Awaitable[bool]"]
+
+
+class KeyedRun:
+    """The application, to be called for one keyed request: each time from the beginning, with the same body and a fresh scope.
+
+    Attributes:
+        calls: how often it was called.
+        identity: where its row is, and what that must say.
+        rules: those of its route.
+    """
+
+    __slots__ = (
+        "_app",
+        "_body",
+        "_context",
+        "_patience",
+        "_quota",
+        "_scope",
+        "_snapshot",
+        "_took",
+        "calls",
+        "identity",
+        "rules",
+    )
+
+    def __init__(
+        self,
+        app: App,
+        scope: Scope,
+        body: BufferedBody,
+        *,
+        context: RequestContext,
+        identity: KeyIdentity,
+        rules: KeyRules,
+        quota: KeyQuota | None,
+    ) -> None:
+        self._app = app
+        self._scope = scope
+        self._body = body
+        self._context = context
+        self._quota = quota
+        self._snapshot: Scope = {}
+        self._patience: asyncio.Timeout | None = None
+        self._took = False
+        self.identity = identity
+        self.rules = rules
+        self.calls = 0
+
+    async def __call__(self) -> Answer:
+        """Call the application; its complete answer.
+
+        Raises:
+            RequestRefused: with 429: the tenant has too many keys.
+            UsageError: its answer cannot be kept.
+            BaseException: what it raises.
+        """
+        self._begin()
+        buffer = AnswerBuffer(self.rules.answer_max)
+        attempts = self._context.attempts
+        await self._app(self._scope, self._body.receive, buffer.send)
+        if self._context.attempts == attempts:  # else a layer inside counts
+            self._context.attempts += 1
+        return buffer.answer()
+
+    def _begin(self) -> None:
+        if self._patience is not None:
+            self._patience.reschedule(None)  # the key is ours: from here on the deadline alone counts
+            self._patience = None
+        if not self._took and self._quota is not None:
+            if not self._quota.take(self.identity.scope):
+                raise RequestRefused(_TOO_MANY)
+            self._took = True
+        self.calls += 1
+        scope = self._scope
+        if self.calls == 1:
+            without_ways_around(scope)
+            self._snapshot = _copied(scope)
+        else:
+            # In place: the layers outside look at this very object for the route.
+            scope.clear()
+            scope.update(_copied(self._snapshot))
+            self._body.rewind()
+
+    def fate_of(self, answer: Answer) -> Fate:
+        """What becomes of an answer."""
+        fate = fate_of(answer, self.rules)
+        if fate is Fate.UNDONE:
+            self.give_back()
+        return fate
+
+    def give_back(self) -> None:
+        """The key was not used: it does not count."""
+        if self._took and self._quota is not None:
+            self._quota.give_back(self.identity.scope)
+            self._took = False
+
+    def to_keep(self, answer: Answer) -> StoredAnswer:
+        """What of an answer to keep; says so in the log if that is not all of it."""
+        kept = to_keep(answer, self.rules)
+        if kept.body is None and self.rules.keep_body:
+            _log.warning(
+                "the answer to a keyed request has %d bytes, more than the %d that are kept: its repetition will be told that "
+                "it was applied, and no more (kept_max)",
+                len(answer.body),
+                self.rules.kept_max,
+            )
+        return kept
+
+    def until_begun(self, patience: asyncio.Timeout) -> None:
+        """Have `patience` end when the application is called."""
+        self._patience = patience
+
+
+def _copied(scope: Scope) -> Scope:
+    # What a framework puts into `state` for one call is not there for the next one; what the layers outside put there is.
+    state = scope.get("state")
+    return dict(scope) if state is None else {**scope, "state": dict(state)}
+
+
+class _AtWork:
+    """A key of this process that is at work.
+
+    Attributes:
+        ended: set when it is not any more.
+        kept: the store has its answer: who waited need not do so one after the other.
+    """
+
+    __slots__ = ("ended", "kept")
+
+    def __init__(self) -> None:
+        self.ended = asyncio.Event()
+        self.kept = False
+
+
+class Idempotency:
+    """The middleware. One instance serves one event loop.
+
+    Args:
+        app: the application around which this stands.
+        store: where keys and answers are kept.
+        rules: how keyed requests are treated; default `KeyRules()`.
+        rules_for: the rules of one request by its scope, None: its key is ignored; default: `rules` for all.
+        anonymous: the identity of callers that nobody proved. Default None: their keys are refused with 401. A name here means
+            that all of them share their keys: whoever sends another's key and the same body gets the other's answer.
+        secret: see `keyed_request.identify`; default None. At least 16 bytes.
+        methods: the methods whose keys count; default POST, PATCH, PUT and DELETE.
+        body: reads the bodies, and bounds what is held of them; default `BodyBuffer()`.
+        quota: how many keys of a tenant may be alive (429 beyond), a number or a `KeyQuota`; default 1,000,000; None: no bound.
+        may_replay: asked with the request's context before a kept answer is given; False: 403 instead. May be a coroutine
+            function. Authentication has let the request pass by then; this is for rights that a route looks up itself.
+        clock: for the quota.
+
+    Raises:
+        ConfigurationError: the secret is short, or `anonymous` empty.
+    """
+
+    place: ClassVar[Place] = Place.IDEMPOTENCY
+
+    __slots__ = (
+        "_anonymous", "_at_work", "_body", "_clock", "_may_replay", "_methods", "_quota", "_rules", "_rules_for", "_secret",
+        "_store", "app",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        app: App,
+        store: IdempotencyStore,
+        *,
+        rules: KeyRules | None = None,
+        rules_for: RulesFor | None = None,
+        anonymous: str | None = None,
+        secret: bytes | None = None,
+        methods: frozenset[str] = _METHODS,
+        body: BodyBuffer | None = None,
+        quota: KeyQuota | int | None = 1_000_000,
+        may_replay: MayReplay | None = None,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        if secret is not None and len(secret) < 16:
+            raise ConfigurationError(
+                "the secret of the fingerprints must have at least 16 bytes; secrets.token_bytes(32)"
+            )
+        if anonymous == "":
+            raise ConfigurationError(
+                "anonymous is the name that all unproven callers share, or None to refuse their keys"
+            )
+        self.app = app
+        self._store = store
+        self._rules = rules or KeyRules()
+        self._rules_for = rules_for
+        self._anonymous = anonymous
+        self._secret = secret
+        self._methods = methods
+        self._body = body or BodyBuffer()
+        self._quota = KeyQuota(quota) if isinstance(quota, int) else quota
+        self._may_replay = may_replay
+        self._clock = clock
+        self._at_work: dict[tuple[str, str], _AtWork] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one connection."""
+        if scope["type"] != "http" or scope["method"] not in self._methods:
+            await self.app(scope, receive, send)
+            return
+        rules = self._rules if self._rules_for is None else self._rules_for(scope)
+        try:
+            key = None if rules is None else key_of(scope["headers"])
+        except MalformedHeader as malformed:
+            problem = Problem(
+                400, "idempotency-key-malformed", detail=f"{str(malformed)[0].upper()}{str(malformed)[1:]}."
+            )
+            await send_problem(send, problem, context_of(scope))
+            return
+        if rules is None or (key is None and not rules.required):
+            await self.app(scope, receive, send)
+            return
+        context = context_of(scope)
+        principal = context.principal or self._anonymous
+        if key is None or principal is None:
+            await send_problem(send, _MISSING if key is None else _NOBODY, context)
+            return
+        try:
+            async with await self._body.read(scope, receive) as body:
+                identity = identify(
+                    scope, tenant=context.tenant, principal=principal, key=key, body=body.data, secret=self._secret
+                )
+                run = KeyedRun(
+                    self.app, scope, body, context=context, identity=identity, rules=rules, quota=self._quota
+                )
+                answer = await self._answer(run)
+        except (RequestRefused, NotCommitted, OutcomeUnknown) as refused:
+            await send_problem(send, problem_for(refused), context)
+        except ClientLeft:
+            return  # there is nobody to answer
+        else:
+            await self._send(send, answer, context)
+
+    # -- one at a time -----------------------------------------------------------------------------------------------
+
+    async def _answer(self, run: KeyedRun) -> Answer | StoredAnswer:
+        """The answer, when no other request of this process with the same key is at work any more."""
+        identity, wait_s = run.identity, run.rules.wait_s
+        deadline = current_deadline()
+        left_s = wait_s if deadline is None else min(wait_s, deadline.remaining_s())
+        row = (identity.scope, identity.key)
+        patience = asyncio.timeout(left_s)
+        try:
+            async with patience:
+                while (other := self._at_work.get(row)) is not None:
+                    if wait_s == 0:
+                        raise _in_progress()
+                    await other.ended.wait()
+                    if other.kept:
+                        break
+                if wait_s == 0:
+                    patience.reschedule(asyncio.get_running_loop().time() + _ASKING_THE_STORE_S)
+                run.until_begun(patience)
+                return await self._alone(row, run)
+        except TimeoutError:
+            if patience.expired():
+                raise _in_progress() from None
+            raise
+
+    async def _alone(self, row: tuple[str, str], run: KeyedRun) -> Answer | StoredAnswer:
+        await self._count_keys(run.identity.scope)
+        here = None
+        if row not in self._at_work:
+            here = self._at_work[row] = _AtWork()
+        try:
+            answer = await self._store.answer(run.identity, run)
+            if here is not None:
+                here.kept = isinstance(answer, StoredAnswer) or fate_of(answer, run.rules) is not Fate.UNDONE
+            return answer
+        except BaseException:
+            run.give_back()
+            raise
+        finally:
+            if here is not None:
+                del self._at_work[row]
+                here.ended.set()
+
+    async def _count_keys(self, scope: str) -> None:
+        quota = self._quota
+        if quota is None or not quota.is_due(scope, self._clock.monotonic()):
+            return
+        try:
+            quota.counted(scope, await self._store.live_keys(scope, quota.most), self._clock.monotonic())
+        except BaseException as error:
+            quota.forget(scope)
+            if not isinstance(error, (NotCommitted, OutcomeUnknown)):
+                raise  # what is wrong with the store is for the request itself to meet
+
+    # -- the answer --------------------------------------------------------------------------------------------------
+
+    async def _send(self, send: Send, answer: Answer | StoredAnswer, context: RequestContext) -> None:
+        if isinstance(answer, Answer):
+            await answer.send(send)
+            return
+        if self._may_replay is not None:
+            allowed = self._may_replay(context, answer)
+            if not (await allowed if inspect.isawaitable(allowed) else allowed):
+                await send_problem(send, _MAY_NOT, context)
+                return
+        context.replayed = True
+        if answer.body is None:
+            await send_problem(send, _not_kept(answer), context)
+            return
+        headers: Headers = [*answer.headers, _REPLAYED]
+        if answer.status not in {204, 304}:
+            headers.append((b"content-length", b"%d" % len(answer.body)))
+        await Answer(answer.status, headers, answer.body).send(send)
+
+
+def _in_progress() -> InProgress:
+    return InProgress("another request with this Idempotency-Key is still at work", retry_after_s=1)
+
+
+def _not_kept(answer: StoredAnswer) -> Problem:
+    return Problem(
+        409,
+        "answer-not-kept",
+        detail="This was applied when it was asked for first. What was answered then is not kept.",
+        extensions={"outcome": "committed", "answered": answer.status},
+        headers=(*answer.headers, _REPLAYED),
+    )
