@@ -315,12 +315,6 @@ class Unit(Generic[T]):
         if failure is not None and failure.failure_class is not FailureClass.PERMANENT:
             self._raise_swallowed()
 
-    def raise_mendable(self) -> None:
-        """Raise what the body swallowed, if another attempt could mend it. For a body that answers errors instead of raising."""
-        failure = self._swallowed_failure
-        if failure is not None and failure.failure_class is not FailureClass.PERMANENT:
-            self._raise_swallowed()
-
     def store(self, result: Ran[T]) -> None:
         """Put the result into the key row; None is what the row says anyway."""
         assert self._key is not None
