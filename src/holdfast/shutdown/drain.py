@@ -29,20 +29,27 @@ _log = logging.getLogger("holdfast")
 _LONG_S = 3600.0
 """How long a wait without an end lasts before it looks again."""
 
+_ORDER = {phase: number for number, phase in enumerate(Phase)}
+
 _EXCEEDED = TimeoutError("the step was still at it at its limit")
 
 
 class Work:
     """Something under way that the end waits for. Subclass it to be able to cancel it.
 
-    Attributes:
+    Args:
         name: what it is, in the report and in log lines: an operation or a route, never a value.
     """
 
-    __slots__ = ("name",)
+    __slots__ = ("_name",)
 
     def __init__(self, name: str) -> None:
-        self.name = name
+        self._name = name
+
+    @property
+    def name(self) -> str:
+        """What it is, for people."""
+        return self._name
 
     def cancel(self) -> None:
         """Have it end soon; called at most once, from any thread. A thread cannot be cancelled: this does nothing."""
@@ -104,6 +111,10 @@ class Drain:
     def is_draining(self) -> bool:
         """Whether the end has begun; true from then on."""
         return self._stage.phase is not Phase.SERVING
+
+    def has_reached(self, phase: Phase) -> bool:
+        """Whether the end has come as far as `phase`, or further."""
+        return _ORDER[self._stage.phase] >= _ORDER[phase]
 
     @property
     def in_flight(self) -> int:
@@ -269,16 +280,16 @@ class Drain:
             del self._waiters[event]
         return self.is_draining
 
-    async def wait_async(self) -> None:
-        """Suspend the task until the end begins."""
-        event = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        self._waiters[event] = lambda: loop.call_soon_threadsafe(event.set)
-        try:
-            if not self.is_draining:
-                await event.wait()
-        finally:
-            del self._waiters[event]
+    async def wait_async(self, phase: Phase = Phase.DRAINING) -> None:
+        """Suspend the task until the end has come as far as `phase`; default: until it begins."""
+        while not self.has_reached(phase):
+            event = asyncio.Event()
+            self._waiters[event] = _waker(event)
+            try:
+                if not self.has_reached(phase):
+                    await event.wait()
+            finally:
+                del self._waiters[event]
 
     def _stay_in(self, *phases: Phase) -> None:
         while True:
@@ -292,10 +303,9 @@ class Drain:
                 del self._waiters[event]
 
     async def _stay_in_async(self, *phases: Phase) -> None:
-        loop = asyncio.get_running_loop()
         while True:
             event = asyncio.Event()
-            self._waiters[event] = lambda event=event: loop.call_soon_threadsafe(event.set)  # type: ignore[misc]
+            self._waiters[event] = _waker(event)
             try:
                 if self.look() not in phases:
                     return
@@ -453,6 +463,11 @@ class Drain:
 
     def __repr__(self) -> str:
         return f"<Drain {self._stage.phase}, {len(self._work)} under way>"
+
+
+def _waker(event: asyncio.Event) -> Callable[[], object]:
+    loop = asyncio.get_running_loop()
+    return lambda: loop.call_soon_threadsafe(event.set)
 
 
 def _called(call: StepFunction) -> None:

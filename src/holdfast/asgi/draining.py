@@ -1,0 +1,302 @@
+"""Draining: the requests under way, counted, told, waited for, and only at the limit cancelled.
+
+    app = Draining(app)                         # the process's own drain
+    drain.on_close("database", db.close)
+
+What it does, under any ASGI server:
+
+- Each request is work that the end waits for (`holdfast.shutdown`), and `await draining()` works inside.
+- While draining, each answer over HTTP/1.1 says `Connection: close`: clients open their next connection elsewhere.
+- A websocket that is open when the end begins has until the end of the lame duck to end by itself (`draining()`); then it is
+  closed with 1012, "service restart". One that comes later is refused.
+- A request that is cancelled at the limit before its answer began is answered with 503.
+- When the server says `lifespan.shutdown`: what is under way is waited for, cancelled at its limit and waited for again, then the
+  steps of `on_flush` are taken, then the application's own shutdown runs, then the steps of `on_close`.
+
+Under `holdfast.ext.uvicorn` the end begins with the signal, and the lame duck takes place. Under another server the signal
+belongs to that server: `Draining` puts itself in front of its handler, so that answers and handlers know of the end at
+once, but the server closes its listener as soon as it likes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from ..shutdown import DRAIN, Drain, Phase, Work, use_drain
+from .context import STATE_KEY, context_of
+from .headers import replaced
+from .problems import Problem, send_problem
+from .stack import Place
+
+if TYPE_CHECKING:
+    from .interface import App, Message, Receive, Scope, Send
+
+__all__ = ["Draining"]
+
+_log = logging.getLogger("holdfast")
+
+_MARK = "holdfast.drain"
+_CLOSE = (b"connection", b"close")
+_SERVICE_RESTART = 1012
+_CUT = Problem(
+    503,
+    "shutting-down",
+    "",
+    "The service is being replaced, and the time it had for this request is over. It may have been applied: repeat it with the "
+    "same Idempotency-Key.",
+    1,
+    headers=(_CLOSE,),
+)
+_REFUSED = Problem(503, "shutting-down", "", "The service is being replaced. Connect again.", 1, headers=(_CLOSE,))
+
+
+class Draining:
+    """The outermost layer but for those that name and log requests. Belongs to one event loop.
+
+    A second one with the same drain further inside passes everything through.
+
+    Args:
+        app: the application inside.
+        drain: what is drained; default the process's own.
+        watch_signals: under a server that is not ours, notice SIGTERM and SIGINT before the server does; default True. Without
+            effect outside of the main thread.
+    """
+
+    __slots__ = ("_drain", "_restore", "_watch_signals", "app")
+    place = Place.DRAINING
+
+    def __init__(self, app: App, *, drain: Drain = DRAIN, watch_signals: bool = True) -> None:
+        self.app = app
+        self._drain = drain
+        self._watch_signals = watch_signals
+        self._restore: Callable[[], None] | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Count one request, one websocket, or the life of the application."""
+        drain = self._drain
+        if scope.get(_MARK) is drain:
+            await self.app(scope, receive, send)
+            return
+        scope[_MARK] = drain
+        kind = scope["type"]
+        if kind == "http":
+            request = _Request(scope, send, drain)
+            if drain is not DRAIN:
+                use_drain(drain)
+            if drain.is_draining:
+                context_of(scope).draining = True
+            drain.enter(request)
+            try:
+                await self.app(scope, receive, request.send)
+            except asyncio.CancelledError:
+                if not await request.cut():
+                    raise
+            finally:
+                drain.leave(request)
+        elif kind == "websocket":
+            await self._websocket(scope, receive, send)
+        elif kind == "lifespan":
+            await self._lifespan(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+    async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        drain = self._drain
+        if drain.is_draining:
+            await receive()
+            if "websocket.http.response" in (scope.get("extensions") or {}):
+                await send_problem(_Prefixed(send), _REFUSED)
+            else:
+                await send({"type": "websocket.close", "code": _SERVICE_RESTART})
+            return
+        use_drain(drain)
+        socket = _WebSocket(send, drain)
+        drain.enter(socket)
+        watcher = asyncio.ensure_future(socket.close_when_told())
+        try:
+            await self.app(scope, receive, socket.send)
+        except asyncio.CancelledError:
+            if not socket.is_ours_to_end():
+                raise
+        finally:
+            watcher.cancel()
+            drain.leave(socket)
+
+    async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
+        life = _Life(self._drain, receive, send)
+        self._drain.restart()
+        if self._watch_signals:
+            self._restore = _notice_signals(self._drain)
+        try:
+            await self.app(scope, life.receive, life.send)
+        finally:
+            if self._restore is not None:
+                self._restore()
+
+
+class _Cancellable(Work):
+    """Work in a task of this loop."""
+
+    __slots__ = ("_cut", "_loop", "_task")
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        task = asyncio.current_task()
+        assert task is not None, "ASGI applications run in tasks"
+        self._task = task
+        self._cut = False
+
+    def cancel(self) -> None:
+        self._task.get_loop().call_soon_threadsafe(self._cancel_here)
+
+    def _cancel_here(self) -> None:
+        self._cut = True
+        self._task.cancel()
+
+    def is_ours_to_end(self) -> bool:
+        """Whether the cancellation that just arrived came from `cancel`; then it ends here."""
+        if self._cut:
+            self._task.uncancel()
+        return self._cut
+
+
+class _Request(_Cancellable):
+    """One request under way, and the `send` it is called with."""
+
+    __slots__ = ("_drain", "_scope", "_send", "_started")
+
+    def __init__(self, scope: Scope, send: Send, drain: Drain) -> None:
+        super().__init__("")
+        self._scope = scope
+        self._send = send
+        self._drain = drain
+        self._started = False
+
+    @property
+    def name(self) -> str:
+        """Method and route, never a concrete path."""
+        context = (self._scope.get("state") or {}).get(STATE_KEY)
+        route = getattr(context, "route", None) or getattr(self._scope.get("route"), "path", None)
+        return f"{self._scope['method']} {route or '<unknown route>'}"
+
+    async def send(self, message: Message) -> None:
+        if not self._started and message["type"] == "http.response.start":
+            self._started = True
+            # Other versions of HTTP have no such header; there it is the proxy's to say.
+            if self._drain.is_draining and self._scope.get("http_version", "1.1").startswith("1"):
+                message = {**message, "headers": replaced(message.get("headers", ()), _CLOSE)}
+        await self._send(message)
+
+    async def cut(self) -> bool:
+        """Answer instead of the handler, if it was cancelled for the drain's sake; whether it was."""
+        if not self.is_ours_to_end():
+            return False
+        _log.warning("shutdown: cancelled %s", self.name)
+        if self._started:
+            # Half an answer must not look like a whole one: the server ends the connection for it.
+            return False
+        await send_problem(self._send, _CUT, context_of(self._scope))
+        return True
+
+
+class _WebSocket(_Cancellable):
+    """One websocket, and the `send` it is called with."""
+
+    __slots__ = ("_closed", "_drain", "_send")
+
+    def __init__(self, send: Send, drain: Drain) -> None:
+        super().__init__("websocket")
+        self._send = send
+        self._drain = drain
+        self._closed = False
+
+    async def send(self, message: Message) -> None:
+        if self._closed:
+            return  # the handler did not notice yet; there is nobody to hear it
+        if message["type"] == "websocket.close":
+            self._closed = True
+        await self._send(message)
+
+    async def close_when_told(self) -> None:
+        """Close it with 1012 when the lame duck is over and it has not ended by itself."""
+        await self._drain.wait_async(Phase.STOPPING)
+        with suppress(Exception):  # it may be closed from the other side at this moment
+            await self.send({"type": "websocket.close", "code": _SERVICE_RESTART})
+
+
+class _Life:
+    """The end of the application: work first, then its own shutdown, then ours."""
+
+    __slots__ = ("_drain", "_receive", "_send")
+
+    def __init__(self, drain: Drain, receive: Receive, send: Send) -> None:
+        self._drain = drain
+        self._receive = receive
+        self._send = send
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        if message["type"] == "lifespan.shutdown":
+            await self._drain.finish_async()
+            await self._drain.flush_async()
+        return message
+
+    async def send(self, message: Message) -> None:
+        if message["type"] in {"lifespan.shutdown.complete", "lifespan.shutdown.failed"}:
+            await self._drain.close_async()
+        await self._send(message)
+
+
+class _Prefixed:
+    """A `send` for the answer to a websocket's handshake."""
+
+    __slots__ = ("_send",)
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+
+    async def __call__(self, message: Message) -> None:
+        await self._send({**message, "type": f"websocket.{message['type']}"})
+
+
+def _notice_signals(drain: Drain) -> Callable[[], None] | None:
+    """Begin the drain at SIGTERM and SIGINT, and let the server's own handler do what it does; how to undo that.
+
+    None outside of the main thread, where Python allows no handlers.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return None
+    loop = asyncio.get_running_loop()
+    begun: list[asyncio.Task[None]] = []
+
+    def begin() -> None:
+        if not begun:
+            begun.append(loop.create_task(drain.lame_duck_async()))
+
+    former = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        with suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(begin)
+        handler = former[signal.Signals(number)]
+        if callable(handler):
+            handler(number, frame)
+        elif handler == signal.SIG_DFL:
+            restore()
+            signal.raise_signal(number)
+
+    def restore() -> None:
+        for number, handler in former.items():
+            if signal.getsignal(number) is handle and handler is not None:
+                signal.signal(number, handler)
+
+    for number in former:
+        signal.signal(number, handle)
+    return restore
