@@ -18,6 +18,7 @@ from .interface import Scope
 
 if TYPE_CHECKING:
     from ..deadline import Deadline
+    from .exchange import Exchange
 
 __all__ = ["CURRENT", "STATE_KEY", "RequestContext", "context_of", "current_request"]
 
@@ -46,7 +47,7 @@ class RequestContext:
         replayed: the answer is a stored one.
         problem: the code of the problem document that answered, or None; for the access log.
         outcome: what became of the work (`holdfast.outcome.Outcome` values) where an error told; for the access log.
-        disconnected: the client hung up before its answer was complete.
+        exchange: what passed between the service and the server, once a layer watches it (`exchange.exchange_of`).
         notes: what further layers have to tell each other; keys are module names.
     """
 
@@ -55,8 +56,8 @@ class RequestContext:
         "claims",
         "client_address",
         "deadline",
-        "disconnected",
         "draining",
+        "exchange",
         "notes",
         "outcome",
         "permissions",
@@ -90,7 +91,7 @@ class RequestContext:
         self.replayed = False
         self.problem: str | None = None
         self.outcome: str | None = None
-        self.disconnected = False
+        self.exchange: Exchange | None = None
         self.notes: dict[str, object] | None = None
 
     def __repr__(self) -> str:

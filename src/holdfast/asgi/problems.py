@@ -175,6 +175,9 @@ def problem_for(error: BaseException) -> Problem:
     The class decides, never the text: that is for the log. The nearest class in the error's line of descent that the table
     above names speaks. `outcome` (`not_committed`, `unknown`) is added where the error states one.
     """
+    # A task group wraps what its tasks raise; where that is one error, it is the one to speak of.
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
     if isinstance(error, RequestRefused):
         return error.problem
     kind = next((_KNOWN[line] for line in type(error).__mro__ if line in _KNOWN), _INTERNAL)

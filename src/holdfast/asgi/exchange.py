@@ -1,0 +1,84 @@
+"""What really passed between the service and the server: seen once per request, for all layers that need to know.
+
+    exchange, receive, send = exchange_of(context, receive, send)
+    ...
+    if not exchange.started: ...        # an answer can still be given
+
+The outermost layer that asks puts itself between; those further in get the same exchange, and `receive` and `send` back
+unchanged. So it tells what the server was handed, whatever layers in between hold back, and costs one pair of calls a message.
+"""
+
+from __future__ import annotations
+
+from .context import RequestContext
+from .interface import Message, Receive, Send
+
+__all__ = ["Exchange", "exchange_of"]
+
+
+class Exchange:
+    """What passed so far in one request.
+
+    Attributes:
+        status: the status of the answer, or None before it was begun.
+        started: whether the answer was begun: from then on no other can be given.
+        complete: whether it was handed over to the end.
+        disconnected: whether the client hung up before that.
+        request_bytes, response_bytes: bytes of the bodies.
+    """
+
+    __slots__ = (
+        "_receive",
+        "_send",
+        "complete",
+        "disconnected",
+        "request_bytes",
+        "response_bytes",
+        "started",
+        "status",
+    )
+
+    def __init__(self, receive: Receive, send: Send) -> None:
+        self._receive = receive
+        self._send = send
+        self.status: int | None = None
+        self.started = False
+        self.complete = False
+        self.disconnected = False
+        self.request_bytes = 0
+        self.response_bytes = 0
+
+    async def receive(self) -> Message:
+        """The server's `receive`, noted. Servers say `http.disconnect` also after a complete answer; that is not counted."""
+        message = await self._receive()
+        if message["type"] == "http.request":
+            self.request_bytes += len(message.get("body", b""))
+        elif not self.complete:
+            self.disconnected = True
+        return message
+
+    async def send(self, message: Message) -> None:
+        """The server's `send`, noted."""
+        # Noted before it is handed over: a half-sent head is sent, and what waits for the end may run before this goes on.
+        if message["type"] == "http.response.start":
+            self.started = True
+            self.status = message["status"]
+        elif message["type"] == "http.response.body":
+            self.response_bytes += len(message.get("body", b""))
+            if not message.get("more_body", False):
+                self.complete = True
+        try:
+            await self._send(message)
+        except OSError:  # what a server raises when the client is gone (ASGI 2.4)
+            self.complete = False
+            self.disconnected = True
+            raise
+
+
+def exchange_of(context: RequestContext, receive: Receive, send: Send) -> tuple[Exchange, Receive, Send]:
+    """The exchange of a request, and what to call the next layer with."""
+    exchange = context.exchange
+    if exchange is not None:
+        return exchange, receive, send
+    context.exchange = exchange = Exchange(receive, send)
+    return exchange, exchange.receive, exchange.send

@@ -1,0 +1,133 @@
+"""Whatever is raised inside becomes an answer the caller can use, and one entry in the log that a person can use.
+
+    app = Recovery(app)
+
+| raised | answered | logged |
+|---|---|---|
+| an error of Holdfast, or `RequestRefused` | what `problem_for` says | one line: its class and text, which hold no value |
+| one of those that are a bug here (500), or anything else | 500 without a word about it | ERROR with its trace, once |
+| the same after the answer was begun | the connection is ended | as above |
+| anything, after the answer was complete | the answer stands | as above |
+| anything, because the client is gone | nothing: nobody listens | one line |
+| a cancellation | passed on: it belongs to the server | nothing |
+
+The trace in the log holds files, lines and classes, and no texts of exceptions that are not Holdfast's: a driver's text may hold
+the statement's values, a parser's the body, and a note whatever somebody put in it.
+
+Frameworks may answer errors themselves before they get here: Starlette sends its own 500 and raises the error on. Then the
+answer is complete, and the error is logged here. The extra for FastAPI registers handlers that give the documents inside.
+"""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections import deque
+from typing import ClassVar
+
+from ..errors import HoldfastError
+from .body import ClientLeft
+from .context import RequestContext, context_of
+from .exchange import exchange_of
+from .interface import App, Receive, Scope, Send
+from .log_lines import capped, visible
+from .problems import Problem, RequestRefused, problem_for, send_problem
+from .stack import Place
+
+__all__ = ["AnswerCut", "Recovery", "trace_of"]
+
+_log = logging.getLogger("holdfast.asgi")
+
+_FRAMES_MAX = 60
+_ERRORS_MAX = 12
+
+
+class AnswerCut(Exception):
+    """An answer that was begun cannot be finished: the server should end the connection. Why stands in the log."""
+
+
+class Recovery:
+    """Turns what is raised inside into problem documents, as the table above says. WebSockets are passed on.
+
+    Args:
+        app: the application around which this stands.
+
+    Raises:
+        AnswerCut: (to the server) an error came after the answer was begun.
+    """
+
+    place: ClassVar[Place] = Place.RECOVERY
+
+    __slots__ = ("app",)
+
+    def __init__(self, app: App) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one connection."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        context = context_of(scope)
+        exchange, receive, send = exchange_of(context, receive, send)
+        try:
+            await self.app(scope, receive, send)
+        except Exception as error:
+            # Cancellation is no Exception: it passes.
+            problem = problem_for(error)
+            gone = exchange.disconnected or isinstance(error, ClientLeft)
+            _tell(error, problem, context, gone=gone)
+            if gone:
+                exchange.disconnected = True
+            elif not exchange.started:
+                await send_problem(send, problem, context)
+            elif not exchange.complete:
+                # Without its cause: the server logs what it gets, and the trace was written above.
+                raise AnswerCut(f"request {context.request_id or 'without an id'} was cut after it was begun") from None
+
+
+def _tell(error: Exception, problem: Problem, context: RequestContext, *, gone: bool) -> None:
+    outcome = problem.extensions.get("outcome")
+    if isinstance(outcome, str):
+        context.outcome = outcome
+    kind = type(error).__name__
+    if gone:
+        _log.info("request %s: the client is gone; %s ended the work", context.request_id or "-", kind)
+    elif isinstance(error, RequestRefused) or (isinstance(error, HoldfastError) and problem.status != 500):
+        _log.info("request %s ended with %d: %s: %s", context.request_id or "-", problem.status, kind, _text(error))
+    else:
+        _log.error("request %s failed\n%s", context.request_id or "-", trace_of(error))
+
+
+def _text(error: BaseException) -> str:
+    return visible(capped(str(error)))
+
+
+def trace_of(error: BaseException) -> str:
+    """The trace of `error` and of what led to it: files, lines and classes; texts of Holdfast's own errors alone.
+
+    At most 60 calls of each and 12 errors in all, so that a recursion or a chain without end has one here.
+    """
+    parts: list[str] = []
+    seen: set[int] = set()
+    waiting: list[tuple[str, BaseException]] = [("", error)]
+    while waiting and len(seen) < _ERRORS_MAX:
+        relation, current = waiting.pop(0)
+        if id(current) in seen:
+            continue
+        seen.add(id(current))
+        kind = type(current)
+        text = f": {_text(current)}" if isinstance(current, (HoldfastError, RequestRefused)) else ""
+        # The innermost calls; without source lines, which would be read from disk while the caller waits.
+        calls = deque(traceback.walk_tb(current.__traceback__), maxlen=_FRAMES_MAX)
+        frames = "".join(
+            f'  File "{f.f_code.co_filename}", line {line}, in {f.f_code.co_qualname}\n' for f, line in calls
+        )
+        parts.append(f"{relation}{kind.__module__}.{kind.__qualname__}{text}\n{frames}")
+        if isinstance(current, BaseExceptionGroup):
+            waiting += [("in the group: ", member) for member in current.exceptions]
+        if current.__cause__ is not None:
+            waiting.append(("caused by: ", current.__cause__))
+        elif current.__context__ is not None and not current.__suppress_context__:
+            waiting.append(("while handling: ", current.__context__))
+    return "".join(parts).rstrip("\n")

@@ -1,0 +1,196 @@
+"""Whatever is raised becomes an answer for the caller, and one entry in the log without a value in it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import pytest
+
+from holdfast.asgi.body import ClientLeft
+from holdfast.asgi.interface import Receive, Scope, Send
+from holdfast.asgi.problems import Problem, RequestRefused
+from holdfast.asgi.recovery import AnswerCut, Recovery, trace_of
+from holdfast.asgi.request_id import RequestId
+from holdfast.errors import OutcomeUnknown, RateLimited, SchemaMismatch
+from tests.asgi.asgi_calls import Connection, answering, call, http_scope, until
+from tests.asgi.log_capture import Log, log_of
+
+SECRET = "s3cret-value"
+
+
+class Raising:
+    """An application that raises `error`, after `begun` and `ended` parts of an answer."""
+
+    def __init__(self, error: BaseException, *, begun: bool = False, ended: bool = False) -> None:
+        self.error = error
+        self.begun = begun
+        self.ended = ended
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self.begun:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+        if self.ended:
+            await send({"type": "http.response.body", "body": b"whole"})
+        raise self.error
+
+
+def levels(log: Log) -> list[str]:
+    """The levels of all lines."""
+    return [line["level"] for line in log.lines]
+
+
+async def test_an_unknown_error_is_a_500_without_a_word() -> None:
+    """The caller gets a document with the request's id; the log one entry with the trace and without the text."""
+    with log_of("holdfast.asgi") as log:
+        answer = await call(RequestId(Recovery(Raising(ValueError(SECRET)))), headers={"X-Request-Id": "one"})
+    assert answer.status == 500
+    assert answer.json["request_id"] == "one"
+    assert SECRET not in answer.body.decode()
+    assert SECRET not in log.everything
+    assert levels(log) == ["ERROR"]
+    message = log.lines[0]["message"]
+    assert message.startswith("request one failed\nbuiltins.ValueError\n")
+    assert "in Raising.__call__" in message
+
+
+async def test_typed_errors_are_answered_and_noted_without_a_trace() -> None:
+    """What is expected to happen is a line, with the error's own text, which holds no value."""
+    with log_of("holdfast.asgi") as log:
+        answer = await call(Recovery(Raising(RateLimited("orders: too many", retry_after_s=3))))
+    assert (answer.status, answer.header("retry-after")) == (429, "3")
+    assert levels(log) == ["INFO"]
+    assert log.lines[0]["message"] == "request - ended with 429: RateLimited: orders: too many"
+
+
+async def test_a_bug_of_the_service_is_logged_as_one() -> None:
+    """A typed error that means a 500 has its trace in the log."""
+    with log_of("holdfast.asgi") as log:
+        answer = await call(Recovery(Raising(SchemaMismatch("the table does not exist"))))
+    assert answer.status == 500
+    assert levels(log) == ["ERROR"]
+    assert "SchemaMismatch: the table does not exist" in log.lines[0]["message"]
+
+
+async def test_a_refusal_is_answered_as_it_says() -> None:
+    """Its detail is for the caller, not for the log."""
+    with log_of("holdfast.asgi") as log:
+        answer = await call(Recovery(Raising(RequestRefused(Problem(403, "forbidden", detail=SECRET)))))
+    assert (answer.status, answer.json["detail"]) == (403, SECRET)
+    assert SECRET not in log.everything
+
+
+async def test_what_a_task_group_wraps_is_found() -> None:
+    """One error in a group speaks for it; two do not."""
+    one = ExceptionGroup("g", [ExceptionGroup("h", [RateLimited("x")])])
+    assert (await call(Recovery(Raising(one)))).status == 429
+    two = ExceptionGroup("g", [RateLimited("x"), ValueError()])
+    assert (await call(Recovery(Raising(two)))).status == 500
+
+
+async def test_an_answer_that_was_begun_is_cut() -> None:
+    """The server is told to end the connection, without a trace of its own; the trace is logged once."""
+    with log_of("holdfast.asgi") as log:
+        answer = await call(Recovery(Raising(ValueError(SECRET), begun=True)))
+    assert isinstance(answer.error, AnswerCut)
+    assert answer.error.__suppress_context__
+    assert not answer.complete
+    assert levels(log) == ["ERROR"]
+
+
+async def test_an_answer_that_was_complete_stands() -> None:
+    """An error afterwards (Starlette raises what it answered) is logged, and that is all."""
+    with log_of("holdfast.asgi") as log:
+        answer = await call(Recovery(Raising(ValueError(SECRET), begun=True, ended=True)))
+    assert (answer.status, answer.body, answer.error) == (200, b"whole", None)
+    assert levels(log) == ["ERROR"]
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError(), KeyboardInterrupt()])
+async def test_what_belongs_to_the_server_is_passed_on(error: BaseException) -> None:
+    """A cancellation and an interrupt are neither answered nor logged."""
+    with log_of("holdfast.asgi") as log, pytest.raises(type(error)):
+        await Recovery(Raising(error))(http_scope(), answering, answering)  # type: ignore[arg-type]
+    assert log.lines == []
+
+
+async def test_nobody_is_answered_who_is_gone() -> None:
+    """Whatever ends the work of a client that hung up is one line; what it did to the data is kept for the access log."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        raise OutcomeUnknown("it may have been applied")
+
+    connection = Connection(http_scope())
+    connection.hang_up()
+    with log_of("holdfast.asgi") as log:
+        connection.start(Recovery(app))
+        answer = await connection.answer()
+    assert (answer.messages, answer.error) == ([], None)
+    assert levels(log) == ["INFO"]
+    assert "OutcomeUnknown" in log.lines[0]["message"]
+    assert connection.scope["state"]["holdfast"].outcome == "unknown"
+
+    answer = await call(Recovery(Raising(ClientLeft())))
+    assert (answer.messages, answer.error) == ([], None)
+
+
+async def test_a_send_that_fails_is_a_client_that_left() -> None:
+    """A server that raises when the client is gone does not make an error of it."""
+    connection = Connection(http_scope())
+    connection.hang_up()
+    with log_of("holdfast.asgi") as log:
+        connection.start(Recovery(answering()))
+        answer = await connection.answer()
+    assert answer.error is None
+    assert levels(log) == ["INFO"]
+
+
+async def test_it_logs_while_others_work() -> None:
+    """Two requests at once have their own entries, each named."""
+    gate = asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await gate.wait()
+        raise ValueError
+
+    layers = RequestId(Recovery(app))
+    with log_of("holdfast.asgi") as log:
+        tasks = [asyncio.create_task(call(layers, headers={"X-Request-Id": name})) for name in ("one", "two")]
+        await until(lambda: len(asyncio.all_tasks()) == 5)
+        gate.set()
+        answers = await asyncio.gather(*tasks)
+    assert [answer.json["request_id"] for answer in answers] == ["one", "two"]
+    assert [line["request_id"] for line in log.lines] == ["one", "two"]
+
+
+def test_a_trace_has_an_end() -> None:
+    """A recursion and a chain without end are cut, and a loop in the chain is gone through once."""
+
+    def deep(depth: int) -> None:
+        if depth:
+            deep(depth - 1)
+        raise ValueError
+
+    with pytest.raises(ValueError) as caught:
+        deep(500)
+    assert len(trace_of(caught.value).splitlines()) == 61
+    first, second = ValueError(), KeyError()
+    first.__cause__, second.__cause__ = second, first
+    assert trace_of(first) == "builtins.ValueError\ncaused by: builtins.KeyError"
+    chain = ValueError()
+    for _ in range(100):
+        outer = ValueError()
+        outer.__context__ = chain
+        chain = outer
+    assert len(trace_of(chain).splitlines()) == 12
+    group = ExceptionGroup(SECRET, [ValueError(SECRET)])
+    assert trace_of(group) == "builtins.ExceptionGroup\nin the group: builtins.ValueError"
+
+
+async def test_a_websocket_passes() -> None:
+    """It has no documents."""
+    with log_of("holdfast.asgi") as log, pytest.raises(ValueError):
+        await Recovery(Raising(ValueError()))(http_scope(type="websocket"), answering, answering)  # type: ignore[arg-type]
+    assert log.lines == []
+    assert logging.getLogger("holdfast.asgi").handlers == []

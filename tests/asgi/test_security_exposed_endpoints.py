@@ -1,0 +1,64 @@
+"""Risk: metrics, health detail, chaos and admin endpoints in the open. The layers of the edge add no path and obey no header."""
+
+from __future__ import annotations
+
+import pytest
+
+from holdfast.asgi.access_log import AccessLog
+from holdfast.asgi.body import BodyLimit
+from holdfast.asgi.deadline import Deadline
+from holdfast.asgi.interface import Receive, Scope, Send
+from holdfast.asgi.recovery import Recovery
+from holdfast.asgi.request_id import RequestId
+from holdfast.asgi.stack import Stack
+from tests.asgi.asgi_calls import call
+
+PATHS = [
+    "/metrics", "/health", "/healthz", "/livez", "/readyz", "/admin", "/debug", "/debug/pprof", "/chaos", "/fault", "/drill",
+    "/actuator", "/actuator/env", "/env", "/config", "/.env", "/__debug__", "/docs", "/openapi.json",
+]  # fmt: skip
+
+HEADERS = [
+    "X-Chaos",
+    "X-Fault",
+    "X-Inject-Fault",
+    "X-Envoy-Fault-Abort-Request",
+    "X-Holdfast-Fault",
+    "X-Debug",
+    "X-Drill",
+]
+
+
+async def _nothing_here(scope: Scope, receive: Receive, send: Send) -> None:
+    await send({"type": "http.response.start", "status": 404, "headers": []})
+    await send({"type": "http.response.body", "body": b""})
+
+
+LAYERS = Stack(_nothing_here, RequestId, AccessLog, Recovery, Deadline, BodyLimit)
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_layers_answer_no_path_of_their_own(path: str) -> None:
+    """What the application does not have is a 404, whatever the method."""
+    for method in ("GET", "POST", "DELETE", "OPTIONS", "TRACE"):
+        answer = await call(LAYERS, method, path)
+        assert (answer.status, answer.body) == (404, b"")
+
+
+@pytest.mark.parametrize("name", HEADERS)
+async def test_no_header_makes_a_fault(name: str) -> None:
+    """The answer is the same with it, but for the name of the request."""
+    for value in ("1", "503", "true", "abort=100%"):
+        answer = await call(LAYERS, headers={name: value, "X-Request-Id": "one"})
+        assert answer.messages == (await call(LAYERS, headers={"X-Request-Id": "one"})).messages
+
+
+async def test_an_error_shows_nothing_of_the_inside() -> None:
+    """The document of an unknown error has the same shape and the same words for every error."""
+
+    async def broken(scope: Scope, receive: Receive, send: Send) -> None:
+        raise {"/a": ValueError, "/b": ZeroDivisionError, "/c": OSError}[scope["path"]](scope["path"])
+
+    answers = [(await call(Recovery(broken), path=path)).json for path in ("/a", "/b", "/c")]
+    assert answers[0] == answers[1] == answers[2]
+    assert set(answers[0]) == {"type", "title", "status", "detail"}
