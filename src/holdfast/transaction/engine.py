@@ -309,9 +309,10 @@ class Engine:
 
     def _goes_on(self, failure: Failure) -> bool:
         """Whether there will be another attempt if the server is there: only then is it worth to wait for it."""
+        return self._doubt is not None or self._may_run_again(failure)
+
+    def _may_run_again(self, failure: Failure) -> bool:
         plan = self._plan
-        if self._doubt is not None:
-            return True
         may_rerun = self._may_rerun and (plan.rerunnable or not self._body_ran) and not plan.nested
         return may_rerun and plan.policy.allowances.get(failure.failure_class) is not None
 
@@ -320,7 +321,7 @@ class Engine:
         assert failure is not None
         if now >= self._plan.expires_at:
             return self._out_of_time(now)
-        if server_was_away:
+        if server_was_away and self._may_run_again(failure):
             # It was not the operation's own failure, and the gate has paced this: neither attempts nor budget are asked.
             return self._begin(now)
         return self._mend(failure, now, draw)
