@@ -5,6 +5,7 @@
     │   └── MissingExtra (ImportError)         the optional dependency is not installed
     ├── UsageError (RuntimeError)              the call is wrong where it stands
     │   └── ForeignTransaction                 inside a session that Holdfast did not open
+    ├── DrillFailed (RuntimeError)             a drill broke off; it says nothing of what was drilled
     ├── NotCommitted                           certain: nothing was applied
     │   ├── Rejected                           refused here, before anything was sent
     │   │   ├── BreakerOpen
@@ -54,6 +55,7 @@ __all__ = [
     "Contended",
     "DataRejected",
     "DeadlineExceeded",
+    "DrillFailed",
     "ForeignKeyViolation",
     "ForeignTransaction",
     "HoldfastError",
@@ -132,6 +134,12 @@ class ForeignTransaction(UsageError):
     """
 
     code = "foreign-transaction"
+
+
+class DrillFailed(HoldfastError, RuntimeError):
+    """A drill broke off: a client process went down by itself, or the database did not come to rest."""
+
+    code = "drill-failed"
 
 
 class NotCommitted(HoldfastError):

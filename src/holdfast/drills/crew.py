@@ -17,21 +17,15 @@ from types import TracebackType
 from typing import Any, Self
 
 from ..clock import SYSTEM_CLOCK
-from ..errors import HoldfastError
+from ..errors import DrillFailed
 from .worker import HUNG_AFTER_S, Assignment
 
-__all__ = ["Crew", "WorkerFailed"]
+__all__ = ["Crew"]
 
 READY_WITHIN_S = 60.0
 _STEP_S = 0.02
 _LOOKS = 50
 _TAIL_BYTES = 1 << 16
-
-
-class WorkerFailed(HoldfastError):
-    """A client process ended by itself; the text is what it printed."""
-
-    code = "drill-worker"
 
 
 class _Member:
@@ -111,7 +105,7 @@ class Crew:
         workers: how many there are; rate and callers of the assignment are theirs together.
 
     Raises:
-        WorkerFailed: one does not become ready within a minute.
+        DrillFailed: one does not become ready within a minute.
     """
 
     def __init__(self, assignment: Assignment, workers: int) -> None:
@@ -210,11 +204,11 @@ class Crew:
         """Make sure that nobody went down by itself.
 
         Raises:
-            WorkerFailed: somebody did.
+            DrillFailed: somebody did.
         """
         for member in list(self._members):
             if member.process.poll() is not None and not member.is_stopping:
-                raise WorkerFailed(
+                raise DrillFailed(
                     f"the client process {member.assignment.name} ended with {member.process.returncode}:\n"
                     f"{member.complaint()}"
                 )
@@ -262,7 +256,7 @@ class Crew:
             self.check()
             if SYSTEM_CLOCK.monotonic() > give_up_at:
                 late = next(member for member in members if not member.is_ready)
-                raise WorkerFailed(f"a client process was not ready after {READY_WITHIN_S:g} s:\n{late.complaint()}")
+                raise DrillFailed(f"a client process was not ready after {READY_WITHIN_S:g} s:\n{late.complaint()}")
             SYSTEM_CLOCK.sleep(_STEP_S)
 
 

@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
 from ..clock import SYSTEM_CLOCK, new_token
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, DrillFailed
 from .checkers import Limits, check, overall
 from .commits import ambiguous_commits
-from .crew import Crew, WorkerFailed
+from .crew import Crew
 from .disturbances import LASTING, PASSING, check_faults, lasting_fault, passing_fault
 from .faults import Fault
 from .guard import check_target
@@ -120,8 +120,8 @@ def run(
     Raises:
         ConfigurationError: settings that contradict the place; the folder holds a history already.
         ServerMissing: the server is not installed; the text says how to get it.
-        WorkerFailed: a client process went down by itself.
-        NotQuiet: sessions were left on the server, so that the final state cannot be read.
+        DrillFailed: a client process went down by itself, or sessions were left on the server, so that the final state cannot be
+            read.
     """
     _check(settings, service)
     folder = settings.output
@@ -393,7 +393,7 @@ class _Drill:
             self._runner.sample(sample)
         try:
             crew.check()
-        except WorkerFailed:
+        except DrillFailed:
             if self._nemesis is not None:
                 self._nemesis.stop()  # whoever waits for it raises the error
         counts = crew.counts

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
 from ..clock import SYSTEM_CLOCK
-from ..errors import HoldfastError
+from ..errors import DrillFailed
 from ..ext.sqlalchemy import OPERATIONS, Database
 from .subjects import with_driver
 from .workloads import PREFIX, TableWorkload
@@ -24,7 +24,7 @@ from .workloads import PREFIX, TableWorkload
 if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
 
-__all__ = ["DatabaseState", "NotQuiet"]
+__all__ = ["DatabaseState"]
 
 QUIET_WITHIN_S = 60.0
 _STEP_S = 0.1
@@ -61,12 +61,6 @@ _OLDEST = {
     "postgresql": """SELECT COALESCE(EXTRACT(EPOCH FROM MAX(clock_timestamp() - xact_start)), 0) FROM pg_stat_activity
         WHERE datname = current_database() AND pid <> pg_backend_pid()""",
 }
-
-
-class NotQuiet(HoldfastError):
-    """Sessions of the drill are still at work, so what is in the database may change yet."""
-
-    code = "drill-not-quiet"
 
 
 class DatabaseState:
@@ -169,7 +163,7 @@ class DatabaseState:
         """Wait until no other session is left in the database.
 
         Raises:
-            NotQuiet: some are still there after `within_s` seconds.
+            DrillFailed: some are still there after `within_s` seconds.
         """
         if self._embedded:
             return
@@ -180,7 +174,7 @@ class DatabaseState:
                 return
             if SYSTEM_CLOCK.monotonic() > give_up_at:
                 said = "the server does not answer" if left is None else f"{left:g} sessions are left"
-                raise NotQuiet(
+                raise DrillFailed(
                     f"{said} {within_s:g} s after the last client has gone, so its state cannot be read back"
                 )
             SYSTEM_CLOCK.sleep(_STEP_S)
