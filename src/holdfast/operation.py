@@ -178,7 +178,7 @@ class JsonCodec:
 
     def decode(self, text: str) -> Any:
         """The result that `text` stands for."""
-        return _rebuild(json.loads(text, object_hook=_decode_special), self._result_type)
+        return _rebuild(_STORED.decode(text), self._result_type)
 
 
 _ENCODERS: tuple[tuple[type, str, Callable[[Any], Any]], ...] = (
@@ -290,6 +290,7 @@ def _rebuild_one_of(value: Any, kinds: tuple[Any, ...]) -> Any:
     return value
 
 
-# Made once: `json.dumps` with arguments makes a new encoder at every call.
+# Made once: `json.dumps` and `json.loads` with arguments make a new one at every call.
 _ARGUMENTS = json.JSONEncoder(default=_encode_argument, separators=(",", ":"), sort_keys=True)
 _RESULTS = json.JSONEncoder(default=_encode_special, separators=(",", ":"), ensure_ascii=False)
+_STORED = json.JSONDecoder(object_hook=_decode_special)

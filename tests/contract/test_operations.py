@@ -132,6 +132,25 @@ def test_keys_tell_capitals_apart(face: Face) -> None:
     assert face.read(usernames) == ["ada", "bob"]
 
 
+@pytest.mark.parametrize("text", ["it's", "back\\slash\\", "%s%%(p_key)s%", '"`;--', "''", "\\'"])
+def test_a_key_and_a_result_are_data_whatever_is_in_them(face: Face, text: str) -> None:
+    """Quotes, backslashes and placeholders come back as they were, and name no other key."""
+
+    def book(session: Session, amount: int) -> str:
+        pay(session, 1, amount)
+        return text + "\u00e9\n"
+
+    def book_plain(session: Session, amount: int) -> str:
+        pay(session, 1, amount)
+        return text
+
+    for operation, result in ((book, text + "\u00e9\n"), (book_plain, text)):
+        for amount, key in ((1, text), (2, text + "x")):
+            assert face.run(operation, amount, key=key) == result
+            assert face.run(operation, amount, key=key) == result
+    assert face.read(entries) == 4
+
+
 def test_one_key_used_by_many_callers_at_once_has_one_effect(face: Face) -> None:
     """Whoever comes second waits for the first and gets its result."""
     results = face.at_once(pay, [(1, 5)] * 8, keys=["same"] * 8)

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable
-from copy import copy
 from functools import update_wrapper
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, TypeVar, cast
 
@@ -113,7 +112,7 @@ class _TransactionFunction(Generic[P, R]):
             KeyReused: (on calling) the key belongs to a call with other arguments.
             InProgress: (on calling) another caller ran it until the deadline.
         """
-        bound = copy(self)
+        bound = self._copy()
         bound._key = OperationKey(scope or self._options.scope or self._options.name[-SCOPE_LENGTH_MAX:], key)
         return bound
 
@@ -125,10 +124,16 @@ class _TransactionFunction(Generic[P, R]):
         protect: bool | None = None,
     ) -> Self:
         """The same function with some options changed; see `Database.transaction`."""
-        bound = copy(self)
+        bound = self._copy()
         bound._options = self._runtime.settings.checked(
             self._options.having(deadline=deadline, isolation=isolation, protect=protect)
         )
+        return bound
+
+    def _copy(self) -> Self:
+        # What copy() does, at a third of its price: every keyed call makes one.
+        bound = object.__new__(type(self))
+        bound.__dict__.update(self.__dict__)
         return bound
 
     def _fingerprint(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
