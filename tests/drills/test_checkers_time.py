@@ -62,7 +62,8 @@ def outage(works: Callable[[float], bool], *, until: float = 40.0) -> Story:
     told = Story().phase("baseline", 0, 10).fault("kill-server", 10, 15)
     for number in range(int(until * 20)):
         at = number / 20
-        told.op("insert", {"id": str(number)}, "ok" if works(at) else "fail", at=at)
+        done = works(at)
+        told.op("insert", {"id": str(number)}, "ok" if done else "fail", at=at, failure_class=None if done else "lost")
     return told
 
 

@@ -1,10 +1,10 @@
 """After a heal everything runs as before, by itself and under the same load.
 
-Baseline is the median goodput (operations answered ok) of the seconds of the phase `baseline`, or of those before the first
-fault. Recovered is the first moment after a heal from which on one second has 95 % of it, and five seconds have 95 % of it on
-average. A heal counts if no other fault is active then. If that moment never comes within ten seconds that could be looked at,
-the drill found a metastable failure: the trigger is gone and the trouble stays (Bronson et al., "Metastable Failures in
-Distributed Systems", HotOS 2021; Huang et al., OSDI 2022).
+Baseline is the median goodput (operations served) of the seconds of the phase `baseline`, or of those before the first fault.
+Recovered is the first moment after a heal from which on one second has 95 % of it, and five seconds have 95 % of it on average;
+where fewer operations than that were due just then (arrivals are drawn), 95 % of those. A heal counts if no other fault is active
+then. If that moment never comes within ten seconds that could be looked at, the drill found a metastable failure: the trigger is
+gone and the trouble stays (Bronson et al., "Metastable Failures in Distributed Systems", HotOS 2021; Huang et al., OSDI 2022).
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from __future__ import annotations
 from bisect import bisect_left
 from statistics import median
 
-from ..history import NS, Answer, History
+from ..history import NS, History
 from ..verdict import Validity, Verdict
-from .judging import judge
+from .judging import judge, served
 
 __all__ = ["HELD_S", "NAME", "SHARE", "applies", "baseline_per_second", "check", "recoveries"]
 
@@ -92,6 +92,7 @@ def recoveries(history: History, baseline: float) -> list[tuple[str, float | Non
         return []
     load_ends = history.operations[-1].invoked
     oks = _oks(history)
+    due = sorted(operation.intended for operation in history.operations)
     found: list[tuple[str, float | None]] = []
     for fault in sorted(history.faults, key=lambda fault: fault.end or 0):
         heal = fault.end
@@ -100,23 +101,26 @@ def recoveries(history: History, baseline: float) -> list[tuple[str, float | Non
         ):
             continue
         until = min([load_ends, *(other.start for other in history.faults if other.start >= heal)])
-        seconds = _recovered_after(oks, heal, until, baseline)
+        seconds = _recovered_after(oks, due, heal, until, baseline)
         if seconds is not None or until - heal >= _PATIENCE_S * NS:
             found.append((fault.name, seconds))
     return found
 
 
-def _recovered_after(oks: list[int], heal: int, until: int, baseline: float) -> float | None:
-    held = HELD_S * NS
-    for start in range(heal, until - held + 1, _STEP):
-        one_second = _between(oks, start, start + NS) >= SHARE * baseline
-        if one_second and _between(oks, start, start + held) >= SHARE * baseline * HELD_S:
+def _recovered_after(oks: list[int], due: list[int], heal: int, until: int, baseline: float) -> float | None:
+    def enough(start: int, seconds: int) -> bool:
+        end = start + seconds * NS
+        wanted = min(baseline * seconds, max(1, _between(due, start, end)))
+        return _between(oks, start, end) >= SHARE * wanted
+
+    for start in range(heal, until - HELD_S * NS + 1, _STEP):
+        if enough(start, 1) and enough(start, HELD_S):
             return (start - heal) / NS
     return None
 
 
 def _oks(history: History) -> list[int]:
-    return sorted(op.ended for op in history.operations if op.answer is Answer.OK and op.ended is not None)
+    return sorted(op.ended for op in history.operations if served(op) and op.ended is not None)
 
 
 def _between(moments: list[int], start: int, end: int) -> int:
