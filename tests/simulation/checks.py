@@ -48,13 +48,13 @@ def _own(story: Story, call: Call) -> list[Transaction]:
 
 
 def _retried(call: Call) -> Iterator[FailureClass]:
-    """The failures after which the body was run again, waits for another transaction's end left out."""
+    """The failures after which the body was run again, outages and waits for another transaction's end left out."""
     client = call.client
     doubtful = False
-    for bodies, doing, failure_class in client.failures:
+    for place, (bodies, doing, failure_class) in enumerate(client.failures):
         doubtful |= failure_class is FailureClass.AMBIGUOUS
         waited = doing is Do.CLAIM and failure_class in _WAITING and (call.plan.keyed or doubtful)
-        if client.bodies > bodies and not waited and doing is not Do.PROBE:
+        if client.bodies > bodies and not waited and doing is not Do.PROBE and place not in client.excused:
             yield failure_class
 
 

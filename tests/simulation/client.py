@@ -31,6 +31,8 @@ DAWDLE_S = 8.0
 """How long a body can be busy with something else."""
 LATE_S = 2.5
 """How long a late COMMIT takes."""
+AWAY_S = 1.5
+"""How long a server stays away that went."""
 TOO_LATE_S = 25.0
 """How long a COMMIT takes that comes too late: longer than two deadlines."""
 
@@ -136,6 +138,8 @@ _ERRORS: dict[Symptom, tuple[FailureClass, Rejection | None]] = {
     Symptom.UNSURE: (FailureClass.AMBIGUOUS, None),
 }
 
+_SERVER_MAY_BE_GONE = frozenset({FailureClass.UNSENT, FailureClass.LOST, FailureClass.AMBIGUOUS})
+
 _STAGES = {Do.BEGIN: Stage.BEGIN, Do.COMMIT: Stage.COMMIT}
 
 
@@ -151,6 +155,7 @@ class Client:
         asleep_holding: it slept with a connection checked out.
         interrupts: how often it was cancelled.
         crashed: its process is gone.
+        excused: the failures (their places) that an outage explained, or that a refusal at the gate took the place of.
     """
 
     def __init__(
@@ -165,6 +170,7 @@ class Client:
         key: OperationKey | None,
         fingerprint: str,
         block: bool = False,
+        outages: bool = False,
     ) -> None:
         self.call = call
         self.bodies = 0
@@ -183,6 +189,8 @@ class Client:
         self._key = key
         self._fingerprint = fingerprint
         self._block = block
+        self._outages = outages
+        self.excused: set[int] = set()
         self._connection: Connection | None = None
         self._transaction: Transaction | None = None
 
@@ -303,6 +311,24 @@ class Client:
             self._crash()
         else:
             yield from self._wait_in_vain(Symptom.CANCELLED)
+
+    def await_server(self) -> Moves[bool]:
+        """The server was away, unless the schedule says that it was there."""
+        fault = self._arrive("await")
+        symptom = fault.symptom if fault is not None else None
+        if symptom in (None, Symptom.REFUSED):
+            self.excused.add(len(self.failures) - 1)
+        if symptom is Symptom.REFUSED:
+            raise Refused
+        if symptom is Symptom.CRASHED:
+            self._crash()
+        if symptom is Symptom.CANCELLED:
+            yield from self._wait_in_vain(symptom)
+        left_s = max(0.0, self.expires_at - self.clock.now)
+        if symptom is Symptom.THERE:
+            return False
+        yield Wait(left_s if symptom is Symptom.GONE else min(AWAY_S, left_s))
+        return symptom is None and left_s > AWAY_S
 
     def probe(self) -> Moves[ProbeAnswer]:
         fault = self._arrive("probe")
@@ -445,13 +471,15 @@ class Client:
 
     def classify(self, error: BaseException, doing: Do) -> Failure:
         failure = self._classified(error, doing)
+        if self._outages and failure.failure_class in _SERVER_MAY_BE_GONE and doing is not Do.AWAIT_SERVER:
+            failure = failure._replace(server_in_doubt=True)
         if doing not in (Do.ROLL_BACK, Do.DISCARD, Do.SLEEP):
             self.failures.append((self.bodies, doing, failure.failure_class))
         return failure
 
     def _classified(self, error: BaseException, doing: Do) -> Failure:
         stage = _STAGES.get(doing, Stage.BODY)
-        if doing is Do.BEGIN and self._connection is None:
+        if doing in (Do.BEGIN, Do.AWAIT_SERVER) and self._connection is None:
             stage = Stage.CONNECT
         if isinstance(error, DriverError):
             failure_class, rejection = _ERRORS[error.symptom]

@@ -39,6 +39,10 @@ class Symptom(Enum):
     """The body does something of its own for nearly as long as a whole call may take."""
     EXITED = "exited"
     """The body raises `SystemExit`."""
+    THERE = "there"
+    """The server was there all along: the failure was the operation's own."""
+    GONE = "gone"
+    """The server does not come back before the deadline."""
     FORGOTTEN = "forgotten"
     """Asked for a transaction's status, the server says that it no longer knows."""
 
@@ -143,6 +147,13 @@ FAULTS: dict[str, tuple[Fault, ...]] = {
     ),
     "discard": (_CANCELS[0], _CRASHES[0]),
     "sleep": (_CANCELS[0], _CRASHES[0]),
+    "await": (
+        Fault("there", Symptom.THERE, transient=True),
+        Fault("gone", Symptom.GONE),
+        _REFUSED,
+        _CANCELS[0],
+        _CRASHES[0],
+    ),
     "probe": (
         _REFUSED,
         _LOST,

@@ -90,6 +90,9 @@ class FakePort:
     def discard(self, *, kill: bool) -> None:
         self._play(self.client.discard(kill=kill))
 
+    def await_server(self) -> bool:
+        return play(self.client.clock, self.client.await_server(), float("inf"))
+
     def probe(self) -> ProbeAnswer:
         return self._play(self.client.probe())
 
@@ -127,6 +130,9 @@ class FakeAsyncPort:
 
     async def discard(self, *, kill: bool) -> None:
         await play_async(self.client.discard(kill=kill))
+
+    async def await_server(self) -> bool:
+        return await play_async(self.client.await_server())
 
     async def probe(self) -> ProbeAnswer:
         return await play_async(self.client.probe())

@@ -56,7 +56,7 @@ RIVALS = {
 }
 """Another caller's transaction that holds the key from the start: how and when it ends. The stranger asks for other work."""
 
-_OPTIONS = {"block", "broke", "nested", *RIVALS}
+_OPTIONS = {"block", "broke", "nested", "outage", *RIVALS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +66,8 @@ class Case:
     Attributes:
         shell: `sync` or `async`.
         protection: `keyed`, `automatic` (key), `status` or `unprotected`.
-        options: `block` (the `with` form), `broke` (the retry budget is empty), `nested` (an outer layer retries), and one
-            of `RIVALS`.
+        options: `block` (the `with` form), `broke` (the retry budget is empty), `nested` (an outer layer retries), `outage`
+            (a server that is lost has gone, and comes back after a while), and one of `RIVALS`.
         schedule: the faults.
     """
 
@@ -288,6 +288,7 @@ class _Play:
             key=OperationKey("transfer", _KEY) if has_key else None,
             fingerprint=fingerprint,
             block=block,
+            outages="outage" in case.options,
         )
         if not faults:
             # Receipts stay distinct in the whole story.

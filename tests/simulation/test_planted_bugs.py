@@ -306,6 +306,40 @@ def _raises_an_error_of_another_tree(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(f"{_ENGINE}.error_for", untyped)
 
 
+@_bug("sync automatic block outage", "attempts within bounds", "told the truth")
+@_bug("async status nested outage", "attempts within bounds")
+def _runs_again_whatever_an_outage_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    awaited = Engine._awaited
+
+    def eager(self: Engine, now: float, draw: float, *, server_was_away: bool) -> Action:
+        if server_was_away and now < self._plan.expires_at:
+            return self._begin(now)
+        return awaited(self, now, draw, server_was_away=server_was_away)
+
+    monkeypatch.setattr(Engine, "_awaited", eager)
+
+
+@_bug("async unprotected outage", "budget respected")
+def _takes_every_loss_for_an_outage(monkeypatch: pytest.MonkeyPatch) -> None:
+    awaited = Engine._awaited
+
+    def credulous(self: Engine, now: float, draw: float, *, server_was_away: bool) -> Action:
+        return awaited(self, now, draw, server_was_away=True)
+
+    monkeypatch.setattr(Engine, "_awaited", credulous)
+
+
+@_bug("sync status outage", "deadline kept")
+def _waits_for_the_server_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    await_server = Client.await_server
+
+    def patient(self: Client) -> Moves[bool]:
+        self.expires_at += 1.0
+        return (yield from await_server(self))
+
+    monkeypatch.setattr(Client, "await_server", patient)
+
+
 @_bug("sync keyed", "events tell it once")
 @_bug("async status", "events tell it once")
 def _tells_the_end_when_it_is_decided(monkeypatch: pytest.MonkeyPatch) -> None:
