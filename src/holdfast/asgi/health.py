@@ -23,8 +23,6 @@ from ..shutdown import DRAIN, Drain
 from .stack import Place
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
-
     from .interface import App, Headers, Message, Receive, Scope, Send
 
 __all__ = ["HealthEndpoints"]
@@ -73,16 +71,17 @@ class HealthEndpoints:
         self._paths = dict(paths)
         self._unready: Headers = [*_PLAIN, (b"retry-after", b"%d" % retry_after)]
 
-    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, or call the application. What passes through costs one look into a dictionary."""
         kind = scope["type"]
         if kind == "http":
             is_live = self._paths.get(scope["path"])
             if is_live is not None:
-                return self._answer(scope["method"], send, is_live=is_live)
+                await self._answer(scope["method"], send, is_live=is_live)
+                return
         elif kind == "lifespan" and not self._health.started:
-            return self.app(scope, receive, _Starting(self._health, send))
-        return self.app(scope, receive, send)
+            send = _Starting(self._health, send)
+        await self.app(scope, receive, send)
 
     async def _answer(self, method: str, send: Send, *, is_live: bool) -> None:
         if method not in {"GET", "HEAD"}:

@@ -127,11 +127,16 @@ class Drain:
         return DrainReport(tuple(self._phases), self._cancelled, self._left_behind, tuple(self._ended))
 
     @property
+    def steps_s(self) -> float:
+        """The most seconds that flushing, the application's own shutdown and closing can take."""
+        steps = (step.limit_s for phase in (Phase.FLUSHING, Phase.CLOSING) for step in self._steps[phase])
+        return seconds(self.settings.step) + sum(steps)
+
+    @property
     def longest_s(self) -> float:
         """The most seconds the end can take, from `begin` to the last step: what a supervisor must allow, and a little more."""
         settings = self.settings
-        steps = (step.limit_s for phase in (Phase.FLUSHING, Phase.CLOSING) for step in self._steps[phase])
-        return seconds(settings.lame_duck) + seconds(settings.finish) + seconds(settings.cancel) + sum(steps)
+        return seconds(settings.lame_duck) + seconds(settings.finish) + seconds(settings.cancel) + self.steps_s
 
     # -- what has to be done -------------------------------------------------------------------------------------------
 

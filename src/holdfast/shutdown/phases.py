@@ -43,16 +43,17 @@ class DrainSettings:
         lame_duck: seconds (or `timedelta`) to go on answering after the process said that it is not ready. Longer than those who
             send traffic need to notice: their probe's period times its failure threshold, and a look at the endpoints.
             Default 5 s; 0: none.
-        finish: seconds (or `timedelta`) for what is under way: at least the longest deadline of a request. Default 15 s.
+        finish: seconds (or `timedelta`) for what is under way: at least the longest deadline of a request. Default 12 s.
         cancel: seconds (or `timedelta`) that what was cancelled may take to clean up. Default 2 s.
-        step: seconds (or `timedelta`) that one step of flushing or closing may take unless it says otherwise. Default 2 s.
+        step: seconds (or `timedelta`) that one step of flushing or closing may take unless it says otherwise, and the
+            application's own shutdown. Default 2 s.
 
     Raises:
         ConfigurationError: a value is negative or no number of seconds.
     """
 
     lame_duck: float | timedelta = 5.0
-    finish: float | timedelta = 15.0
+    finish: float | timedelta = 12.0
     cancel: float | timedelta = 2.0
     step: float | timedelta = 2.0
 

@@ -1,0 +1,89 @@
+"""`python -m holdfast.ext.uvicorn package.module:app`: serve an application, with an end that loses nothing."""
+
+from __future__ import annotations
+
+import argparse
+import faulthandler
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ...errors import ConfigurationError
+from ...shutdown import DRAIN, DrainSettings
+from .server import serve
+from .tls import Tls
+
+__all__ = ["main"]
+
+
+def _parser() -> argparse.ArgumentParser:
+    defaults = DrainSettings()
+    parser = argparse.ArgumentParser("python -m holdfast.ext.uvicorn", description=__doc__)
+    parser.add_argument("app", help="where the application is: package.module:name")
+    parser.add_argument("--factory", action="store_true", help="the name is a function that makes the application")
+    parser.add_argument("--host", default="127.0.0.1", help="the address to listen on")
+    parser.add_argument("--port", type=int, default=8000, help="the port to listen on")
+    parser.add_argument("--uds", help="listen on this Unix socket instead")
+    parser.add_argument("--fd", type=int, help="listen on this file descriptor instead")
+    parser.add_argument("--reuse-port", action="store_true", help="let another process listen on the same port")
+    parser.add_argument(
+        "--backlog", type=int, default=2048, help="connections the kernel may hold until they are accepted"
+    )
+    parser.add_argument("--keep-alive", type=float, default=75.0, help="seconds an idle connection is kept")
+    parser.add_argument(
+        "--lame-duck",
+        type=float,
+        default=defaults.lame_duck,
+        help="seconds to go on answering after the signal, not ready",
+    )
+    parser.add_argument(
+        "--finish", type=float, default=defaults.finish, help="seconds that requests under way may take then"
+    )
+    parser.add_argument(
+        "--cancel", type=float, default=defaults.cancel, help="seconds that cancelled requests may take to clean up"
+    )
+    parser.add_argument("--tls-certificate", help="the server's certificate chain, PEM; taken anew when it changes")
+    parser.add_argument("--tls-key", help="its private key")
+    parser.add_argument("--tls-client-authorities", help="ask clients for a certificate of one of these authorities")
+    parser.add_argument("--log-level", default="info", help="critical, error, warning, info, debug or trace")
+    parser.add_argument("--no-access-log", action="store_true", help="do not log each request")
+    parser.add_argument("--app-dir", default=".", help="the folder that is looked in first for the module")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve as the command line says; the exit code."""
+    given = _parser().parse_args(arguments)
+    sys.path.insert(0, str(Path(given.app_dir).resolve()))
+    tls = None
+    try:
+        if given.tls_certificate is not None:
+            tls = Tls(
+                certificate=given.tls_certificate, key=given.tls_key, client_authorities=given.tls_client_authorities
+            )
+        code = serve(
+            given.app,
+            host=given.host,
+            port=given.port,
+            uds=given.uds,
+            fd=given.fd,
+            factory=given.factory,
+            reuse_port=given.reuse_port,
+            backlog=given.backlog,
+            keep_alive=given.keep_alive,
+            settings=DrainSettings(lame_duck=given.lame_duck, finish=given.finish, cancel=given.cancel),
+            drain=DRAIN,
+            tls=tls,
+            log_level=given.log_level,
+            access_log=not given.no_access_log,
+        )
+    except ConfigurationError as error:
+        sys.stderr.write(f"The server cannot start: {error}\n")
+        return 2
+    # Everything is closed: a thread that nobody can end does not hold up the exit.
+    faulthandler.dump_traceback_later(5, exit=True)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
