@@ -38,6 +38,7 @@ from .interface import App, Headers, Receive, Scope, Send
 from .key_quota import KeyQuota
 from .keyed_request import Fate, KeyIdentity, KeyRules, fate_of, identify, key_of, to_keep
 from .problems import Problem, RequestRefused, problem_for, send_problem
+from .scopes import ScopeBefore
 from .stack import Place
 
 __all__ = ["Idempotency", "IdempotencyStore", "KeyedRun", "MayReplay", "RulesFor"]
@@ -106,12 +107,12 @@ class KeyedRun:
 
     __slots__ = (
         "_app",
+        "_before",
         "_body",
         "_context",
         "_patience",
         "_quota",
         "_scope",
-        "_snapshot",
         "_took",
         "calls",
         "identity",
@@ -134,7 +135,7 @@ class KeyedRun:
         self._body = body
         self._context = context
         self._quota = quota
-        self._snapshot: Scope = {}
+        self._before: ScopeBefore | None = None
         self._patience: asyncio.Timeout | None = None
         self._took = False
         self.identity = identity
@@ -151,10 +152,7 @@ class KeyedRun:
         """
         self._begin()
         buffer = AnswerBuffer(self.rules.answer_max)
-        attempts = self._context.attempts
         await self._app(self._scope, self._body.receive, buffer.send)
-        if self._context.attempts == attempts:  # else a layer inside counts
-            self._context.attempts += 1
         return buffer.answer()
 
     def _begin(self) -> None:
@@ -166,14 +164,13 @@ class KeyedRun:
                 raise RequestRefused(_TOO_MANY)
             self._took = True
         self.calls += 1
-        scope = self._scope
+        self._context.attempts += 1
         if self.calls == 1:
-            without_ways_around(scope)
-            self._snapshot = _copied(scope)
+            without_ways_around(self._scope)
+            self._before = ScopeBefore(self._scope)
         else:
-            # In place: the layers outside look at this very object for the route.
-            scope.clear()
-            scope.update(_copied(self._snapshot))
+            assert self._before is not None
+            self._before.restore()
             self._body.rewind()
 
     def fate_of(self, answer: Answer) -> Fate:
@@ -204,12 +201,6 @@ class KeyedRun:
     def until_begun(self, patience: asyncio.Timeout) -> None:
         """Have `patience` end when the application is called."""
         self._patience = patience
-
-
-def _copied(scope: Scope) -> Scope:
-    # What a framework puts into `state` for one call is not there for the next one; what the layers outside put there is.
-    state = scope.get("state")
-    return dict(scope) if state is None else {**scope, "state": dict(state)}
 
 
 class _AtWork:
