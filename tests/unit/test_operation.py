@@ -193,7 +193,7 @@ def test_a_result_comes_back_as_it_was(result: Any, kind: Any) -> None:
 @pytest.mark.parametrize(
     ("result", "kind"),
     [
-        (object(), None),
+        pytest.param(object(), None, id="an object"),
         (Receipt(1), None),
         ([Receipt(1)], None),
         ([Receipt(1)], list),
