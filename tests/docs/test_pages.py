@@ -168,7 +168,12 @@ def test_every_setting_has_its_table() -> None:
         "Bulkhead",
         "RateLimiter",
     }
-    assert {name for _, name, _ in TABLES} == policies | {"Pipeline"} | {"DatabaseSettings", "PoolSettings"}
+    assert {name for _, name, _ in TABLES} == policies | {
+        "Pipeline",
+        "DatabaseSettings",
+        "PoolSettings",
+        "FailoverSettings",
+    }
 
 
 def test_allowances_are_those_of_the_code() -> None:
