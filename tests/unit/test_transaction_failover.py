@@ -219,11 +219,13 @@ def test_question_about_a_doubt_waits_too() -> None:
     assert driven.tell(WAS_AWAY).do is Do.PROBE
 
 
-def test_refusal_at_the_gate_is_the_operations_own() -> None:
-    """Too many wait already: the engine does not ask to wait again, but paces itself."""
+def test_refusal_at_the_gate_ends_the_operation() -> None:
+    """Too many wait already: the caller is told so, as the gate said it, and nothing here waits once more."""
     driven = Driven()
     driven.lose(Do.RUN, LOST)
-    assert driven.tell(Happening(What.FAILED, failure=Failure(FailureClass.UNSENT, Stage.CONNECT))).do is Do.SLEEP
+    refused = Failure(FailureClass.PERMANENT, Stage.CONNECT, name="NoWriter")
+    action = driven.tell(Happening(What.FAILED, failure=refused))
+    assert (action.do, action.error, driven.engine.outcome) == (Do.RAISE, None, Outcome.NOT_COMMITTED)
 
 
 def test_cancellation_at_the_gate_ends_the_operation() -> None:
