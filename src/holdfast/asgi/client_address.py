@@ -1,0 +1,177 @@
+"""Who the client is: the socket's peer, or whom the proxies one trusts speak for.
+
+    app = ClientAddress(app, trusted=["10.0.0.0/8"])        # context.client_address, checked and in one notation
+
+A proxy appends the address it was called from, so the chain is read from the right: as long as an address belongs to a trusted
+proxy, what that proxy wrote to the left of it is believed. The first that does not belong is the client. Whatever stands further
+left was written by the client, or by anybody.
+
+| peer | header | address |
+|---|---|---|
+| not trusted | any | the peer's |
+| trusted | `spoofed, 203.0.113.9` | `203.0.113.9` |
+| trusted | `10.0.0.7` (trusted too, to the end) | `10.0.0.7` |
+| trusted | missing, unreadable where it counts, more than 32 trusted hops | None: it does not say for whom it speaks |
+
+None is less than an address: an allowlist refuses it, limits fall back to the peer. One header is read, the one that the
+proxies set: a client could add the other one, and no proxy would take it out.
+
+The server must leave the peer alone. Uvicorn rewrites it by itself for callers that it trusts (`proxy_headers`, on by default,
+and `FORWARDED_ALLOW_IPS`): switch that off with `proxy_headers=False`. With a wildcard there, the client is whoever it says it
+is, and this layer refuses to start.
+
+Sources: RFC 7239 (Forwarded), sections 4 to 6 and 8.1; MDN, X-Forwarded-For, "Selecting an IP address".
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from typing import ClassVar, Literal
+
+from ..errors import ConfigurationError
+from .context import context_of
+from .interface import App, Receive, Scope, Send
+from .networks import ADDRESS_MAX, Address, Networks, parse_address
+from .stack import Place
+
+__all__ = ["ClientAddress", "client_of", "forwarded_for", "peer_of"]
+
+_HOPS_MAX = 32
+_ELEMENT_MAX = 512
+_SERVER_SETTING = "FORWARDED_ALLOW_IPS"
+
+
+def peer_of(scope: Scope) -> Address | None:
+    """The address of whoever opened the connection, as the server says; None for a Unix socket or what is no address."""
+    client = scope.get("client")
+    if not client:
+        return None
+    host = client[0]
+    # A link-local peer has a zone (fe80::1%eth0), which names our own interface and not the peer.
+    return parse_address(host.partition("%")[0]) if isinstance(host, str) and len(host) <= 2 * ADDRESS_MAX else None
+
+
+def client_of(hops: Iterable[Address | None], trusted: Networks) -> Address | None:
+    """The client, from what trusted proxies wrote, the nearest hop first; pure.
+
+    Args:
+        hops: each address of the chain, None where it cannot be read. The peer is known to be trusted, and not among them.
+        trusted: the proxies.
+
+    Returns:
+        The first that is not trusted, or the furthest if all are; None if there is none, one that cannot be read comes
+        first, or after 32 trusted ones.
+    """
+    furthest: Address | None = None
+    for number, hop in enumerate(hops):
+        if hop is None or number == _HOPS_MAX:
+            return None
+        if hop not in trusted:
+            return hop
+        furthest = hop
+    return furthest
+
+
+def _elements(values: Sequence[bytes], length_max: int) -> Iterator[bytes]:
+    """The elements of a list in several headers, from the right, each looked for within `length_max` bytes; b"" is malformed."""
+    for value in reversed(values):
+        end = len(value)
+        while True:
+            # Never further back than an element can be long: what a client put in front is not even looked at.
+            comma = value.rfind(b",", max(0, end - length_max - 1), end)
+            if comma < 0 and end > length_max:
+                yield b""
+                return
+            yield value[comma + 1 : end].strip(b" \t")
+            if comma < 0:
+                break
+            end = comma
+
+
+def x_forwarded_for(values: Sequence[bytes]) -> Iterator[Address | None]:
+    """The hops of all `X-Forwarded-For` headers, the nearest first."""
+    for element in _elements(values, ADDRESS_MAX + 8):
+        yield parse_address(element.decode("latin-1"))
+
+
+def forwarded_for(values: Sequence[bytes]) -> Iterator[Address | None]:
+    """The hops of all `Forwarded` headers, the nearest first: the `for` of each element.
+
+    A comma ends an element even inside of quotes. No address holds one, and a client that opens a quote and leaves it open must
+    not swallow what the proxy appends.
+    """
+    for element in _elements(values, _ELEMENT_MAX):
+        found: bytes | None = None
+        for pair in element.split(b";"):
+            name, equals, value = pair.strip(b" \t").partition(b"=")
+            if equals and name.lower() == b"for":
+                if found is not None:
+                    found = b""  # twice: which one would another reader take?
+                    break
+                found = value
+        if found is not None and len(found) >= 2 and found[:1] == b'"' == found[-1:]:
+            found = found[1:-1]
+        yield parse_address(found.decode("latin-1")) if found else None
+
+
+_READERS = {"x-forwarded-for": x_forwarded_for, "forwarded": forwarded_for}
+
+
+class ClientAddress:
+    """Finds the client's address for each request and WebSocket, as the table above says.
+
+    Args:
+        app: the application around which this stands.
+        trusted: addresses and networks of the proxies, in CIDR notation; `unix` for whoever connects through a Unix socket.
+            Default none: the client is the peer. Everybody is refused (`*`, `0.0.0.0/0`, `::/0`).
+        header: the one header that the proxies set, `x-forwarded-for` (default) or `forwarded`.
+
+    Raises:
+        ConfigurationError: a network cannot be read or holds everybody, the header is another one, or the environment tells the
+            server to believe everybody (`FORWARDED_ALLOW_IPS=*`).
+    """
+
+    place: ClassVar[Place] = Place.CLIENT_ADDRESS
+
+    __slots__ = ("_header", "_read", "_trusted", "_unix", "app")
+
+    def __init__(
+        self,
+        app: App,
+        *,
+        trusted: Iterable[str] = (),
+        header: Literal["x-forwarded-for", "forwarded"] = "x-forwarded-for",
+    ) -> None:
+        if isinstance(trusted, str):
+            raise ConfigurationError(f"trusted must be several networks, not one text; write [{trusted!r}]")
+        networks = list(trusted)
+        self.app = app
+        self._unix = "unix" in networks
+        self._trusted = Networks((text for text in networks if text != "unix"), name="trusted")
+        if header not in _READERS:
+            raise ConfigurationError("header must be x-forwarded-for or forwarded: the one that the proxies set")
+        self._header = header.encode()
+        self._read = _READERS[header]
+        if "*" in os.environ.get(_SERVER_SETTING, "").split(","):
+            raise ConfigurationError(
+                f"the environment says {_SERVER_SETTING}=*, with which the server replaces the peer by whatever the client "
+                "claims: remove it, and give the proxies' addresses to ClientAddress(trusted=...)"
+            )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one connection."""
+        if scope["type"] != "lifespan":
+            address = self._address(scope)
+            context_of(scope).client_address = str(address) if address is not None else None
+        await self.app(scope, receive, send)
+
+    def _address(self, scope: Scope) -> Address | None:
+        peer = peer_of(scope)
+        if peer is None:
+            if not self._unix or scope.get("client"):
+                return None
+        elif peer not in self._trusted:
+            return peer
+        name = self._header
+        return client_of(self._read([value for known, value in scope["headers"] if known == name]), self._trusted)

@@ -1,0 +1,102 @@
+"""Which requests a rule is for, by their path: `/admin`, `/admin/*`, `/users/{id}/keys`. No regular expressions.
+
+Two questions, since a mistake costs differently:
+
+- `covers(path)`: for rules that protect. In doubt yes: letter case, doubled, leading or trailing slashes, `.` and `..`, and
+  backslashes are read the way that brings the path under the rule, whatever the router behind makes of them.
+- `names(path)`: for rules that let through. In doubt no: only the path exactly as the pattern spells it.
+
+Work is bounded by the length of the path; a path with more than 256 segments is covered by everything and named by nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ..errors import ConfigurationError
+from .interface import Scope
+
+__all__ = ["RoutePatterns", "path_of"]
+
+_SEGMENTS_MAX = 256
+
+
+def path_of(scope: Scope) -> str:
+    """The path as the application's routes see it: decoded, and without the server's `root_path`."""
+    path: str = scope["path"]
+    root: str = scope.get("root_path", "")
+    if root and path.startswith(root) and (len(path) == len(root) or path[len(root)] == "/"):
+        return path[len(root) :]
+    return path
+
+
+class RoutePatterns:
+    """Some patterns. Immutable; share it freely.
+
+    Args:
+        patterns: each begins with `/`. `{name}` stands for any one segment, a final `*` for the rest of the path, none included:
+            `/admin/*` is `/admin` and everything below.
+        name: what to call them in errors.
+
+    Raises:
+        ConfigurationError: a pattern is none of that.
+    """
+
+    __slots__ = ("_exact", "_loose")
+
+    def __init__(self, patterns: Iterable[str], *, name: str) -> None:
+        if isinstance(patterns, str):
+            raise ConfigurationError(f"{name} must be several patterns, not one text; write [{patterns!r}]")
+        self._exact = tuple(_pattern(text, name) for text in patterns)
+        self._loose = tuple((tuple(part.casefold() for part in parts if part), rest) for parts, rest in self._exact)
+
+    def __bool__(self) -> bool:
+        return bool(self._exact)
+
+    def names(self, path: str) -> bool:
+        """Whether a pattern spells exactly this path."""
+        parts = path.split("/", _SEGMENTS_MAX)[1:]
+        if len(parts) >= _SEGMENTS_MAX or "\\" in path or "." in parts or ".." in parts or "" in parts[:-1]:
+            return False
+        return any(_match(pattern, parts, rest=rest) for pattern, rest in self._exact)
+
+    def covers(self, path: str) -> bool:
+        """Whether a pattern could mean this path, in any reading."""
+        parts = [part for part in path.casefold().replace("\\", "/").split("/", _SEGMENTS_MAX) if part and part != "."]
+        if len(parts) >= _SEGMENTS_MAX:
+            return True
+        # Both readings of "..": a router may resolve it, or take it as it stands.
+        readings = [[part for part in parts if part != ".."], parts]
+        resolved: list[str] = []
+        for part in parts:
+            if part != "..":
+                resolved.append(part)
+            elif resolved:
+                resolved.pop()
+        readings.append(resolved)
+        return any(_match(pattern, one, rest=rest) for one in readings for pattern, rest in self._loose)
+
+
+def _pattern(text: str, name: str) -> tuple[tuple[str, ...], bool]:
+    parts = text.split("/")
+    if parts[0] or len(parts) < 2:
+        raise ConfigurationError(f"{name}: {text!r} must begin with /")
+    rest = parts[-1] == "*"
+    body = tuple(
+        "{}" if part[:1] == "{" and part[-1:] == "}" else part for part in (parts[1:-1] if rest else parts[1:])
+    )
+    if any("*" in part or part in {".", ".."} or "\\" in part for part in body) or "" in body[:-1]:
+        raise ConfigurationError(
+            f"{name}: {text!r} must be made of plain segments, {{name}} for any one of them, and at most one * at the very end"
+        )
+    if any(part != "{}" and ("{" in part or "}" in part) for part in body):
+        raise ConfigurationError(f"{name}: {text!r}: {{name}} stands for a whole segment, not for a part of one")
+    if rest and body and not body[-1]:
+        raise ConfigurationError(f"{name}: {text!r} has an empty segment")
+    return body, rest
+
+
+def _match(pattern: tuple[str, ...], parts: list[str], *, rest: bool) -> bool:
+    if len(parts) < len(pattern) or (len(parts) > len(pattern) and not rest):
+        return False
+    return all(want in {"{}", part} and (part or want != "{}") for want, part in zip(pattern, parts, strict=False))
