@@ -65,6 +65,8 @@ def test_database_in_memory_is_known(url: str, in_memory: bool) -> None:
         ("sqlite+pysqlite:///topsecret", True, "write sqlite\\+aiosqlite://, or use Database"),
         ("mysql://u:topsecret@h:port/d", False, "percent-encoded"),
         ("topsecret", False, "percent-encoded"),
+        ("mysql://u:top@topsecret@h/d", False, "percent-encoded"),
+        ("mysql://u:top@topsecret,x@a,b/d", False, "percent-encoded"),
         ("oracle://h/d?password=topsecret", False, "known are"),
     ],
 )
@@ -100,3 +102,80 @@ def test_missing_driver_names_the_command(
 def test_address_shows_no_password() -> None:
     """It may be logged."""
     assert "topsecret" not in repr(resolve("mysql://u:topsecret@h/d", asynchronous=False))
+
+
+# -- several servers -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("url", "hosts"),
+    [
+        ("mysql://u:pw@a/d", [("a", None)]),
+        ("mysql://u:pw@a:3306/d", [("a", 3306)]),
+        ("mysql://u:pw@a:1,b:2,c/d", [("a", 1), ("b", 2), ("c", None)]),
+        ("mysql://a,b/d", [("a", None), ("b", None)]),
+        ("mysql://u:pw@a, b/d", [("a", None), ("b", None)]),
+        ("postgresql://u:pw@[::1]:5432,[fe80::2]/d", [("::1", 5432), ("fe80::2", None)]),
+        ("postgresql://u:pw@[::1],10.0.0.2:5433/d?application_name=a,b", [("::1", None), ("10.0.0.2", 5433)]),
+        ("mysql://u:p%2Cw%40x@a:1,b:2/d", [("a", 1), ("b", 2)]),
+        ("mysql://u:p,w@a:1/d", [("a", 1)]),
+        ("mysql://a,b:2/d", [("a", None), ("b", 2)]),
+        ("mysql://u:p,w@a:1,b/d", [("a", 1), ("b", None)]),
+        ("mysql://u:pw@a,b", [("a", None), ("b", None)]),
+        ("mysql://u:pw@a,b?charset=utf8mb4", [("a", None), ("b", None)]),
+        ("mysql:///d?unix_socket=/run/a,b", []),
+        ("sqlite:///a,b.db", []),
+    ],
+)
+def test_servers_stand_side_by_side(url: str, hosts: list[tuple[str, int | None]]) -> None:
+    """The first is the preferred one; commas in password, path and query separate nothing."""
+    address = resolve(url, asynchronous=False)
+    assert list(address.hosts) == hosts
+    assert (address.url.host, address.url.port) == (hosts[0] if hosts else (None, None))
+
+
+def test_everything_but_the_host_is_shared() -> None:
+    """Each server is reached with the same user, password, database and options."""
+    url = resolve("postgresql://u:p%2Cw%40x@a:1,b:2/d?application_name=x,y", asynchronous=False).url
+    assert (url.username, url.password, url.database) == ("u", "p,w@x", "d")
+    assert dict(url.query) == {"application_name": "x,y"}
+
+
+def test_sequence_of_urls_is_as_good() -> None:
+    """As text, as SQLAlchemy's URLs, or mixed, in their order."""
+    several: list[str | URL] = ["mysql://u:pw@a:1/d", make_url("mysql://u:pw@[::1]:2/d"), "mysql://u:pw@c,e/d"]
+    address = resolve(several, asynchronous=True)
+    assert [str(host) for host in address.hosts] == ["a:1", "[::1]:2", "c", "e"]
+    assert address.url.drivername == "mysql+asyncmy"
+
+
+@pytest.mark.parametrize(
+    ("urls", "complaint"),
+    [
+        ([], "no database URL was given"),
+        (["mysql://u:topsecret@a/d", "mysql://u:topsecret2@b/d"], "differ in more than host and port"),
+        (["mysql://u:topsecret@a/d", "mysql://v:topsecret@b/d"], "differ in more than host and port"),
+        (["mysql://u:topsecret@a/d", "mysql://u:topsecret@b/e"], "differ in more than host and port"),
+        (["mysql://u:topsecret@a/d", "mariadb://u:topsecret@b/d"], "differ in more than host and port"),
+        (["mysql://u@a/d?x=topsecret", "mysql://u@b/d?x=topsecret2"], "differ in more than host and port"),
+        (["mysql://u:topsecret@a/d", "mysql://u:topsecret@a/d"], "named twice, or not at all"),
+        (["mysql://u:topsecret@a,a/d"], "named twice, or not at all"),
+        (["mysql://u:topsecret@a:1,a:1/d"], "named twice, or not at all"),
+        (["mysql://u:topsecret@a,,b/d"], "named twice, or not at all"),
+        (["mysql://u:topsecret@,/d"], "named twice, or not at all"),
+        (["sqlite:///topsecret", "sqlite:///topsecret"], "named twice, or not at all"),
+        (["mysql://u:topsecret@a:x,b/d"], "cannot be read"),
+    ],
+)
+def test_servers_that_are_not_one_database_are_refused(urls: list[str], complaint: str) -> None:
+    """Whatever does not fit together is said before anything connects, and without a secret."""
+    with pytest.raises(ConfigurationError, match=complaint) as raised:
+        resolve(urls, asynchronous=False)
+    assert "topsecret" not in "".join(
+        map(str, [raised.value, raised.value.__cause__, raised.value.__context__])
+    ).replace("sqlite+pysqlite:///topsecret", "").replace("sqlite:///topsecret", "")
+
+
+def test_same_host_on_two_ports_is_two_servers() -> None:
+    """As on a machine for tests."""
+    assert len(resolve("mysql://u@a:1,a:2/d", asynchronous=False).hosts) == 2

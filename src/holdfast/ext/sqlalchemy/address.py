@@ -118,7 +118,7 @@ def _servers_of(url: str | URL | Sequence[str | URL]) -> tuple[URL, tuple[Host, 
     parsed = [_parse(part) for one in several for part in _one_by_one(one)]
     first = parsed[0]
     for other in parsed[1:]:
-        if other.set(host=first.host, port=first.port) != first:
+        if other._replace(host=first.host, port=first.port) != first:  # set() takes no None for the port
             raise ConfigurationError(
                 f"{_shown(first)} and {_shown(other)} are to be servers of one database, but differ in more than host and port"
             )
@@ -137,10 +137,10 @@ def _one_by_one(url: str | URL) -> list[str | URL]:
 
 
 def _parse(url: str | URL) -> URL:
-    if isinstance(url, URL):
-        return url
     try:
-        return make_url(url)
+        parsed = make_url(url)
+        if "@" not in (parsed.host or ""):  # where a password holds one, its end would pass for the host, in every log
+            return parsed
     except (exc.ArgumentError, ValueError):
         # The text may hold a password in any place: none of it is repeated, and no exception that does is chained.
         pass
