@@ -148,7 +148,8 @@ async def test_an_answer_that_was_begun_is_not_begun_again() -> None:
 
 async def test_a_slow_body_gets_408_and_a_slow_application_does_not() -> None:
     """The time runs while the body is awaited; waiting for the client to hang up is not limited."""
-    connection = Connection(http_scope("POST"))
+    chunked = {"Transfer-Encoding": "chunked"}
+    connection = Connection(http_scope("POST", headers=chunked))
     connection.start(BodyLimit(Echo(), timeout=0.01))
     connection.push(b"half", more=True)
     assert (await connection.answer()).status == 408
@@ -158,7 +159,7 @@ async def test_a_slow_body_gets_408_and_a_slow_application_does_not() -> None:
         async with asyncio.timeout(0.05):
             await receive()
 
-    connection = Connection(http_scope("POST"))
+    connection = Connection(http_scope("POST", headers=chunked))
     connection.push(b"all")
     connection.start(BodyLimit(listening, timeout=0.01))
     assert isinstance((await connection.answer()).error, TimeoutError)  # its own, not the body's

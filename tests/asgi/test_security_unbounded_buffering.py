@@ -122,5 +122,5 @@ async def test_pieces_of_nothing_do_not_keep_a_request_alive() -> None:
     async def send(message: Message) -> None:
         sent.append(message)
 
-    await BodyLimit(Echo(), timeout=0.02)(http_scope("POST"), nothing, send)
+    await BodyLimit(Echo(), timeout=0.02)(http_scope("POST", http_version="2"), nothing, send)
     assert sent[0]["status"] == 408

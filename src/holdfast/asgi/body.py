@@ -66,6 +66,11 @@ def promised_length(scope: Scope) -> int | None:
     return int(value) if value is not None and value.isdigit() and len(value) < 20 else None
 
 
+def _is_chunked(scope: Scope) -> bool:
+    # RFC 9112 6.3: in HTTP/1 a request with neither header ends with its head. Later versions need neither.
+    return first(scope["headers"], b"transfer-encoding") is not None
+
+
 def _bounds(limit: int, timeout: float | timedelta) -> tuple[int, float]:
     if limit < 0:
         raise ConfigurationError(f"limit must be a number of bytes, 0 or more, not {limit}")
@@ -212,7 +217,9 @@ class BodyLimit:
         if length is not None and length > self._limit:
             await send_problem(send, _TOO_LARGE, context_of(scope))
             return
-        counted = _Counted(receive, send, self._limit, self._timeout_s)
+        # Where the head already says that no body comes there is nothing to wait for. What comes nevertheless is counted.
+        timed = length is not None or not scope["http_version"].startswith("1") or _is_chunked(scope)
+        counted = _Counted(receive, send, self._limit, self._timeout_s if timed else None)
         try:
             await self.app(scope, counted.receive, counted.send)
         except Exception:
@@ -229,7 +236,7 @@ class _Counted:
 
     __slots__ = ("_left", "_receive", "_send", "_timeout_s", "_until", "_whole", "problem", "started")
 
-    def __init__(self, receive: Receive, send: Send, limit: int, timeout_s: float) -> None:
+    def __init__(self, receive: Receive, send: Send, limit: int, timeout_s: float | None) -> None:
         self._receive = receive
         self._send = send
         self._left = limit
@@ -244,14 +251,7 @@ class _Counted:
             return await self._receive()
         if self.problem is not None:
             raise RequestRefused(self.problem)
-        if self._until is None:
-            self._until = asyncio.get_running_loop().time() + self._timeout_s
-        try:
-            async with asyncio.timeout_at(self._until):
-                message = await self._receive()
-        except TimeoutError:
-            self.problem = _TOO_SLOW
-            raise RequestRefused(_TOO_SLOW) from None
+        message = await (self._receive() if self._timeout_s is None else self._receive_in_time(self._timeout_s))
         if message["type"] == "http.request":
             self._left -= len(message.get("body", b""))
             self._whole = not message.get("more_body", False)
@@ -259,6 +259,16 @@ class _Counted:
                 self.problem, self._whole = _TOO_LARGE, False
                 raise RequestRefused(_TOO_LARGE)
         return message
+
+    async def _receive_in_time(self, timeout_s: float) -> Message:
+        if self._until is None:
+            self._until = asyncio.get_running_loop().time() + timeout_s
+        try:
+            async with asyncio.timeout_at(self._until):
+                return await self._receive()
+        except TimeoutError:
+            self.problem = _TOO_SLOW
+            raise RequestRefused(_TOO_SLOW) from None
 
     async def send(self, message: Message) -> None:
         if self.problem is None:

@@ -18,8 +18,8 @@ inside sees it, as with `within(...)`: retries, pools, statements, calls to othe
 - The client hangs up: the work is cancelled, and nobody is answered. It is noticed at the latest `notice_after` after it
   happened, unless more than a piece of the body is unread; an application that listens for it itself is told, not cancelled.
 
-Work that the application does after its answer is complete (background tasks) has the same deadline: what has to happen belongs
-into an outbox. A stream that is meant to last longer gets its path into `long_lived`.
+Work that the application does after its answer is complete (background tasks) is not cancelled, but saves in it see the same
+deadline: what has to happen belongs into an outbox. A stream that is meant to last longer gets its path into `long_lived`.
 
 Sources: the gRPC over HTTP/2 protocol (`Timeout`); Envoy's router filter.
 """
@@ -31,11 +31,13 @@ import math
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import replace
+from enum import Enum
 from typing import TYPE_CHECKING, ClassVar
 
 from ..clock import SYSTEM_CLOCK, Clock
-from ..deadline import seconds, within
-from ..errors import BlockTimedOut, ConfigurationError, DeadlineExceeded, OutcomeUnknown, report_of
+from ..deadline import CURRENT, seconds
+from ..deadline import Deadline as Moment
+from ..errors import BlockTimedOut, ConfigurationError, DeadlineExceeded, HoldfastError, OutcomeUnknown, report_of
 from ..outcome import Outcome
 from .context import RequestContext, context_of
 from .exchange import Exchange, exchange_of
@@ -165,72 +167,103 @@ class Deadline:
         except MalformedHeader as error:
             await send_problem(send, Problem(400, "malformed-timeout", detail=str(error)), context)
             return
-        left_s = allowed_s - (self._clock.monotonic() - context.started_at)
+        outer = CURRENT.get()
+        deadline = outer if allowed_s == math.inf else Moment(context.started_at + allowed_s, self._clock)
+        if deadline is not None and outer is not None and outer.expires_at < deadline.expires_at:
+            deadline = outer
+        left_s = math.inf if deadline is None else deadline.expires_at - self._clock.monotonic()
         if left_s < self._floor_s or left_s <= 0:
             await send_problem(send, _TOO_LITTLE, context)
             return
+        context.deadline = deadline
         exchange, receive, send = exchange_of(context, receive, send)
-        client = _Client(receive, exchange, self._notice_after_s)
+        work = _Work(receive, exchange, self._notice_after_s, left_s)
+        cut: HoldfastError | None = None
+        # What `async with within(...)` does, with the timer that also looks for the client: it would cost twice as much.
+        CURRENT.set(deadline)
         try:
-            if left_s == math.inf:
-                await self.app(scope, client.receive, send)
-            else:
-                async with within(left_s, clock=self._clock) as context.deadline:
-                    await self.app(scope, client.receive, send)
+            await self.app(scope, work.receive, send)
         except asyncio.CancelledError as error:
-            if not client.took_the_blame():
+            if not work.takes_back():
                 raise
-            _note_outcome(error, context)
-        except (BlockTimedOut, OutcomeUnknown, DeadlineExceeded) as error:
-            if exchange.started or exchange.disconnected:
-                raise
-            await send_problem(send, _too_late(error, scope["method"]), context)
+            report = report_of(error)
+            unknown = report is not None and report.outcome is Outcome.UNKNOWN
+            cut = OutcomeUnknown(_LATE) if unknown else BlockTimedOut(_LATE)
+        except (BlockTimedOut, DeadlineExceeded, OutcomeUnknown) as error:
+            cut = error
         finally:
-            if client.close():
-                await client.closed()
+            CURRENT.set(outer)
+            await work.close()
+        await _settle(cut, work.ended_by, exchange, context, scope["method"], send)
 
 
+_LATE = "the request did not end within its time"
 _TOO_LITTLE = problem_for(DeadlineExceeded())
+_MAYBE = problem_for(OutcomeUnknown())
 
 
-def _too_late(error: BlockTimedOut | OutcomeUnknown | DeadlineExceeded, method: str) -> Problem:
-    problem = problem_for(error)
-    if not isinstance(error, BlockTimedOut) or method in _SAFE:
-        return problem
-    # What was under way was not committed, but what the request did before that may have been.
-    unknown = problem_for(OutcomeUnknown())
-    return replace(problem, detail=unknown.detail, extensions=unknown.extensions)
+class _EndedBy(Enum):
+    """Why the work of a request was cancelled here."""
+
+    CLIENT = 1
+    DEADLINE = 2
 
 
-def _note_outcome(error: asyncio.CancelledError, context: RequestContext) -> None:
-    report = report_of(error)
-    if report is not None and report.outcome is Outcome.UNKNOWN:
-        context.outcome = Outcome.UNKNOWN.value
+async def _settle(
+    cut: HoldfastError | None,
+    ended_by: _EndedBy | None,
+    exchange: Exchange,
+    context: RequestContext,
+    method: str,
+    send: Send,
+) -> None:
+    """What is left to do when the work has ended, one way or another."""
+    if ended_by is _EndedBy.CLIENT or exchange.disconnected:  # nobody is left to be answered
+        if cut is not None and cut.outcome is not None:
+            context.outcome = cut.outcome.value
+        return
+    if cut is None:
+        if ended_by is None or exchange.started:
+            return
+        cut = BlockTimedOut(_LATE)  # the application swallowed being cancelled, and left without a word
+    if exchange.started:
+        raise cut
+    problem = problem_for(cut)
+    if isinstance(cut, BlockTimedOut) and method not in _SAFE:
+        # What was under way was not committed, but what the request had finished before that may have been.
+        problem = replace(problem, detail=_MAYBE.detail, extensions=_MAYBE.extensions)
+    await send_problem(send, problem, context)
 
 
-class _Client:
-    """The client of one request, listened to while the application works.
+class _Work:
+    """The work of one request: cancelled at its deadline, or when its client is gone.
 
-    There is one `receive`, and what it gives must reach the application. So nobody listens while the application does; what is
-    heard in between is kept for it, and of a body at most one piece: then the listening ends until that was taken.
+    There is one `receive`, and what it gives must reach the application. So nobody listens for the client while the application
+    does; what is heard in between is kept for it, and of a body at most one piece: then the listening ends until that was taken.
+
+    Attributes:
+        ended_by: what cancelled it, or None.
     """
 
     __slots__ = (
         "_cancelling",
+        "_due",
         "_every_s",
         "_exchange",
         "_heard",
+        "_last",
         "_listener",
         "_loop",
         "_open",
         "_receive",
         "_task",
         "_timer",
+        "_untaken",
         "_waiting",
-        "gone",
+        "ended_by",
     )
 
-    def __init__(self, receive: Receive, exchange: Exchange, every_s: float) -> None:
+    def __init__(self, receive: Receive, exchange: Exchange, every_s: float, left_s: float) -> None:
         self._receive = receive
         self._exchange = exchange
         self._every_s = every_s
@@ -238,14 +271,18 @@ class _Client:
         assert task is not None
         self._task = task
         self._cancelling = task.cancelling()
-        self._loop = loop = task.get_loop()
+        self._untaken = False  # a cancellation from here is out, and was not taken back
+        self._open = True
+        self.ended_by: _EndedBy | None = None
         self._heard: deque[Message] | None = None
         self._waiting = 0  # calls of the application that wait for a message
         self._listener: asyncio.Task[None] | None = None
-        self._open = True
-        self.gone = False  # the work was cancelled because the client is gone, and the cancellation is still out
-        # A timer and not a task: most requests are over before it fires.
-        self._timer: asyncio.TimerHandle | None = loop.call_later(every_s, self._look)
+        # Timers and no task: most requests are over before the first one fires. The last one is set when the first has.
+        self._loop = loop = task.get_loop()
+        now = loop.time()
+        self._due = now + left_s
+        self._timer: asyncio.TimerHandle | None = loop.call_at(now + min(every_s, left_s), self._look)
+        self._last: asyncio.TimerHandle | None = None
 
     async def receive(self) -> Message:
         """What the application calls instead of the server's."""
@@ -268,8 +305,16 @@ class _Client:
 
     def _look(self) -> None:
         self._timer = None
+        if self._last is None and self._due != math.inf:
+            if self._loop.time() >= self._due:
+                self._expire()
+                return
+            self._last = self._loop.call_at(self._due, self._expire)
         if not self._waiting:  # else it hears for itself, and sets the timer afterwards
             self._listener = self._loop.create_task(self._listen())
+
+    def _expire(self) -> None:
+        self._end(_EndedBy.DEADLINE)
 
     async def _listen(self) -> None:
         try:
@@ -282,32 +327,36 @@ class _Client:
         self._heard.append(message)
         self._listener = None
         if message["type"] == "http.disconnect":
-            # After a complete answer every server says this: it is no reason to end what the application does then.
-            if not self._waiting and not self._exchange.complete and self._open:
-                self.gone = True
-                self._task.cancel()
+            if not self._waiting:
+                self._end(_EndedBy.CLIENT)
         elif not message.get("more_body", False) and not self._waiting and self._open:
             self._listener = self._loop.create_task(self._listen())
 
-    def took_the_blame(self) -> bool:
-        """Whether a cancellation that arrived is this one's alone; then it is taken back (see `asyncio.Task.uncancel`)."""
-        if not self.gone:
+    def _end(self, by: _EndedBy) -> None:
+        # Not after a complete answer: it was in time, and every server says then that the client is gone.
+        if self._open and self.ended_by is None and not self._exchange.complete:
+            self.ended_by = by
+            self._untaken = True
+            self._task.cancel()
+
+    def takes_back(self) -> bool:
+        """Whether a cancellation that arrived is from here alone; then it is taken back (see `asyncio.Task.uncancel`)."""
+        if not self._untaken:
             return False
-        self.gone = False
+        self._untaken = False
         return self._task.uncancel() <= self._cancelling
 
-    def close(self) -> bool:
-        """Stop listening; whether there is somebody to wait for (`closed`)."""
+    async def close(self) -> None:
+        """End it: no timer, nobody who listens, and no cancellation left that somebody later could take for another's."""
         self._open = False
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
-        if self.gone:  # the application swallowed it, or raised something else: it is over either way
-            self.gone = False
+        if self._last is not None:
+            self._last.cancel()
+        if self._untaken:  # the application swallowed it, or raised something else: it is over either way
+            self._untaken = False
             self._task.uncancel()
-        return self._listener is not None and self._listener.cancel()
-
-    async def closed(self) -> None:
-        """Wait until nobody listens any more."""
-        if self._listener is not None:
-            await asyncio.wait({self._listener})
+        listener = self._listener
+        if listener is not None:
+            listener.cancel()
+            await asyncio.wait({listener})

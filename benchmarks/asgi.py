@@ -1,0 +1,247 @@
+"""What each layer of the edge adds to a request, beside what people put there today.
+
+    python -m benchmarks.asgi [--write] [--rounds 15] [--calls 2000]
+
+Every application is driven in this process, each request in a task of its own as a server runs it: a GET with eight headers, and
+a log that is written (to nowhere). All kinds take turns in every round, so a change of the machine's speed hits all alike.
+What is reported is the time added to the bare application, the median over the rounds. Ours stand around an application that does
+nothing; the others need Starlette and are compared with the same Starlette application without them, as "all of ours" is too.
+
+To add a layer of ours: one line in `LAYERS`, where it belongs in the order. It gets a row, and is in "all of them".
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import logging
+import os
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from time import perf_counter
+from typing import Any
+
+import prometheus_client
+import slowapi
+from asgi_correlation_id import CorrelationIdMiddleware
+from prometheus_fastapi_instrumentator import Instrumentator
+from slowapi.middleware import SlowAPIASGIMiddleware, SlowAPIMiddleware
+from slowapi.util import get_remote_address
+from starlette.applications import Starlette
+from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from benchmarks.report import table, write_section
+from holdfast.asgi.access_log import AccessLog
+from holdfast.asgi.body import BodyLimit
+from holdfast.asgi.deadline import Deadline
+from holdfast.asgi.interface import App, Message, Receive, Scope, Send
+from holdfast.asgi.log_lines import JsonLines
+from holdfast.asgi.recovery import Recovery
+from holdfast.asgi.request_id import RequestId
+from holdfast.asgi.stack import Stack
+
+Layer = Callable[[App], App]
+
+LAYERS: list[tuple[str, Layer]] = [
+    ("request id and trace", RequestId),
+    ("access log", AccessLog),
+    ("recovery", Recovery),
+    ("deadline", Deadline),
+    ("body limit", BodyLimit),
+]
+"""Ours, the outermost first."""
+
+TARGET_US = 60.0
+"""What all of ours together may add."""
+
+ALL = "all of them"
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One application to measure; `bare` names the kind it is compared with."""
+
+    name: str
+    library: str
+    app: App
+    bare: str | None
+    target_us: float | None = None
+
+
+async def nothing(scope: Scope, receive: Receive, send: Send) -> None:
+    """The least an application can do: read the body, answer."""
+    assert scope["type"] == "http"
+    await receive()
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})
+    await send({"type": "http.response.body", "body": b"done"})
+
+
+def starlette_app(prepare: Callable[[Starlette], None] = lambda _: None) -> Starlette:
+    """The same with Starlette, and with what `prepare` adds."""
+
+    async def done(request: Request) -> Response:
+        await request.body()
+        return PlainTextResponse("done")
+
+    app = Starlette(routes=[Route("/users/{id}", done, methods=["GET"])])
+    prepare(app)
+    return app
+
+
+class OneBaseLayer(BaseHTTPMiddleware):
+    """A middleware in Starlette's convenient form that does nothing."""
+
+    async def dispatch(self, request: Request, call_next: RequestResponseEndpoint) -> Response:
+        """Pass the request on."""
+        return await call_next(request)
+
+
+def add_slowapi(middleware: Any, app: Starlette) -> None:
+    """A limit that is never reached."""
+    app.state.limiter = slowapi.Limiter(key_func=get_remote_address, default_limits=["100000000/second"])
+    app.add_middleware(middleware)
+
+
+def add_prometheus(app: Starlette) -> None:
+    """With a registry of its own."""
+    Instrumentator(registry=prometheus_client.CollectorRegistry()).instrument(app)
+
+
+def add_usual_stack(app: Starlette) -> None:
+    """What a service of today has for a part of what ours do: correlation id, limiter, metrics."""
+    add_prometheus(app)
+    add_slowapi(SlowAPIMiddleware, app)
+    app.add_middleware(CorrelationIdMiddleware)
+
+
+def kinds() -> list[Kind]:
+    """Everything that is measured; what others are compared with comes first."""
+    ours = [Kind(name, "holdfast", layer(nothing), "nothing") for name, layer in LAYERS]
+    layers = [layer for _, layer in LAYERS]
+
+    def theirs(name: str, library: str, prepare: Callable[[Starlette], None]) -> Kind:
+        return Kind(name, library, starlette_app(prepare), "Starlette")
+
+    return [
+        Kind("nothing", "", nothing, None),
+        Kind("Starlette", "", starlette_app(), None),
+        *ours,
+        Kind(ALL, "holdfast", Stack(nothing, *layers), "nothing", TARGET_US),
+        Kind(f"{ALL}, around Starlette", "holdfast", Stack(starlette_app(), *layers), "Starlette", TARGET_US),
+        theirs("one layer that does nothing", "BaseHTTPMiddleware", lambda app: app.add_middleware(OneBaseLayer)),
+        theirs("correlation id", "asgi-correlation-id", lambda app: app.add_middleware(CorrelationIdMiddleware)),
+        theirs("rate limit", "slowapi", partial(add_slowapi, SlowAPIMiddleware)),
+        theirs("rate limit, pure ASGI", "slowapi", partial(add_slowapi, SlowAPIASGIMiddleware)),
+        theirs("metrics", "prometheus-fastapi-instrumentator", add_prometheus),
+        theirs("these three together", "the usual stack", add_usual_stack),
+    ]
+
+
+HEADERS = [
+    (b"host", b"www.example.com"),
+    (b"user-agent", b"benchmark"),
+    (b"accept", b"*/*"),
+    (b"accept-encoding", b"gzip"),
+    (b"accept-language", b"en"),
+    (b"connection", b"keep-alive"),
+    (b"x-request-id", b"0123456789abcdef0123456789abcdef"),
+    (b"traceparent", b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
+]
+
+
+def scope_of_a_request() -> dict[str, Any]:
+    """A fresh one: layers write into it."""
+    return {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "http_version": "1.1",
+        "method": "GET",
+        "scheme": "http",
+        "path": "/users/17",
+        "raw_path": b"/users/17",
+        "query_string": b"",
+        "root_path": "",
+        "headers": HEADERS,
+        "client": ("192.0.2.1", 50000),
+        "server": ("192.0.2.10", 80),
+        "state": {},
+    }
+
+
+async def receive() -> Message:
+    """No body, at once."""
+    return {"type": "http.request", "body": b"", "more_body": False}
+
+
+async def send(message: Message) -> None:
+    """Nobody listens."""
+
+
+async def measure(app: App, calls: int) -> float:
+    """Microseconds a request."""
+    loop = asyncio.get_running_loop()
+
+    async def request() -> None:
+        await app(scope_of_a_request(), receive, send)
+
+    begun = perf_counter()
+    for _ in range(calls):
+        await loop.create_task(request())
+    return (perf_counter() - begun) / calls * 1e6
+
+
+async def run(rounds: int, calls: int) -> list[tuple[Kind, float]]:
+    """The median time added by each kind; for the bare ones, their own."""
+    everything = kinds()
+    own: dict[str, list[float]] = {kind.name: [] for kind in everything}
+    for kind in everything:
+        await measure(kind.app, calls // 4)  # warm: caches, specialised bytecode
+    for _ in range(rounds):
+        for kind in everything:
+            gc.collect()  # nobody pays for what the one before left
+            own[kind.name].append(await measure(kind.app, calls))
+    results = []
+    for kind in everything:
+        bare = own[kind.bare] if kind.bare else [0.0] * rounds
+        added = [time - without for time, without in zip(own[kind.name], bare, strict=True)]
+        results.append((kind, statistics.median(added)))
+    return results
+
+
+def report(results: list[tuple[Kind, float]]) -> str:
+    """The table."""
+    rows = []
+    for kind, added_us in results:
+        target = ""
+        if kind.target_us is not None:
+            target = f"{kind.target_us:g} µs: {'met' if added_us <= kind.target_us else 'missed'}"
+        rows.append([kind.name, kind.library, f"{added_us:.1f} µs", kind.bare or "(itself)", target])
+    return table(["layer", "library", "adds to a request", "compared with", "target"], rows)
+
+
+def main() -> None:
+    """Measure, print, and on request write the results down."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--calls", type=int, default=2_000)
+    parser.add_argument("--write", action="store_true", help="put the table into benchmarks/RESULTS.md")
+    arguments = parser.parse_args()
+    with open(os.devnull, "w", encoding="utf-8") as nowhere:  # noqa: PTH123 - not a path of ours
+        handler = logging.StreamHandler(nowhere)
+        handler.setFormatter(JsonLines())
+        logging.getLogger("holdfast.access").addHandler(handler)
+        logging.getLogger("holdfast.access").setLevel(logging.INFO)
+        body = report(asyncio.run(run(arguments.rounds, arguments.calls)))
+    print(body)
+    if arguments.write:
+        write_section("Layers of the edge", "python -m benchmarks.asgi", body)
+
+
+if __name__ == "__main__":
+    main()
