@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
+from holdfast.errors import DeadlineExceeded
 from holdfast.ext.sqlalchemy import AsyncDatabase
 from tests.contract.faces import Base, User, usernames
 
@@ -72,3 +73,21 @@ async def test_the_bodys_own_timeout_is_no_cancellation_of_the_operation(db: Asy
     await db.run(body)
 
     assert (len(attempts), await stored(db)) == (2, ["ada"])
+
+
+async def test_a_body_that_waits_for_something_else_is_cut_as_any_other(db: AsyncDatabase) -> None:
+    """The deadline speaks for itself also where no statement was under way; a timeout of the body's own is the body's."""
+
+    async def hang(tx: Any) -> None:
+        await add(tx, "ada")
+        await asyncio.Event().wait()
+
+    async def give_up(tx: Any) -> None:
+        raise TimeoutError("of its own")
+
+    with pytest.raises(DeadlineExceeded):
+        await db.transaction(hang).having(deadline=0.3)()
+    with pytest.raises(TimeoutError, match="of its own") as own:
+        await db.run(give_up)
+    assert not isinstance(own.value, DeadlineExceeded)
+    assert await stored(db) == []

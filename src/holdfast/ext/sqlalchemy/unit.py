@@ -452,6 +452,8 @@ class Unit(Generic[T]):
         """Whether the body raised something that has nothing to do with this connection (its own HTTP call timed out)."""
         if self._swallowed is not None or isinstance(error, exc.SQLAlchemyError):
             return False
+        if isinstance(error, TimeoutError) and self._time_is_up():
+            return False  # the deadline's own cut, of a body that was not waiting for the database
         return isinstance(error, HoldfastError) or not comes_from_sqlalchemy(error, self._handled)
 
     def _time_is_up(self) -> bool:
