@@ -31,7 +31,7 @@ from holdfast.asgi.problems import Problem, send_problem
 from holdfast.ext.sqlalchemy import OPERATIONS, AsyncDatabase, DatabaseSettings, UnitAsyncSession
 from holdfast.ext.sqlalchemy.idempotency import SqlIdempotency
 
-__all__ = ["Effect", "Effects", "Proven", "caller", "from_environment"]
+__all__ = ["Effect", "Effects", "Make", "Proven", "caller", "from_environment"]
 
 
 class Base(DeclarativeBase):
@@ -149,6 +149,10 @@ class Effects:
         await receive()
         await self.db.close()
         await send({"type": "lifespan.shutdown.complete"})
+
+
+Make = Callable[..., Awaitable[Effects]]
+"""Opens the service; the fixture `make` is one."""
 
 
 async def _whole(receive: Receive) -> bytes:

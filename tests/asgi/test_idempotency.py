@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
 from typing import Any
 
@@ -26,23 +25,7 @@ from holdfast.ext.sqlalchemy import OPERATIONS, AsyncDatabase, DatabaseSettings
 from holdfast.ext.sqlalchemy.idempotency import SqlIdempotency
 from holdfast.testing import ManualClock
 from tests.asgi.asgi_calls import Answer, Connection, call, http_scope, run_lifespan, until
-from tests.asgi.effect_app import Effects, caller
-
-Make = Callable[..., Awaitable[Effects]]
-
-
-@pytest.fixture
-async def make(sqlite_url: str) -> AsyncIterator[Make]:
-    """Opens the service with settings of the test's own."""
-    opened: list[Effects] = []
-
-    async def open_one(database: DatabaseSettings | None = None, **settings: Any) -> Effects:
-        opened.append(await Effects.open(sqlite_url, database, **settings))
-        return opened[-1]
-
-    yield open_one
-    for effects in opened:
-        await effects.close()
+from tests.asgi.effect_app import Effects, Make, caller
 
 
 async def post(effects: Effects, key: str | None = "k", body: bytes = b"b", query: str = "", **who: str) -> Answer:

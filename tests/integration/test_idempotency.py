@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -22,12 +22,10 @@ from holdfast.drills.servers import Server
 from holdfast.drills.servers.process import END_WITH_PARENT, free_port
 from holdfast.ext.sqlalchemy import DatabaseSettings, UnitAsyncSession
 from tests.asgi.asgi_calls import Answer, Connection, call, http_scope, until
-from tests.asgi.effect_app import Effect, Effects, caller
+from tests.asgi.effect_app import Effect, Effects, Make, caller
 
 ROOT = Path(__file__).parents[2]
 SERVERS = [("mariadb", "asyncmy"), ("postgresql", "asyncpg")]
-
-Make = Callable[..., Awaitable[Effects]]
 
 
 @pytest.fixture(params=SERVERS, ids=lambda pair: pair[0])

@@ -73,7 +73,7 @@ class IdempotencyStore(Protocol):
     """Where keys and answers are. Implementations serve one event loop, and any number of its tasks."""
 
     async def answer(self, identity: KeyIdentity, run: KeyedRun) -> Answer | StoredAnswer:
-        """The answer to a keyed request: by `run`, or the one that is kept.
+        """The answer to a keyed request: by `run`, or the one that is kept. Not later than the current deadline.
 
         `await run()` calls the application, and may be called again after a rollback. `run.fate_of` says what becomes of its
         answer, and `run.to_keep` what to keep of it; what is kept is durable when this returns.
@@ -327,9 +327,9 @@ class Idempotency:
         """The answer, when no other request of this process with the same key is at work any more."""
         identity, wait_s = run.identity, run.rules.wait_s
         deadline = current_deadline()
-        left_s = wait_s if deadline is None else min(wait_s, deadline.remaining_s())
+        has_until_deadline = deadline is not None and deadline.remaining_s() <= wait_s
         row = (identity.scope, identity.key)
-        patience = asyncio.timeout(left_s)
+        patience = asyncio.timeout(deadline.remaining_s() if deadline is not None and has_until_deadline else wait_s)
         try:
             async with patience:
                 while (other := self._at_work.get(row)) is not None:
@@ -338,7 +338,11 @@ class Idempotency:
                     await other.ended.wait()
                     if other.kept:
                         break
-                if wait_s == 0:
+                if has_until_deadline:
+                    patience.reschedule(
+                        None
+                    )  # the store keeps to the deadline, and tells a held key from a slow server
+                elif wait_s == 0:
                     patience.reschedule(asyncio.get_running_loop().time() + _ASKING_THE_STORE_S)
                 run.until_begun(patience)
                 return await self._alone(row, run)

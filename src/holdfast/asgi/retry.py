@@ -51,6 +51,7 @@ _RETRIED = (
     FailureClass.ROLE_CHANGED,
     FailureClass.OVERLOAD,
 )
+_FREE = frozenset({FailureClass.CONTENTION})
 _PASSING: tuple[type[Exception], ...] = (ConnectionError, TimeoutError, Contended, Unavailable)
 _DEFAULT_BACKOFF = Backoff(base=0.025, cap=0.5)
 _DEFAULT_BUDGET = default_budget()
@@ -308,7 +309,8 @@ class _Request:
         deadline = current_deadline()
         decision = decide(
             Situation(
-                failure,
+                # Inside a transaction a conflict is repeated for free; a whole request has its price whatever it failed of.
+                failure._replace(failure_class=FailureClass.LOST) if failure.failure_class in _FREE else failure,
                 self._failures,
                 retry._clock.monotonic(),
                 retry._random(),
