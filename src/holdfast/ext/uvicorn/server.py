@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 __all__ = ["Server", "serve"]
 
 _log = logging.getLogger("holdfast")
+_uvicorn_log = logging.getLogger("uvicorn.error")
+"""Which uvicorn has configured to be seen."""
 
 _FAILED_TO_START = 3
 """As uvicorn's own."""
@@ -103,7 +105,11 @@ class Server(uvicorn.Server):
             self._spawn(self.tls.watch())
             if hasattr(signal, "SIGHUP") and self._owns_signals():
                 self._loop.add_signal_handler(signal.SIGHUP, self.tls.reload)
-        _log.info("shutdown takes %.0f s at most: allow %.0f s", self.drain.longest_s, self.drain.longest_s + 5)
+        if self.started:
+            longest_s = self.drain.longest_s
+            _uvicorn_log.info(
+                "Shutdown takes %.0f s at most: have the supervisor allow %.0f s", longest_s, longest_s + 5
+            )
 
     @staticmethod
     def _owns_signals() -> bool:

@@ -1,0 +1,491 @@
+"""The end of a real server process: nothing lost, nothing reset, in time, with the right exit code."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sqlite3
+import ssl
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+import pytest
+import trustme
+
+from holdfast.clock import new_token
+from holdfast.drills.servers.process import END_WITH_PARENT, free_port
+
+ROOT = Path(__file__).parents[2]
+HOST = "127.0.0.1"
+CLIENTS = 50
+GENEROUS_S = 60.0
+
+
+async def until(true: Callable[[], Awaitable[bool]]) -> None:
+    """Ask again and again until something holds."""
+    async with asyncio.timeout(GENEROUS_S):
+        while not await true():  # noqa: ASYNC110 - of another process's state
+            await asyncio.sleep(0.02)
+
+
+@dataclass
+class Service:
+    """One server process."""
+
+    process: asyncio.subprocess.Process
+    port: int
+    log: Path
+
+    def end(self, number: signal.Signals = signal.SIGTERM) -> None:
+        self.process.send_signal(number)
+
+    async def ended(self) -> int:
+        async with asyncio.timeout(GENEROUS_S):
+            return await self.process.wait()
+
+    def said(self) -> str:
+        """What is on its stdout and stderr."""
+        return self.log.with_suffix(".out").read_text()
+
+    async def serves(self) -> bool:
+        # Not by asking its port, which another process may answer on.
+        assert self.process.returncode is None, f"the service ended instead of answering: {self.said()}"
+        return "Shutdown takes" in self.said()
+
+    def noted(self) -> list[str]:
+        return self.log.read_text().splitlines() if self.log.exists() else []
+
+    async def until_noted(self, what: str) -> None:
+        async def found() -> bool:
+            return what in self.noted()
+
+        await until(found)
+
+    async def until_unready(self) -> None:
+        async def found() -> bool:
+            return not await is_ready(self.port)
+
+        await until(found)
+
+
+@asynccontextmanager
+async def service(folder: Path, *options: str, port: int | None = None, ready: bool = True) -> AsyncIterator[Service]:
+    """A server process that answers; killed if a test leaves it running."""
+    port = port or free_port()
+    log = folder / f"{new_token()}.log"
+    with (folder / f"{log.stem}.out").open("wb") as output:
+        process = await asyncio.create_subprocess_exec(
+            *END_WITH_PARENT,
+            *(sys.executable, "-m", "holdfast.ext.uvicorn", "tests.integration.drain_app:app"),
+            *("--app-dir", str(ROOT), "--port", str(port), "--no-access-log", *options),
+            env={**os.environ, "DRAIN_DATABASE": str(folder / "saved.db"), "DRAIN_LOG": str(log)},
+            stdout=output,
+            stderr=output,
+        )
+    started = Service(process, port, log)
+    try:
+        if ready:
+            await until(started.serves)
+        yield started
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+# -- a client that counts --------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Answer:
+    """One whole answer."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def closes(self) -> bool:
+        return self.headers.get("connection", "").lower() == "close"
+
+
+class Connection:
+    """One connection of a client that neither retries nor hides anything."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    @classmethod
+    async def open(cls, port: int, context: ssl.SSLContext | None = None) -> Connection:
+        return cls(*await asyncio.open_connection(HOST, port, ssl=context, server_hostname="shop" if context else None))
+
+    async def ask(self, path: str, method: str = "GET") -> Answer:
+        """Send one request and read the whole answer.
+
+        Raises:
+            EOFError, ConnectionError: it was lost.
+        """
+        self.writer.write(f"{method} {path} HTTP/1.1\r\nhost: test\r\ncontent-length: 0\r\n\r\n".encode())
+        await self.writer.drain()
+        head = (await self.reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:] if line)}
+        if "content-length" in headers:
+            body = await self.reader.readexactly(int(headers["content-length"]))
+        else:
+            body = await self.reader.read()
+        return Answer(int(head[0].split()[1]), headers, body)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        self.writer.close()
+        with suppress(OSError):
+            await self.writer.wait_closed()
+
+
+async def ask(port: int, path: str, context: ssl.SSLContext | None = None) -> Answer:
+    """One request on a connection of its own."""
+    async with await Connection.open(port, context) as connection:
+        return await connection.ask(path)
+
+
+async def is_ready(port: int) -> bool:
+    try:
+        return (await ask(port, "/readyz")).status == 200
+    except OSError:
+        return False
+
+
+@dataclass
+class Load:
+    """What clients saw.
+
+    Attributes:
+        choose: the port that a new connection goes to: the balancer.
+        saved: what was acknowledged.
+        saves, sent: how many saves, and requests of every kind, were sent.
+        lost: requests without a good answer, and why.
+        told: how often an answer said that its connection closes.
+    """
+
+    choose: Callable[[], int]
+    saved: list[str] = field(default_factory=list)
+    saves: int = 0
+    sent: int = 0
+    lost: list[str] = field(default_factory=list)
+    told: int = 0
+    ends: bool = False
+
+    async def request(self, connection: Connection) -> bool:
+        """Save something new every fourth time, ask for something otherwise; whether the connection can be used again."""
+        self.sent += 1
+        name = new_token() if self.sent % 4 == 0 else None
+        self.saves += name is not None
+        try:
+            answer = await connection.ask("/slow/0.02" if name is None else f"/save/{name}", "POST")
+        except (EOFError, OSError) as error:
+            self.lost.append(type(error).__name__)
+            return False
+        if answer.status != 200:
+            self.lost.append(f"{answer.status} {answer.body.decode()}")
+        elif name is not None:
+            self.saved.append(name)
+        self.told += answer.closes
+        return not answer.closes
+
+    async def connect(self) -> Connection | None:
+        try:
+            return await Connection.open(self.choose())
+        except OSError as error:
+            self.lost.append(f"connect: {type(error).__name__}")
+            return None
+
+    async def busy(self) -> None:
+        """Ask, think a little, ask again, on one connection as long as it lasts."""
+        while not self.ends:
+            connection = await self.connect()
+            if connection is None:
+                return
+            while await self.request(connection) and not self.ends:  # noqa: ASYNC110 - a pace, not a wait
+                await asyncio.sleep(0.25)
+            await connection.close()
+
+    async def fresh(self) -> None:
+        """Every 20 ms another connection with one request."""
+        async with asyncio.TaskGroup() as group:
+            while not self.ends:
+                group.create_task(self.once())
+                await asyncio.sleep(0.02)
+
+    async def once(self) -> None:
+        connection = await self.connect()
+        if connection is not None:
+            await self.request(connection)
+            await connection.close()
+
+
+class Balancer:
+    """Sends new connections to the first process that says it is ready, as a load balancer does that probes `/readyz`."""
+
+    def __init__(self, *ports: int) -> None:
+        self.ports = ports
+        self.ready = list(ports)
+
+    def choose(self) -> int:
+        return self.ready[0]
+
+    async def probe(self) -> None:
+        while True:
+            answers = await asyncio.gather(*(is_ready(port) for port in self.ports))
+            self.ready = [port for port, ready in zip(self.ports, answers, strict=True) if ready] or self.ready
+            await asyncio.sleep(0.2)
+
+
+@pytest.mark.parametrize("kind", ["balancer", "one port"])
+async def test_sigterm_under_load_loses_nothing(tmp_path: Path, kind: str) -> None:
+    """50 busy clients and a new one every 20 ms while one process hands over to the next: nothing is lost, reset or unsaved.
+
+    `balancer`: each process has a port, and new connections go where `/readyz` says. `one port`: both listen on the same one
+    (SO_REUSEPORT), the kernel spreads connections, and clients know of no readiness at all.
+    """
+    options = ("--lame-duck", "2", "--finish", "20") + (("--reuse-port",) if kind == "one port" else ())
+    port = free_port()
+    async with (
+        service(tmp_path, *options, port=port) as old,
+        service(tmp_path, *options, port=port if kind == "one port" else None) as new,
+    ):
+        balancer = Balancer(old.port, new.port)
+        load = Load(balancer.choose if kind == "balancer" else lambda: port)
+        probing = asyncio.create_task(balancer.probe() if kind == "balancer" else asyncio.sleep(GENEROUS_S))
+        clients = [asyncio.create_task(load.busy()) for _ in range(CLIENTS)]
+        clients.append(asyncio.create_task(load.fresh()))
+        await asyncio.sleep(2)
+        before = load.sent
+        old.end()
+        assert await old.ended() == 0
+        during = load.sent - before
+        await asyncio.sleep(1)
+        load.ends = True
+        await asyncio.gather(*clients)
+        probing.cancel()
+        new.end(signal.SIGINT)
+        assert await new.ended() == 0
+    assert load.lost == [], old.said() + new.said()
+    assert before > 0
+    assert during > 0
+    assert load.told > 0
+    assert old.noted() == ["flushed", "application", "closed"]
+    with sqlite3.connect(tmp_path / "saved.db") as database:
+        rows = [row[0] for row in database.execute("SELECT id FROM saved")]
+    assert 0 < load.saves == len(load.saved)
+    assert sorted(rows) == sorted(load.saved)
+
+
+async def test_the_lame_duck_answers_and_says_so(tmp_path: Path) -> None:
+    """After SIGTERM: not ready at once, alive all the time, everything answered with `Connection: close`, then refused."""
+    async with service(tmp_path, "--lame-duck", "2") as running, await Connection.open(running.port) as kept:
+        assert not (await kept.ask("/slow/0")).closes
+        running.end()
+        await running.until_unready()
+        unready = await ask(running.port, "/readyz")
+        assert (unready.status, json.loads(unready.body)["draining"]) == (503, True)
+        assert (await ask(running.port, "/livez")).status == 200
+        answer = await kept.ask("/slow/0")
+        assert (answer.status, answer.closes) == (200, True)
+        assert await running.ended() == 0
+        with pytest.raises(OSError):
+            await Connection.open(running.port)
+
+
+async def test_idle_connections_do_not_delay_the_end(tmp_path: Path) -> None:
+    """Connections that wait for nothing are closed, those that have never asked a second later."""
+    async with (
+        service(tmp_path, "--lame-duck", "0", "--finish", "50") as running,
+        await Connection.open(running.port) as idle,
+        await Connection.open(running.port) as new,
+    ):
+        await idle.ask("/slow/0")
+        began = time.monotonic()
+        running.end()
+        assert await running.ended() == 0
+        assert time.monotonic() - began < 40
+        assert await idle.reader.read() == b""
+        assert await new.reader.read() == b""
+
+
+async def test_what_is_under_way_finishes(tmp_path: Path) -> None:
+    """A request that began before the signal is answered, and an accepted connection may still send its own."""
+    async with (
+        service(tmp_path, "--lame-duck", "0", "--finish", "50") as running,
+        await Connection.open(running.port) as late,
+    ):
+        slow = asyncio.create_task(ask(running.port, "/slow/2"))
+        await asyncio.sleep(0.3)
+        running.end()
+        await asyncio.sleep(0.3)
+        answer = await late.ask("/slow/0")
+        assert (answer.status, answer.closes) == (200, True)
+        answer = await slow
+        assert (answer.status, answer.closes) == (200, True)
+        assert await running.ended() == 0
+
+
+async def test_a_stream_ends_by_itself(tmp_path: Path) -> None:
+    """An endless answer is told, ends whole, and holds nothing up."""
+    async with service(tmp_path, "--lame-duck", "0.5", "--finish", "50") as running:
+        streaming = asyncio.create_task(ask(running.port, "/events"))
+        await asyncio.sleep(0.3)
+        running.end()
+        answer = await streaming
+        assert b"data: 1\n\n" in answer.body
+        assert b"data: end\n\n" in answer.body
+        assert answer.body.endswith(b"0\r\n\r\n"), "the last chunk is there: the answer is whole"
+        assert await running.ended() == 0
+
+
+async def test_a_hung_handler_is_cancelled_and_awaited(tmp_path: Path) -> None:
+    """At the limit it is cancelled, cleans up before anything is closed, and its client is told."""
+    async with service(tmp_path, "--lame-duck", "0", "--finish", "0.5", "--cancel", "20") as running:
+        hanging = asyncio.create_task(ask(running.port, "/hang"))
+        await running.until_noted("hanging")
+        running.end()
+        answer = await hanging
+        assert answer.status == 503
+        assert "retry-after" in answer.headers
+        assert answer.closes
+        assert await running.ended() == 0
+        assert running.noted() == ["hanging", "cleaned", "flushed", "application", "closed"]
+
+
+async def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
+    """Nobody has to wait for a limit: no step is taken any more, and the status is the signal's."""
+    async with service(tmp_path, "--lame-duck", "600") as running:
+        hanging = asyncio.create_task(ask(running.port, "/hang"))
+        await running.until_noted("hanging")
+        running.end()
+        await running.until_unready()
+        running.end()
+        assert await running.ended() == -signal.SIGTERM
+        with pytest.raises((EOFError, OSError)):
+            await hanging
+        assert running.noted() == ["hanging"]
+
+
+async def test_ctrl_c_skips_the_lame_duck(tmp_path: Path) -> None:
+    """A person at a terminal waits for what is under way, not for a balancer."""
+    async with service(tmp_path, "--lame-duck", "600") as running:
+        running.end(signal.SIGINT)
+        assert await running.ended() == 0
+        assert running.noted() == ["flushed", "application", "closed"]
+
+
+async def test_a_thread_that_never_ends_does_not_keep_the_process(tmp_path: Path) -> None:
+    """Everything is closed, then the process goes; where the thread stands is on stderr."""
+    async with service(tmp_path, "--lame-duck", "0") as running:
+        assert (await ask(running.port, "/stuck")).status == 200
+        running.end()
+        assert await running.ended() == 1
+        assert running.noted() == ["flushed", "application", "closed"]
+        assert "Timeout" in running.said()
+
+
+async def test_several_workers_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reason and the cure are on stderr, and nothing is started."""
+    monkeypatch.setenv("WEB_CONCURRENCY", "4")
+    async with service(tmp_path, ready=False) as running:
+        assert await running.ended() == 2
+        said = running.said()
+        assert "4 workers" in said
+        assert "reuse_port" in said
+
+
+# -- websockets ------------------------------------------------------------------------------------------------------------
+
+
+async def test_websockets_end(tmp_path: Path) -> None:
+    """A handler that looks ends by itself during the lame duck; any other connection is closed with 1012 after it."""
+    client = pytest.importorskip("websockets.asyncio.client", reason="uvicorn serves websockets with `websockets`")
+    async with service(tmp_path, "--lame-duck", "2", "--finish", "50") as running:
+        url = f"ws://{HOST}:{running.port}"
+        async with client.connect(f"{url}/attentive") as attentive, client.connect(f"{url}/other") as other:
+            assert [await attentive.recv(), await other.recv()] == ["hello", "hello"]
+            running.end()
+            assert await attentive.recv() == "bye"
+            await attentive.wait_closed()
+            assert attentive.close_code == 1001
+            await other.wait_closed()
+            assert other.close_code == 1012
+        assert await running.ended() == 0
+    assert "websocket 1012" in running.noted()
+
+
+# -- certificates ----------------------------------------------------------------------------------------------------------
+
+
+def put(certificate: trustme.LeafCert, path: Path) -> None:
+    """Write key and chain into one file, at once."""
+    made = path.with_suffix(".new")
+    certificate.private_key_and_cert_chain_pem.write_to_path(made)
+    made.replace(path)
+
+
+def client_context(authority: trustme.CA, certificate: trustme.LeafCert | None = None) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    if certificate is not None:
+        certificate.configure_cert(context)
+    return context
+
+
+async def serial_of(port: int, context: ssl.SSLContext) -> str:
+    async with await Connection.open(port, context) as connection:
+        return str(connection.writer.get_extra_info("peercert")["serialNumber"])
+
+
+async def test_peers_are_identified_and_certificates_renewed(tmp_path: Path) -> None:
+    """A client's certificate is seen, a foreign or missing one is refused, a new server certificate is taken at SIGHUP."""
+    authority, foreign = trustme.CA(), trustme.CA()
+    chain, clients = tmp_path / "server.pem", tmp_path / "clients.pem"
+    put(authority.issue_cert("shop"), chain)
+    authority.cert_pem.write_to_path(clients)
+    mine = client_context(authority, authority.issue_cert("orders.shop", common_name="orders, shop"))
+    tls = ("--tls-certificate", str(chain), "--tls-client-authorities", str(clients), "--lame-duck", "0")
+    async with service(tmp_path, *tls) as running:
+        peer = json.loads((await ask(running.port, "/peer", mine)).body)
+        assert peer["dns"] == ["orders.shop"]
+        assert "CN=orders\\, shop" in peer["subject"]
+        assert peer["spiffe"] is None
+        for context in (client_context(authority), client_context(authority, foreign.issue_cert("orders.shop"))):
+            with pytest.raises((EOFError, OSError)):
+                await ask(running.port, "/peer", context)
+        kept = await Connection.open(running.port, mine)
+        former = await serial_of(running.port, mine)
+        chain.with_suffix(".new").write_text("half a certificate")
+        chain.with_suffix(".new").replace(chain)
+        running.end(signal.SIGHUP)
+        assert await serial_of(running.port, mine) == former
+        put(authority.issue_cert("shop"), chain)
+        running.end(signal.SIGHUP)
+
+        async def is_renewed() -> bool:
+            return await serial_of(running.port, mine) != former
+
+        await until(is_renewed)
+        assert (await kept.ask("/peer")).status == 200
+        await kept.close()
+        running.end()
+        assert await running.ended() == 0
+        said = running.said()
+        assert "the renewed TLS files cannot be used" in said
