@@ -1,0 +1,771 @@
+"""Calls to other services through a transport that answers from memory: what is sent, how often, and what the caller gets."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import httpx2
+import pytest
+
+from holdfast.asgi.context import CURRENT, RequestContext
+from holdfast.backoff import Backoff
+from holdfast.breaker import BreakerState, CircuitBreaker
+from holdfast.budget import RetryBudget
+from holdfast.clock import seeded_random
+from holdfast.deadline import within
+from holdfast.decision import Allowance, RetryPolicy
+from holdfast.errors import BreakerOpen, ConfigurationError, DeadlineExceeded, OutcomeUnknown, Report, report_of
+from holdfast.events import AttemptFailed, CallEnded, RetryDenied, RetryScheduled
+from holdfast.ext.httpx2 import (
+    REPORT_EXTENSION,
+    AsyncRetryTransport,
+    CallRules,
+    RetryTransport,
+    async_client,
+    client,
+)
+from holdfast.ext.httpx2.hosts import HostBreakers
+from holdfast.layer import retry_layer
+from holdfast.outcome import FailureClass, Outcome
+from holdfast.retry import retry
+from holdfast.testing import ManualClock, RecordingHook
+
+Step = int | Exception | httpx2.Response | Callable[[httpx2.Request], httpx2.Response]
+
+SECRET = "s3cret"
+
+
+class Service:
+    """Answers each request with the next step, the last one for ever; keeps what it saw."""
+
+    def __init__(self, *steps: Step) -> None:
+        self.steps = list(steps)
+        self.requests: list[httpx2.Request] = []
+
+    def __call__(self, request: httpx2.Request) -> httpx2.Response:
+        self.requests.append(request)
+        step = self.steps.pop(0) if len(self.steps) > 1 else self.steps[0]
+        if isinstance(step, Exception):
+            raise step
+        if isinstance(step, int):
+            return httpx2.Response(step, text=f"answer {len(self.requests)}")
+        return step if isinstance(step, httpx2.Response) else step(request)
+
+    @property
+    def keys(self) -> list[str | None]:
+        return [request.headers.get("idempotency-key") for request in self.requests]
+
+
+class Sender:
+    """Sends through the sync or the async transport, as a test is told to, from sync code."""
+
+    def __init__(self, asynchronous: bool, clock: ManualClock) -> None:
+        self.asynchronous = asynchronous
+        self.clock = clock
+        self.hook = RecordingHook()
+        self.budget = RetryBudget(floor_per_s=100.0, clock=clock)
+        self._transports: dict[int, Any] = {}
+
+    def send(
+        self,
+        service: Service,
+        method: str = "GET",
+        url: str = "http://shop.example/orders",
+        *,
+        follow_redirects: bool = False,
+        extensions: dict[str, Any] | None = None,
+        rules: dict[str, Any] | None = None,
+        **content: Any,
+    ) -> httpx2.Response:
+        transport = self.transport(service, rules or {})
+
+        async def send_async() -> httpx2.Response:
+            async with httpx2.AsyncClient(transport=transport, follow_redirects=follow_redirects) as sender:
+                return await sender.request(method, url, extensions=extensions, **content)
+
+        if self.asynchronous:
+            return asyncio.run(send_async())
+        with httpx2.Client(transport=transport, follow_redirects=follow_redirects) as sender:
+            return sender.request(method, url, extensions=extensions, **content)
+
+    def transport(self, service: Service, rules: dict[str, Any]) -> Any:
+        """One for each service, so that its breakers last."""
+        if id(service) not in self._transports:
+            kind = AsyncRetryTransport if self.asynchronous else RetryTransport
+            self._transports[id(service)] = kind(
+                httpx2.MockTransport(service),
+                CallRules(**{"budget": self.budget, **rules}),
+                clock=self.clock,
+                random=seeded_random(7),
+                events=self.hook.stream,
+                new_key=iter("abcdefgh").__next__,
+            )
+        return self._transports[id(service)]
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture(params=[False, True], ids=["sync", "async"])
+def sender(request: pytest.FixtureRequest, clock: ManualClock) -> Sender:
+    return Sender(request.param, clock)
+
+
+def report_on(response: httpx2.Response) -> Report:
+    report = response.extensions[REPORT_EXTENSION]
+    assert isinstance(report, Report)
+    return report
+
+
+# -- what is tried again -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_what_was_not_sent_is_tried_again(sender: Sender, method: str) -> None:
+    """A refused connection is safe to try again for every request, with the same body, and told by events."""
+    service = Service(httpx2.ConnectError("x"), httpx2.ConnectTimeout("x"), 200)
+    answer = sender.send(service, method, content=b"body")
+    assert (answer.status_code, len(service.requests)) == (200, 3)
+    assert [request.content for request in service.requests] == [b"body"] * 3
+    assert len(sender.clock.sleeps) == 2
+    assert sender.clock.sleeps[0] < 0.05
+    assert [type(event) for event in sender.hook.events] == [
+        *(AttemptFailed, RetryScheduled),
+        *(AttemptFailed, RetryScheduled),
+        CallEnded,
+    ]
+    (end,) = sender.hook.of(CallEnded)
+    assert end == CallEnded(f"{method} shop.example", 3, end.elapsed_s, succeeded=True)
+    assert end.elapsed_s == pytest.approx(sum(sender.clock.sleeps))
+
+
+@pytest.mark.parametrize("error", [httpx2.ReadTimeout("x"), httpx2.ReadError("x"), httpx2.RemoteProtocolError("x")])
+def test_what_may_have_been_done_is_tried_again_only_if_that_is_harmless(sender: Sender, error: Exception) -> None:
+    """After a timeout or a reset: reads, PUT, DELETE and requests with a key; POST and PATCH not."""
+    for method, headers, attempts in (
+        ("GET", {}, 3),
+        ("PUT", {}, 3),
+        ("DELETE", {}, 3),
+        ("POST", {"Idempotency-Key": "k"}, 3),
+        ("POST", {}, 1),
+        ("PATCH", {}, 1),
+    ):
+        service = Service(error)
+        with pytest.raises(type(error)) as caught:
+            sender.send(service, method, headers=headers)
+        assert len(service.requests) == attempts, method
+        report = report_of(caught.value)
+        assert report is not None
+        assert report.attempts == attempts
+        assert report.outcome is (None if method == "GET" else Outcome.UNKNOWN)
+        assert report.reason == ("attempts" if attempts == 3 else "may_be_applied")
+        assert report.exhausted is (attempts == 3)
+        error.__dict__.clear()
+        error.__dict__["_request"] = None
+
+
+def test_the_authors_word_goes_before_the_method(sender: Sender) -> None:
+    """A POST that only searches is tried again, a GET that counts is not."""
+    for method, word, attempts in (("POST", True, 2), ("GET", False, 1)):
+        service = Service(httpx2.ReadError("x"), 200)
+        with contextlib.suppress(httpx2.ReadError):
+            sender.send(service, method, extensions={"holdfast_idempotent": word})
+        assert len(service.requests) == attempts
+
+
+def test_the_last_refusal_is_the_answer(sender: Sender) -> None:
+    """When attempts are used up the caller gets the last answer with its body, and the report says why there was no other."""
+    service = Service(503)
+    answer = sender.send(service)
+    assert (answer.status_code, answer.text) == (503, "answer 3")
+    assert (report_on(answer).reason, report_on(answer).attempts) == ("attempts", 3)
+    assert sender.hook.of(RetryDenied) == [RetryDenied("GET shop.example", 3, FailureClass.AMBIGUOUS, "attempts")]
+
+
+def test_other_answers_are_answers(sender: Sender) -> None:
+    """A 404, a 500 and a redirect are given to the caller at once."""
+    for status in (302, 404, 409, 500):
+        service = Service(status)
+        answer = sender.send(service)
+        assert (answer.status_code, len(service.requests)) == (status, 1)
+        assert REPORT_EXTENSION not in answer.extensions
+
+
+def test_retry_after_is_honoured(sender: Sender) -> None:
+    """The wait is at least what was asked for and at most a quarter more; a POST that was refused is sent again."""
+    service = Service(httpx2.Response(429, headers={"Retry-After": "2"}), 200)
+    assert sender.send(service, "POST", json={"a": 1}).status_code == 200
+    (slept,) = sender.clock.sleeps
+    assert 2.0 <= slept <= 2.5
+    assert [request.content for request in service.requests] == [b'{"a":1}'] * 2
+
+
+def test_who_asks_for_too_much_patience_is_not_asked_again(sender: Sender) -> None:
+    """A Retry-After beyond the bound ends it: the caller gets the answer, and nothing slept."""
+    service = Service(httpx2.Response(503, headers={"Retry-After": "30"}))
+    answer = sender.send(service, "POST")
+    assert (answer.headers["retry-after"], len(service.requests), sender.clock.sleeps) == ("30", 1, [])
+    assert report_on(answer).outcome is Outcome.NOT_COMMITTED
+
+
+def test_a_keyed_request_still_at_work_is_asked_for_again(sender: Sender) -> None:
+    """A 409 with Retry-After to a request with a key means that the first of the two is not done yet."""
+    service = Service(httpx2.ReadTimeout("x"), httpx2.Response(409, headers={"Retry-After": "1"}), 201)
+    assert sender.send(service, "POST", headers={"Idempotency-Key": "k"}).status_code == 201
+    assert service.keys == ["k"] * 3
+
+
+# -- bodies --------------------------------------------------------------------------------------------------------------
+
+
+class Once(httpx2.SyncByteStream, httpx2.AsyncByteStream):
+    """A body that can be read once."""
+
+    def __init__(self) -> None:
+        self.reads = 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        self.reads += 1
+        yield b"once"
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        self.reads += 1
+        yield b"once"
+
+
+class Streaming(httpx2.BaseTransport, httpx2.AsyncBaseTransport):
+    """Fails before or after the body is read, then answers."""
+
+    def __init__(self, before: Exception | None, after: Exception | int) -> None:
+        self._before = before
+        self._after = after
+        self.calls = 0
+
+    def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+        self._begin()
+        assert isinstance(request.stream, httpx2.SyncByteStream)
+        return self._end(list(request.stream))
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        self._begin()
+        assert isinstance(request.stream, httpx2.AsyncByteStream)
+        return self._end([part async for part in request.stream])
+
+    def _begin(self) -> None:
+        self.calls += 1
+        if self._before is not None:
+            before, self._before = self._before, None
+            raise before
+
+    def _end(self, parts: list[bytes]) -> httpx2.Response:
+        assert parts == [b"once"]
+        if isinstance(self._after, Exception):
+            raise self._after
+        return httpx2.Response(self._after)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "calls"),
+    [
+        (httpx2.ConnectError("x"), 200, 2),
+        (None, httpx2.ReadError("x"), 1),
+        (None, 503, 1),
+        (httpx2.ConnectError("x"), httpx2.ReadError("x"), 2),
+    ],
+)
+async def test_a_stream_is_not_sent_twice(
+    clock: ManualClock, before: Exception | None, after: Exception | int, calls: int
+) -> None:
+    """Until its first byte was taken a stream can be tried again; from then on the result stands, even for a PUT."""
+    for asynchronous in (False, True):
+        inner, body = Streaming(before, after), Once()
+        request = httpx2.Request("PUT", "http://shop.example/", stream=body)
+        outcome: object
+        try:
+            if asynchronous:
+                answer = await AsyncRetryTransport(inner, clock=clock).handle_async_request(request)
+            else:
+                answer = RetryTransport(inner, clock=clock).handle_request(request)
+            outcome = answer.status_code
+            report = answer.extensions.get(REPORT_EXTENSION)
+        except httpx2.TransportError as error:
+            outcome, report = error, report_of(error)
+        assert (outcome, inner.calls, body.reads) == (after, calls, 1)
+        assert report is None or "cannot be sent again" in report.explanation
+
+
+class Body(httpx2.SyncByteStream, httpx2.AsyncByteStream):
+    """An answer's body that knows whether it was closed."""
+
+    def __init__(self, parts: list[bytes], breaks: bool = False) -> None:
+        self._parts = parts
+        self._breaks = breaks
+        self.read = 0
+        self.closed = False
+
+    def __iter__(self) -> Iterator[bytes]:
+        for part in self._parts:
+            self.read += 1
+            yield part
+        if self._breaks:
+            raise httpx2.ReadError("x")
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for part in self:
+            yield part
+
+    def close(self) -> None:
+        self.closed = True
+
+    async def aclose(self) -> None:
+        self.closed = True
+
+
+def test_refusals_are_read_and_closed(sender: Sender) -> None:
+    """Before the next attempt a refusal's body is read to its end if it is small, and its connection given back."""
+    bodies = [Body([b"a", b"b"]), Body([b"x" * 1024] * 1000), Body([b"a"], breaks=True)]
+    for body, read in zip(bodies, (2, 65, 1), strict=True):
+        service = Service(httpx2.Response(503, stream=body), 200)
+        assert sender.send(service).status_code == 200
+        assert (body.read, body.closed) == (read, True)
+
+
+def test_a_refusal_that_stands_in_the_end_keeps_its_body(sender: Sender, clock: ManualClock) -> None:
+    """When the time is up during the wait, the answer before it is what the caller gets; a body too large is left out."""
+    for parts, text in (([b"no", b"w"], "now"), ([b"x" * 70_000], "")):
+
+        class Oversleeps(ManualClock):
+            def sleep(self, seconds: float, /) -> None:
+                super().sleep(seconds + 10)
+
+        late = Sender(sender.asynchronous, Oversleeps())
+        service = Service(httpx2.Response(503, headers={"X-Mark": "1", "Content-Length": "9"}, stream=Body(parts)), 200)
+        with within(5, clock=late.clock):
+            answer = late.send(service)
+        assert (answer.status_code, answer.text, answer.headers["x-mark"]) == (503, text, "1")
+        assert (len(service.requests), report_on(answer).reason) == (1, "deadline")
+        assert ("content-length" in answer.headers) is bool(text)
+
+
+# -- keys, deadline, context ---------------------------------------------------------------------------------------------
+
+
+def test_a_key_is_made_once_and_kept(sender: Sender) -> None:
+    """For methods that were named a key is made for each request, the same at all attempts; a caller's own stays."""
+    rules = {"keyed": ("POST",)}
+    service = Service(httpx2.ReadTimeout("x"), 502, 201, 201, 201, 201)
+    sender.send(service, "POST", rules=rules)
+    sender.send(service, "POST", rules=rules)
+    sender.send(service, "POST", headers={"Idempotency-Key": "mine"}, rules=rules)
+    sender.send(service, "PATCH", rules=rules)
+    assert service.keys == ["a", "a", "a", "b", "mine", None]
+
+
+def redirect(to: str, status: int = 307) -> httpx2.Response:
+    return httpx2.Response(status, headers={"Location": to})
+
+
+@pytest.mark.parametrize(
+    ("to", "keeps"),
+    [
+        ("/elsewhere", True),
+        ("http://shop.example:80/x", True),
+        ("https://shop.example/x", True),
+        ("http://other.example/x", False),
+        ("http://shop.example:8080/x", False),
+        ("https://shop.example:8443/x", False),
+    ],
+)
+def test_a_key_stays_with_its_service(sender: Sender, to: str, keeps: bool) -> None:
+    """A redirect takes the key along only to the same host and port (or its https); the trace and the name stay as well."""
+    context = RequestContext(0.0)
+    context.request_id, context.traceparent = "r1", f"00-{'1' * 32}-{'2' * 16}-01"
+    for headers in ({}, {"Idempotency-Key": "mine"}):
+        service = Service(redirect(to), 200)
+        token = CURRENT.set(context)
+        try:
+            sender.send(
+                service, "POST", headers=headers, follow_redirects=True, rules={"keyed": ("POST",)}, content=b"x"
+            )
+        finally:
+            CURRENT.reset(token)
+        before, after = service.requests
+        assert before.headers["idempotency-key"]
+        for name in ("idempotency-key", "traceparent", "x-request-id"):
+            assert after.headers.get(name) == (before.headers[name] if keeps else None), name
+
+
+def test_the_deadline_is_sent_and_bounds_every_step(sender: Sender) -> None:
+    """The remaining time less the margin is in the header, no timeout is longer than it, and both shrink from try to try."""
+
+    def take_time(_: httpx2.Request) -> httpx2.Response:
+        sender.clock.advance(1)
+        raise httpx2.ReadTimeout("x")
+
+    service = Service(take_time, 200)
+    with within(3, clock=sender.clock):
+        sender.send(service, extensions={"timeout": {"connect": 0.5, "read": 10, "write": None, "pool": 2.5}})
+    first, second = service.requests
+    assert first.headers["x-request-timeout-ms"] == "2980"
+    assert first.extensions["timeout"] == pytest.approx({"connect": 0.5, "read": 3, "write": 3, "pool": 2.5})
+    left_s = second.extensions["timeout"]["read"]
+    assert 1.9 < left_s < 2.0
+    assert second.headers["x-request-timeout-ms"] == str(int((left_s - 0.02) * 1000))
+    assert second.extensions["timeout"]["connect"] == 0.5
+
+
+def test_without_a_deadline_nothing_is_said_of_time(sender: Sender) -> None:
+    """No deadline, no header, and the caller's timeouts stay; another header can be named, or none."""
+    service = Service(200)
+    sender.send(service, extensions={"timeout": {"read": 7}})
+    assert "x-request-timeout-ms" not in service.requests[0].headers
+    assert service.requests[0].extensions["timeout"] == {"read": 7}
+    for name, found in (("X-Left", True), (None, False)):
+        service = Service(200)
+        with within(1, clock=sender.clock):
+            sender.send(service, rules={"timeout_header": name})
+        assert ("x-left" in service.requests[0].headers) is found
+        assert "x-request-timeout-ms" not in service.requests[0].headers
+
+
+def test_nothing_is_sent_when_no_time_is_left(sender: Sender) -> None:
+    """With no more than the margin left the call is refused here, and known not to have happened."""
+    service = Service(200)
+    with within(0.02, clock=sender.clock), pytest.raises(DeadlineExceeded) as caught:
+        sender.send(service, "POST")
+    assert service.requests == []
+    report = report_of(caught.value)
+    assert report is not None
+    assert (report.attempts, report.reason, report.outcome) == (0, "deadline", Outcome.NOT_COMMITTED)
+
+
+def test_no_wait_outlasts_the_deadline(sender: Sender) -> None:
+    """A wait that does not fit is not begun: the failure is raised with time left, and the reason is the deadline."""
+    policy = RetryPolicy({FailureClass.UNSENT: Allowance(9, Backoff(base=100, cap=100))})
+    service = Service(httpx2.ConnectError("x"))
+    with within(1, clock=sender.clock) as deadline, pytest.raises(httpx2.ConnectError) as caught:
+        sender.send(service, rules={"policy": policy})
+    assert not deadline.has_passed()
+    report = report_of(caught.value)
+    assert report is not None
+    assert report.reason == "deadline"
+
+
+def test_trace_and_name_of_the_current_request_go_along(sender: Sender) -> None:
+    """They are sent on unless the caller set them, or the rules keep them to themselves."""
+    context = RequestContext(0.0)
+    context.request_id, context.traceparent, context.tracestate = "r1", f"00-{'1' * 32}-{'2' * 16}-01", "a=b"
+    CURRENT.set(context)
+    try:
+        service = Service(200)
+        sender.send(service)
+        sender.send(service, headers={"traceparent": "mine", "x-request-id": "mine"})
+        quiet = Service(200)
+        sender.send(quiet, rules={"send_context": False})
+    finally:
+        CURRENT.set(None)
+    names = ("traceparent", "tracestate", "x-request-id")
+    sent = [[request.headers.get(name) for name in names] for request in (*service.requests, *quiet.requests)]
+    assert sent == [[context.traceparent, "a=b", "r1"], ["mine", None, "mine"], [None, None, None]]
+
+
+# -- one layer, budget, breaker ------------------------------------------------------------------------------------------
+
+
+def test_an_outer_retry_layer_is_the_only_one(sender: Sender) -> None:
+    """Inside another retry there is one attempt, and a retry around a transport that gave up does not begin again."""
+    service = Service(httpx2.ConnectError("x"))
+    with retry_layer(), pytest.raises(httpx2.ConnectError) as caught:
+        sender.send(service)
+    assert len(service.requests) == 1
+    report = report_of(caught.value)
+    assert report is not None
+    assert report.reason == "nested"
+    service = Service(httpx2.ConnectError("x"))
+    outer = retry(on=httpx2.ConnectError, attempts=2, clock=sender.clock, budget=None)
+    with pytest.raises(httpx2.ConnectError):
+        outer.call(lambda: sender.send(service))
+    assert len(service.requests) == 2
+
+
+def test_a_service_that_is_down_gets_a_tenth_more_and_the_floor(sender: Sender) -> None:
+    """A storm: 200 callers of a dead service send at most 1.1 times as much as without retries, and the floor."""
+    budget = RetryBudget(ratio=0.1, floor_per_s=1.0, window=10.0, clock=sender.clock)
+    steady = Service(200)
+    for _ in range(200):
+        sender.send(steady, rules={"budget": budget, "breaker": None})
+    service = Service(httpx2.ReadError("x"))
+    began = sender.clock.monotonic()
+    for _ in range(200):
+        with pytest.raises(httpx2.ReadError):
+            sender.send(service, rules={"budget": budget, "breaker": None})
+    windows = 1 + (sender.clock.monotonic() - began) // 10
+    assert 200 < len(service.requests) <= 200 * 1.1 + 10 * windows
+
+
+def test_a_breaker_opens_for_its_host_alone(sender: Sender) -> None:
+    """A host that only fails is not called any more; another one is. The refusal names the host and what became of it."""
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        return httpx2.Response(500 if request.url.host == "bad.example" else 200)
+
+    service = Service(answer)
+    for _ in range(20):
+        assert sender.send(service, url="http://bad.example/x").status_code == 500
+    with pytest.raises(BreakerOpen, match=r"bad\.example") as caught:
+        sender.send(service, "POST", url="http://bad.example/x")
+    report = report_of(caught.value)
+    assert report is not None
+    assert (report.attempts, report.outcome) == (0, Outcome.NOT_COMMITTED)
+    assert sender.send(service, url="http://good.example/x").status_code == 200
+    assert len(service.requests) == 21
+
+
+def test_a_breaker_that_opens_between_two_attempts_ends_the_call(sender: Sender, clock: ManualClock) -> None:
+    """What was sent may have been done, so the error of the attempt stays the answer, not the breaker's refusal."""
+    service = Service(httpx2.ReadError("x"))
+    rules = {"breaker": lambda host: CircuitBreaker(host, calls_min=1, clock=clock)}
+    with pytest.raises(httpx2.ReadError) as caught:
+        sender.send(service, "PUT", rules=rules)
+    report = report_of(caught.value)
+    assert report is not None
+    assert (len(service.requests), report.attempts, report.outcome) == (1, 1, Outcome.UNKNOWN)
+    assert "breaker" in report.explanation
+
+
+@pytest.mark.parametrize("harmless", [httpx2.PoolTimeout("x"), 429, 404, httpx2.LocalProtocolError("x")])
+def test_what_is_not_the_hosts_fault_opens_no_breaker(sender: Sender, harmless: Step) -> None:
+    """Waiting for one's own pool, being sent away, and errors of one's own leave the circuit closed."""
+    made: list[CircuitBreaker] = []
+
+    def make(host: str) -> CircuitBreaker:
+        made.append(CircuitBreaker(host, calls_min=1, clock=sender.clock))
+        return made[0]
+
+    service = Service(harmless)
+    for _ in range(3):
+        with contextlib.suppress(httpx2.TransportError):
+            sender.send(service, rules={"breaker": make, "policy": RetryPolicy.never()})
+    assert [breaker.state for breaker in made] == [BreakerState.CLOSED]
+
+
+def test_hosts_with_a_breaker_are_bounded(clock: ManualClock) -> None:
+    """Beyond the bound the one that was not called for the longest time goes, a closed one first; an open one stays."""
+    made: list[str] = []
+
+    def make(host: str) -> CircuitBreaker:
+        made.append(host)
+        return CircuitBreaker(host, clock=clock)
+
+    breakers = HostBreakers(make, 3)
+    breakers.of("a").force_open()
+    for host in ("b", "c", "b", "d"):  # c goes
+        breakers.of(host)
+    for number in range(1000):
+        breakers.of(f"host{number}")
+        assert len(breakers) == 3
+    assert breakers.of("a").state is BreakerState.FORCED_OPEN
+    made.clear()
+    breakers.of("host999")
+    breakers.of("c")
+    assert made == ["c"]
+    full = HostBreakers(make, 1)
+    full.of("x").force_open()
+    assert full.of("y").state is BreakerState.CLOSED
+    assert len(full) == 1
+
+
+# -- hedging -------------------------------------------------------------------------------------------------------------
+
+
+class Slow(httpx2.AsyncBaseTransport):
+    """Each request waits until it is answered from the test."""
+
+    def __init__(self) -> None:
+        self.waiting: list[asyncio.Future[httpx2.Response]] = []
+        self.cancelled = 0
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        self.waiting.append(asyncio.get_running_loop().create_future())
+        try:
+            return await self.waiting[-1]
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+
+
+async def turns(number: int = 20) -> None:
+    for _ in range(number):
+        await asyncio.sleep(0)  # noqa: TID251 - a turn for the others, not a wait
+
+
+def hedging(clock: ManualClock, inner: Slow, **rules: Any) -> AsyncRetryTransport:
+    rules.setdefault("budget", RetryBudget(clock=clock))
+    return AsyncRetryTransport(inner, CallRules(hedge_after=0.1, **rules), clock=clock)
+
+
+def read(transport: AsyncRetryTransport, method: str = "GET") -> asyncio.Task[httpx2.Response]:
+    return asyncio.create_task(transport.handle_async_request(httpx2.Request(method, "http://shop.example/")))
+
+
+@pytest.mark.parametrize("winner", [0, 1])
+async def test_a_hedge_is_one_more_and_the_first_answer_wins(clock: ManualClock, winner: int) -> None:
+    """A slow read is sent once more, never twice; the other is cancelled and waited for; a token is taken."""
+    inner, budget = Slow(), RetryBudget(ratio=0, clock=clock)
+    task = read(hedging(clock, inner, budget=budget))
+    await turns()
+    assert len(inner.waiting) == 2
+    inner.waiting[winner].set_result(httpx2.Response(200 + winner))
+    assert (await task).status_code == 200 + winner
+    assert (len(inner.waiting), inner.cancelled, budget.balance()) == (2, 1, 9)
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_a_hedge_covers_the_failure_of_the_other(clock: ManualClock) -> None:
+    """While one is under way a failure of the other is not the end; when both fail, what follows is decided once."""
+    inner = Slow()
+    task = read(hedging(clock, inner))
+    await turns()
+    inner.waiting[0].set_exception(httpx2.ReadError("x"))
+    await turns()
+    refused = Body([b"x"])
+    inner.waiting[1].set_result(httpx2.Response(503, stream=refused))
+    await turns()
+    assert (len(inner.waiting), refused.closed) == (3, True)  # an attempt like any other, and no further hedge
+    inner.waiting[2].set_result(httpx2.Response(200))
+    assert (await task).status_code == 200
+    assert len(inner.waiting) == 3
+
+
+async def test_the_answer_that_comes_too_late_is_closed(clock: ManualClock) -> None:
+    """Two answers at the same moment: one is given to the caller, the connection of the other goes back."""
+    inner, bodies = Slow(), [Body([b"0"]), Body([b"1"])]
+    task = read(hedging(clock, inner))
+    await turns()
+    for future, body in zip(inner.waiting, bodies, strict=True):
+        future.set_result(httpx2.Response(200, stream=body))
+    answer = await task
+    assert sorted(body.closed for body in bodies) == [False, True]
+    assert answer.stream is next(body for body in bodies if not body.closed)
+
+
+async def test_what_is_not_hedged(clock: ManualClock) -> None:
+    """Not what writes, not inside another retry layer, not without a token, and not with an open breaker."""
+    empty = RetryBudget(ratio=0, floor_per_s=0, clock=clock)
+    for method, rules in (("POST", {}), ("PUT", {}), ("GET", {"budget": empty})):
+        inner = Slow()
+        task = read(hedging(clock, inner, **rules), method)
+        await turns()
+        assert len(inner.waiting) == 1
+        inner.waiting[0].set_result(httpx2.Response(200))
+        await task
+    inner = Slow()
+    with retry_layer():
+        task = read(hedging(clock, inner))
+        await turns()
+        assert len(inner.waiting) == 1
+        inner.waiting[0].set_result(httpx2.Response(200))
+        await task
+
+
+async def test_cancelling_a_hedged_read_ends_both(clock: ManualClock) -> None:
+    """Nothing goes on when the caller is gone, and no breaker takes it for a failure."""
+    breaker, inner = CircuitBreaker("x", calls_min=1, clock=clock), Slow()
+    task = read(hedging(clock, inner, breaker=lambda _: breaker))
+    await turns()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert (inner.cancelled, breaker.counts()) == (2, (0, 0))
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+def test_threads_cannot_hedge() -> None:
+    """The sync transport refuses rules that ask for it, and says why."""
+    with pytest.raises(ConfigurationError, match="async client"):
+        RetryTransport(httpx2.MockTransport(Service(200)), CallRules(hedge_after=0.1))
+
+
+# -- being stopped -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("method", "outcome"), [("GET", None), ("POST", Outcome.UNKNOWN)])
+async def test_a_call_that_is_cancelled_under_way_may_have_been_done(
+    clock: ManualClock, method: str, outcome: Outcome | None
+) -> None:
+    """Cancelled while it waits for its answer: the cancellation says for what writes that the outcome is unknown."""
+    inner = Slow()
+    task = read(AsyncRetryTransport(inner, clock=clock), method)
+    await turns()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError) as caught:
+        await task
+    report = report_of(caught.value)
+    assert report is not None
+    assert report.outcome is outcome
+
+
+async def test_a_block_that_is_cut_in_a_write_says_unknown() -> None:
+    """The deadline of a block around a POST under way: whoever called learns that it may have been done."""
+    with pytest.raises(OutcomeUnknown):
+        async with within(0.02):
+            await AsyncRetryTransport(Slow(), CallRules(margin=0)).handle_async_request(
+                httpx2.Request("POST", "http://shop.example/")
+            )
+
+
+# -- secrets, clients ----------------------------------------------------------------------------------------------------
+
+
+def test_secrets_stay_out_of_everything(sender: Sender, caplog: pytest.LogCaptureFixture) -> None:
+    """Authorization, key, query, path and password are in no event, report, error or log line of ours or of httpx2's."""
+    caplog.set_level(logging.DEBUG)
+    client(transport=httpx2.MockTransport(Service(200))).close()  # hides queries, as every client of ours does
+    url = f"http://user:{SECRET}@shop.example/{SECRET}?token={SECRET}"
+    headers = {"Authorization": f"Bearer {SECRET}", "Idempotency-Key": SECRET}
+    seen: list[object] = []
+    for step in (503, httpx2.ReadError("x"), 200):
+        try:
+            answer = sender.send(Service(step), "POST", url, headers=headers)
+            seen.append(answer.extensions.get(REPORT_EXTENSION))
+        except httpx2.TransportError as error:
+            seen += [error, report_of(error), getattr(error, "__notes__", None)]
+    with within(0, clock=sender.clock), pytest.raises(DeadlineExceeded) as late:
+        sender.send(Service(200), "POST", url, headers=headers)
+    with pytest.raises(BreakerOpen) as refused:
+        sender.send(Service(200), "POST", url, headers=headers, rules={"breaker": opened})
+    seen += [late.value, report_of(late.value), refused.value, report_of(refused.value), *sender.hook.events]
+    assert len(sender.hook.events) > 8
+    assert SECRET not in " ".join(f"{thing} {thing!r}" for thing in seen)
+    # The path is httpx2's to log; a secret does not belong there, and nobody could tell it from a word.
+    lines = [record.getMessage().replace(f"example/{SECRET}", "example/path") for record in caplog.records]
+    assert any("http://shop.example/path?..." in line for line in lines)
+    assert not any(SECRET in line for line in lines)
+
+
+def opened(host: str) -> CircuitBreaker:
+    breaker = CircuitBreaker(host)
+    breaker.force_open()
+    return breaker
+
+
+async def test_clients_have_the_transport_in_place() -> None:
+    """Both helpers make clients that try again, with timeouts at every step."""
+    rules = CallRules(policy=RetryPolicy({FailureClass.UNSENT: Allowance(2, Backoff(base=0, cap=0))}))
+    service = Service(httpx2.ConnectError("x"), 200)
+    with client(base_url="http://shop.example", rules=rules, transport=httpx2.MockTransport(service)) as sync:
+        assert sync.get("/a").status_code == 200
+        assert None not in sync.timeout.as_dict().values()
+    service.steps = [httpx2.ConnectError("x"), 200]
+    inner = httpx2.MockTransport(service)
+    async with async_client(base_url="http://shop.example", rules=rules, transport=inner) as sender:
+        assert (await sender.get("/a")).status_code == 200
+    assert len(service.requests) == 4
+    with client() as sync:
+        assert isinstance(sync._transport, RetryTransport)
