@@ -17,6 +17,7 @@ from . import saving
 from .async_unit import AsyncUnit
 from .database_settings import DatabaseSettings
 from .engines import Endpoint, open_endpoint
+from .health import database_checks, reading_async
 from .keyrows import with_operations
 from .locks import by_id, lock_statement
 from .migrate import MigrationReport, migrate
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from ...breaker import CircuitBreaker
     from ...budget import RetryBudget
     from ...errors import OutcomeUnknown
+    from ...health import HealthCheck
     from ...operation import ResultCodec
     from .sessions import UnitAsyncSession
 
@@ -262,6 +264,24 @@ class AsyncDatabase:
     async def purge(self, rows_max: int = 1_000) -> int:
         """As `Database.purge`."""
         return await greenlet_spawn(self._runtime.purge, rows_max)
+
+    def health_checks(
+        self,
+        *,
+        name: str = "database",
+        timeout: float | timedelta = 0.5,
+        fail_open: bool = True,
+        pool_high: float = 0.9,
+    ) -> tuple[HealthCheck, ...]:
+        """As `Database.health_checks`."""
+        return database_checks(
+            self._runtime,
+            lambda timeout_s: reading_async(self._runtime, self.read, timeout_s),
+            name=name,
+            timeout=timeout,
+            fail_open=fail_open,
+            pool_high=pool_high,
+        )
 
     async def close(self) -> None:
         """As `Database.close`; waits for what runs in the background."""

@@ -14,6 +14,7 @@ from ...transaction import Shell
 from . import saving
 from .database_settings import DatabaseSettings
 from .engines import Endpoint, open_endpoint
+from .health import database_checks, reading
 from .keyrows import with_operations
 from .locks import by_id, lock_statement
 from .migrate import MigrationReport, migrate
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from ...breaker import CircuitBreaker
     from ...budget import RetryBudget
     from ...errors import OutcomeUnknown
+    from ...health import HealthCheck
     from ...operation import ResultCodec
     from .sessions import UnitSession
 
@@ -331,6 +333,38 @@ class Database:
     def purge(self, rows_max: int = 1_000) -> int:
         """Remove up to `rows_max` expired key rows; how many it were. Happens by itself now and then as well."""
         return self._runtime.purge(rows_max)
+
+    def health_checks(
+        self,
+        *,
+        name: str = "database",
+        timeout: float | timedelta = 0.5,
+        fail_open: bool = True,
+        pool_high: float = 0.9,
+    ) -> tuple[HealthCheck, ...]:
+        """What to ask this database for its health: `Health(db.health_checks())`.
+
+        Two checks. One reads: degraded while the failover gate is closed, every connection is in use or the server is overloaded;
+        failed when there is no answer. The other, `<name>-pool`, is degraded when the connections in use become many.
+
+        Args:
+            name: of the checks; give each database its own.
+            timeout: seconds (or `timedelta`) for the read; default 0.5 s, above 0.
+            fail_open: once the database was there, its loss only degrades; default True, because every replica loses it at the
+                same moment. See `HealthCheck`.
+            pool_high: the share of the pool's `open_max` from which on it counts as degraded; default 0.9.
+
+        Raises:
+            ConfigurationError: a value outside its bounds.
+        """
+        return database_checks(
+            self._runtime,
+            lambda timeout_s: reading(self._runtime, self.read, timeout_s),
+            name=name,
+            timeout=timeout,
+            fail_open=fail_open,
+            pool_high=pool_high,
+        )
 
     def close(self) -> None:
         """Close the pool. Operations that are still running end first; call it when none are."""
