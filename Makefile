@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV := .venv/bin
 CODE := $(wildcard src tests examples benchmarks tools)
+WORKERS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo serve test test-fast test-servers check bench drill drill-mutants docs lock clean
@@ -22,11 +23,11 @@ serve: setup  ## Start the reference service on SQLite, or on DATABASE_URL
 test: test-fast test-servers  ## Run every test: first those that need no server, then those on real servers
 
 test-fast: setup  ## Run the tests that need no server
-	$(VENV)/python -m pytest -m "not servers" --durations=5
+	$(VENV)/python -m pytest -m "not servers" -n $(WORKERS) --dist worksteal --durations=5
 
 test-servers:  ## Run the tests on real MariaDB, PostgreSQL and MySQL servers, which they start themselves
 	@$(PYTHON) tools/bootstrap.py --servers
-	$(VENV)/python -m pytest -m servers --durations=5
+	$(VENV)/python -m pytest -m servers -n $(WORKERS) --dist loadfile --durations=5
 
 check: setup  ## Lint, format, types (mypy and pyright) and import contracts
 	$(VENV)/ruff check $(CODE)

@@ -203,6 +203,7 @@ def test_an_interrupted_drill_cleans_up(tmp_path: Path) -> None:
 # -- every flavour, through the proxy --------------------------------------------------------------------------------------
 
 
+@pytest.mark.servers
 @pytest.mark.parametrize("workload", ["bank"])
 @pytest.mark.parametrize("flavour", ["mariadb", "postgresql", "mysql"])
 def test_short_drill(tmp_path: Path, request: pytest.FixtureRequest, flavour: str, workload: str) -> None:
