@@ -1,0 +1,205 @@
+"""Idempotency-Keys in Redis: one effect while nothing crashes, bounded damage when something does."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import subprocess
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from holdfast.asgi.idempotency import Idempotency
+from holdfast.asgi.interface import Receive, Scope, Send
+from holdfast.asgi.keyed_request import KeyRules
+from holdfast.drills.servers.process import END_WITH_PARENT, free_port
+from holdfast.errors import ConfigurationError
+from holdfast.ext.redis.idempotency import RedisIdempotency
+from tests.asgi.asgi_calls import Answer, Connection, call, http_scope
+from tests.asgi.effect_app import Proven, caller
+
+
+@pytest.fixture
+def redis_port(tmp_path: Path) -> Iterator[int]:
+    """A Redis server of the test's own."""
+    program = shutil.which("redis-server")
+    if program is None:
+        pytest.skip("redis-server is not installed")
+    port = free_port()
+    command = [program, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(tmp_path)]
+    server = subprocess.Popen([*END_WITH_PARENT, *command], stdout=subprocess.DEVNULL)
+    yield port
+    server.kill()
+    server.wait()
+
+
+@pytest.fixture
+async def redis(redis_port: int) -> AsyncIterator[Redis]:
+    """A client of it, once it answers."""
+    client = Redis(host="127.0.0.1", port=redis_port)
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                await client.ping()
+                break
+            except RedisError:
+                await asyncio.sleep(0.05)
+    yield client
+    await client.aclose()
+
+
+class Service:
+    """A service whose effect is a number that goes up; each instance is like a process of its own."""
+
+    def __init__(
+        self, redis: Redis, effects: list[str], *, lease: float = 30, ttl: float = 60, **settings: Any
+    ) -> None:
+        self.effects = effects
+        self.hold: asyncio.Event | None = None
+        self.there = asyncio.Event()
+        self.app = Proven(Idempotency(self._handle, RedisIdempotency(redis, lease=lease, ttl=ttl), **settings))
+
+    async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        body = (await receive())["body"]
+        self.there.set()
+        if self.hold is not None:
+            await self.hold.wait()
+        self.effects.append(body.decode())
+        await send({"type": "http.response.start", "status": int(scope["query_string"] or b"201"), "headers": []})
+        await send({"type": "http.response.body", "body": b"effect %d" % len(self.effects)})
+
+    async def post(self, key: str = "k", body: bytes = b"b", query: bytes = b"", **who: str) -> Answer:
+        """One request."""
+        answer = await call(self.app, "POST", "/", caller(key=key, **who), body, query_string=query)
+        if answer.error is not None:
+            raise answer.error
+        return answer
+
+    def start(self, key: str = "k") -> Connection:
+        """A request under way."""
+        connection = Connection(http_scope("POST", "/", caller(key=key)))
+        connection.push(b"b")
+        connection.start(self.app)
+        return connection
+
+
+Make = Callable[..., Service]
+
+
+@pytest.fixture
+def make(redis: Redis) -> Make:
+    """Makes services that share a Redis and their effects."""
+    effects: list[str] = []
+    return lambda **settings: Service(redis, effects, **settings)
+
+
+async def test_fifty_identical_requests_to_two_services_have_one_effect(make: Make) -> None:
+    """They meet in Redis: one ran, fifty answers are equal."""
+    one, two = make(), make()
+    answers = await asyncio.gather(*(service.post() for service in (one, two) for _ in range(25)))
+    assert {(answer.status, answer.body) for answer in answers} == {(201, b"effect 1")}
+    assert one.effects == ["b"]
+
+
+async def test_payload_tenant_and_refusals(make: Make) -> None:
+    """Another payload 422, another tenant its own effect; a refusal frees the key, a final one is kept."""
+    one = make(rules=KeyRules(final=frozenset({404})))
+    await one.post()
+    assert (await one.post(body=b"other")).status == 422
+    assert (await one.post(tenant="other")).body == b"effect 2"
+    assert [(await one.post("free", query=b"500")).body for _ in range(2)] == [b"effect 3", b"effect 4"]
+    assert [(await one.post("kept", query=b"404")).body for _ in range(2)] == [b"effect 5", b"effect 5"]
+
+
+async def test_a_key_at_work_elsewhere_is_told(make: Make) -> None:
+    """The second service answers 409 when it may not wait, and later the first one's answer."""
+    one, two = make(), make(rules=KeyRules(wait=0.2))
+    one.hold = asyncio.Event()
+    first = one.start()
+    await one.there.wait()
+    assert (await two.post()).status == 409
+    one.hold.set()
+    assert (await first.answer()).body == (await two.post()).body == b"effect 1"
+
+
+async def test_an_owner_that_crashed_is_taken_over_and_cannot_come_back(make: Make) -> None:
+    """When its lease has run out the next request runs; what the first one finishes late changes nothing any more."""
+    one, two = make(lease=1), make(lease=1)
+    one.hold = asyncio.Event()
+    store: Any = one.app.app._store  # type: ignore[attr-defined]
+
+    async def never_renews(_claim: Any) -> None: ...
+
+    store._keep_claimed = never_renews  # as a process that is dead, or stands still
+    first = one.start()
+    await one.there.wait()
+    assert (await two.post()).body == b"effect 1"
+    one.hold.set()
+    assert (await first.answer()).body == b"effect 2", "the weakness that the page tells of"
+    assert (await two.post()).body == b"effect 1"
+
+
+async def test_a_living_owner_keeps_its_lease(make: Make) -> None:
+    """A handler that takes longer than the lease renews it: nobody takes over."""
+    one, two = make(lease=1), make(lease=1, rules=KeyRules(wait=2))
+    one.hold = asyncio.Event()
+    first = one.start()
+    await one.there.wait()
+    assert (await two.post()).status == 409
+    one.hold.set()
+    await first.answer()
+    assert len(one.effects) == 1
+
+
+async def test_a_cancelled_request_frees_its_key(make: Make) -> None:
+    """A client that hangs up leaves no key behind that waits for its lease."""
+    one = make()
+    one.hold = asyncio.Event()
+    connection = Connection(http_scope("POST", "/", caller(key="k")))
+    connection.push(b"b")
+    task = connection.start(one.app)
+    await one.there.wait()
+    task.cancel()
+    await connection.answer()
+    one.hold = None
+    assert (await one.post()).body == b"effect 1"
+
+
+async def test_keys_are_bounded_and_expire(make: Make, redis: Redis) -> None:
+    """429 beyond the quota; what expired is not counted, and nothing stays behind."""
+    one = make(quota=3, ttl=1, lease=1)
+    assert [(await one.post(f"k{number}")).status for number in range(5)] == [201] * 3 + [429] * 2
+    async with asyncio.timeout(20):
+        while await redis.dbsize():  # noqa: ASYNC110 - Redis says nothing when an entry expires
+            await asyncio.sleep(0.1)
+    assert (await make(quota=3).post("k9")).status == 201
+
+
+async def test_without_redis_nothing_runs(make: Make, redis: Redis) -> None:
+    """503 with `Retry-After` before the handler is called, and within seconds."""
+    one = make()
+    with suppress(RedisError, TimeoutError):
+        async with asyncio.timeout(1):  # its client tries on to reach the server that it has just ended
+            await redis.shutdown(nosave=True)
+    async with asyncio.timeout(15):
+        answer = await one.post()
+    assert (answer.status, answer.header("retry-after") is not None) == (503, True)
+    assert one.effects == []
+
+
+async def test_the_entries_hold_no_key(make: Make, redis: Redis) -> None:
+    """Names and values are digests; what is live is counted under the tenant's."""
+    await make().post("secret-key")
+    assert all(b"secret-key" not in name and b"acme" not in name for name in await redis.keys("*"))
+
+
+@pytest.mark.parametrize("setting", [{"lease": 0.5}, {"lease": 10, "ttl": 5}])
+def test_a_setting_that_cannot_work_is_refused(setting: dict[str, Any]) -> None:
+    """Where it is given."""
+    with pytest.raises(ConfigurationError):
+        RedisIdempotency(Redis(), **setting)
