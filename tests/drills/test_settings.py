@@ -43,7 +43,7 @@ def test_the_url_stays_out_of_sight() -> None:
     assert "hush" not in json.dumps(settings.told())
 
 
-@pytest.mark.parametrize(("seconds", "baseline", "healed"), [(3.0, 1.0, 3.0), (12.0, 4.0, 6.0), (600.0, 6.0, 15.0)])
+@pytest.mark.parametrize(("seconds", "baseline", "healed"), [(3.0, 1.0, 3.0), (10.0, 10 / 3, 8.0), (600.0, 6.0, 15.0)])
 def test_phases_follow_from_the_length(seconds: float, baseline: float, healed: float) -> None:
     """Short drills have short phases around their faults, long ones no longer than they need."""
     settings = DrillSettings(seconds=seconds)

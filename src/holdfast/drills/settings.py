@@ -105,8 +105,8 @@ class DrillSettings:
 
     @property
     def healed_s(self) -> float:
-        """How long it goes on after the last fault: half of the time of the faults, 3 s at least, 15 s at most."""
-        return min(_HEALED_MAX_S, max(_HEALED_MIN_S, self.seconds / 2))
+        """How long it goes on after the last fault: 80 % of the time of the faults, 3 s at least, 15 s at most."""
+        return min(_HEALED_MAX_S, max(_HEALED_MIN_S, 0.8 * self.seconds))
 
     @property
     def backend(self) -> str:
