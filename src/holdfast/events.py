@@ -23,6 +23,7 @@ __all__ = [
     "HookFailed",
     "KeysPurged",
     "LimitChanged",
+    "LocalShareApplied",
     "OperationEnded",
     "PoolRetired",
     "RetryDenied",
@@ -166,3 +167,10 @@ class KeysPurged(_Event):
     """Expired key rows were removed."""
 
     rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class LocalShareApplied(_Event):
+    """A limit that processes share could not be asked (`reason`), and this process decided by its own share of it."""
+
+    reason: str

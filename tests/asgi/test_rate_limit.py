@@ -146,6 +146,7 @@ async def test_exact_under_ten_thousand_tasks() -> None:
         {"rate": float("nan")},
         {"rate": 1_000_001},
         {"rate": 1, "per": 0},
+        {"rate": 1, "per": 86_400, "burst": 400},
         {"rate": 1, "burst": 0},
         {"rate": 1, "burst": 1.5},
         {"rate": 1, "name": ""},

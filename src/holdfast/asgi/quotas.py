@@ -37,6 +37,7 @@ __all__ = ["ArrivalTable", "Decision", "LocalQuotas", "Quota", "QuotaStore"]
 _NS = 1_000_000_000
 _NAME_MAX = 40
 _NAME_MARKS = str.maketrans("", "", "-_.")
+_WHOLE_AFTER_MAX_S = 366 * 86_400
 _TRIES = 8
 
 
@@ -62,7 +63,7 @@ class Quota:
 
     Attributes:
         name: what headers, events and stores call it: letters, digits and `-_.`, 40 at most.
-        rate: requests per `per`; more than 0, at most 1,000,000 a second.
+        rate: requests per `per`; more than 0, at most 1,000,000 a second, and so many that the burst is back within a year.
         per: the unit of `rate`, seconds or `timedelta`, default 1 s; more than 0.
         burst: requests that may come at once after a quiet time, default 1; 1 or more.
         subject: who a request is counted for, default the client's network (`subjects`).
@@ -92,6 +93,8 @@ class Quota:
             )
         if not isinstance(self.burst, int) or self.burst < 1:
             raise ConfigurationError(f"Quota.burst must be a whole number, 1 or more, not {self.burst!r}")
+        if self.burst * per_s / self.rate > _WHOLE_AFTER_MAX_S:
+            raise ConfigurationError(f"the burst of the quota {self.name} must be back within a year; raise its rate")
         # Whole microseconds, since that is what Redis counts in; rounded up, so that the rate is never exceeded.
         object.__setattr__(self, "interval_ns", math.ceil(per_s * 1_000_000 / self.rate) * 1000)
 
