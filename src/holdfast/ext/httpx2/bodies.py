@@ -16,8 +16,8 @@ __all__ = ["KEPT_MAX", "KEPT_WITHIN_S", "Bounded", "BoundedAsync", "Watched", "k
 KEPT_MAX = 64 * 1024
 """Bytes of a refusal's body that are read, so that its connection can be used again; of a longer one nothing is kept."""
 
-KEPT_WITHIN_S = 1.0
-"""How long that may take, in seconds."""
+KEPT_WITHIN_S = 0.25
+"""How long that may take, in seconds: a refusal mostly comes whole, and a new connection costs less than a long wait."""
 
 
 class Watched(httpx2.SyncByteStream, httpx2.AsyncByteStream):
