@@ -32,7 +32,7 @@ from ..events import AttemptFailed, RetryDenied, RetryScheduled
 from ..layer import retry_is_active
 from ..outcome import Failure, FailureClass, Stage
 from ..stream import EVENTS, EventStream
-from .context import context_of
+from .context import RequestContext, context_of
 from .headers import first
 from .interface import App, Message, Receive, Scope, Send
 from .scopes import ScopeBefore
@@ -56,6 +56,7 @@ _PASSING: tuple[type[Exception], ...] = (ConnectionError, TimeoutError, Contende
 _DEFAULT_BACKOFF = Backoff(base=0.025, cap=0.5)
 _DEFAULT_BUDGET = default_budget()
 _HELD_MAX = 65_536
+_HELD_PIECES_MAX = 16
 _KEY = b"idempotency-key"
 _NAME = "request"
 
@@ -143,14 +144,14 @@ class RequestRetry:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        context = context_of(scope)
         if not self._may_repeat(scope) or retry_is_active():
-            context = context_of(scope)
             context.attempts = context.attempts or 1
             await self.app(scope, receive, send)
             return
         request = _Request(self, scope, receive, send)
         try:
-            await request.handle()
+            await request.handle(scope, context)
         finally:
             request.forget_body()
 
@@ -168,11 +169,9 @@ class _Request:
         "_failures",
         "_gone",
         "_held",
-        "_left",
         "_position",
         "_receive",
         "_retry",
-        "_scope",
         "_send",
         "_spent",
         "_started",
@@ -185,33 +184,24 @@ class _Request:
 
     def __init__(self, retry: RequestRetry, scope: Scope, receive: Receive, send: Send) -> None:
         self._retry = retry
-        self._scope = scope
+        self._before = ScopeBefore(scope)
         self._receive = receive
         self._send = send
-        context_of(scope)  # made before the copy: it stays the same one for all attempts
-        self._before = ScopeBefore(scope)
-        self._tape: list[Message] = []
-        self._taped = 0
-        self._position = 0
-        self._too_long = False
-        self._gone = False
-        self._held: list[Message] = []
-        self._left = _HELD_MAX
-        self._started = False
-        self._status: int | None = None
-        self._with_a_time = False
-        self._failures = 0
+        self._tape: list[tuple[bytes, bool]] = []
+        self._taped = self._position = self._failures = self._status = 0
+        self._gone = self._started = self._too_long = self._with_a_time = False
+        self._held: list[Message] | None = None
         self._spent = 0.0
 
-    async def handle(self) -> None:
+    async def handle(self, scope: Scope, context: RequestContext) -> None:
         """Call the application until there is an answer to give."""
-        retry, context = self._retry, context_of(self._scope)
+        retry = self._retry
+        if not context.attempts:  # else a layer outside has counted its own call
+            context.attempts = 1
         while True:
-            if self._failures or not context.attempts:  # a layer outside has counted its own call
-                context.attempts += 1
             error: Exception | None = None
             try:
-                await retry.app(self._scope, self.receive, self.send)
+                await retry.app(scope, self.receive, self.send)
             except Exception as caught:
                 error = caught
             if error is None and self._status not in retry._statuses:
@@ -222,8 +212,9 @@ class _Request:
                 break
             await retry._clock.sleep_async(delay_s)
             self._rewind()
-        for message in self._held:
-            await self._send(message)
+            context.attempts += 1
+        if self._held is not None:
+            await self._let_go()
         if error is not None:
             raise error
 
@@ -233,24 +224,26 @@ class _Request:
         """What was read before, then what comes."""
         tape = self._tape
         if self._position < len(tape):
-            message = tape[self._position]
+            body, more = tape[self._position]
             self._position += 1
-            return dict(message)  # some applications take things out of it
+            return {"type": "http.request", "body": body, "more_body": more}
         message = await self._receive()
         if message["type"] != "http.request":
             self._gone = True
-            return message
-        if not self._too_long:
-            retry, size = self._retry, len(message.get("body", b""))
-            if self._taped + size > retry._body_max or retry.held + size > retry._bodies_max:
-                self.forget_body()
-                self._too_long = True
-            else:
-                retry.held += size
-                self._taped += size
-                tape.append(dict(message))
-                self._position += 1
+        elif not self._too_long:
+            self._record(message.get("body", b""), more=message.get("more_body", False))
         return message
+
+    def _record(self, body: bytes, *, more: bool) -> None:
+        retry, size = self._retry, len(body)
+        if self._taped + size > retry._body_max or retry.held + size > retry._bodies_max:
+            self._too_long = True
+            self.forget_body()
+            return
+        retry.held += size
+        self._taped += size
+        self._tape.append((body, more))
+        self._position += 1
 
     def forget_body(self) -> None:
         """Give back what is held of the body."""
@@ -260,34 +253,38 @@ class _Request:
 
     async def send(self, message: Message) -> None:
         """Hold an answer back that may be replaced; let others pass."""
-        if self._started:
-            await self._send(message)
-            return
-        if message["type"] == "http.response.start":
-            self._status = message["status"]
-            self._with_a_time = first(message.get("headers", ()), b"retry-after") is not None
-        if self._status is None or self._status < 500 or message["type"] not in _HOLDABLE:
-            await self._let_go(message)
-            return
-        self._left -= len(message.get("body", b""))
-        if self._left < 0:
-            await self._let_go(message)
-        else:
-            self._held.append(message)
-
-    async def _let_go(self, message: Message) -> None:
-        self._started = True
-        held, self._held = self._held, []
-        for one in held:
-            await self._send(one)
+        if not self._started:
+            if message["type"] == "http.response.start":
+                self._status = message["status"]
+            if self._is_held(message):
+                return
+            self._started = True
+            if self._held is not None:
+                await self._let_go()
         await self._send(message)
+
+    def _is_held(self, message: Message) -> bool:
+        if self._status < 500 or message["type"] not in _HOLDABLE:
+            return False
+        held = self._held
+        if held is None:
+            held = self._held = []
+            self._with_a_time = first(message.get("headers", ()), b"retry-after") is not None
+        size = sum(len(one.get("body", b"")) for one in (*held, message))
+        if size > _HELD_MAX or len(held) >= _HELD_PIECES_MAX:
+            return False
+        held.append(message)
+        return True
+
+    async def _let_go(self) -> None:
+        held, self._held = self._held, None
+        for one in held or ():
+            await self._send(one)
 
     def _rewind(self) -> None:
         self._before.restore()
-        self._position = 0
-        self._held = []
-        self._left = _HELD_MAX
-        self._status = None
+        self._position = self._status = 0
+        self._held = None
         self._with_a_time = False
 
     # -- whether again -----------------------------------------------------------------------------------------------
@@ -299,7 +296,7 @@ class _Request:
             return None
         self._failures += 1
         if error is None:
-            failure = Failure(FailureClass.LOST, Stage.BODY, code=self._status, name="status")
+            failure = Failure(FailureClass.LOST, Stage.BODY, code=self._status or None, name="status")
             exhausted = False
         else:
             error = _only(error)
@@ -339,7 +336,7 @@ class _Request:
 
     def _succeeded(self) -> None:
         budget = self._retry._budget
-        if budget is not None and (self._status is None or self._status < 500):
+        if budget is not None and self._status < 500:
             now = self._retry._clock.monotonic()
             budget.deposit(now)
             if self._spent:
