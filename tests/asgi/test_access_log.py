@@ -12,7 +12,7 @@ import pytest
 from holdfast.asgi.access_log import AccessLog
 from holdfast.asgi.context import context_of
 from holdfast.asgi.interface import App, Receive, Scope, Send
-from holdfast.asgi.log_lines import capped, visible
+from holdfast.asgi.log_lines import JsonLines, capped, visible
 from holdfast.asgi.request_id import RequestId
 from holdfast.errors import ConfigurationError
 from holdfast.testing import ManualClock
@@ -155,3 +155,18 @@ def test_text_for_lines_is_short_and_visible() -> None:
     assert (capped("x" * 10, 5), capped("x" * 5, 5)) == ("xx...", "xxxxx")
     assert visible("a\r\n\x1b\x00\u2028\u202eä") == r"a\r\n\x1b\x00\u2028\u202e\xe4"
     assert visible("plain ä") == "plain ä"
+
+
+def test_a_line_has_its_own_moment() -> None:
+    """UTC, to the millisecond, also when the second changes back and forth between threads."""
+    formatter = JsonLines()
+    times = []
+    for created in (0.0, 0.9999, 1_700_000_000.25, 0.5):
+        record = logging.makeLogRecord({"msg": "x", "created": created})
+        times.append(json.loads(formatter.format(record))["time"])
+    assert times == [
+        "1970-01-01T00:00:00.000Z",
+        "1970-01-01T00:00:00.999Z",
+        "2023-11-14T22:13:20.250Z",
+        "1970-01-01T00:00:00.500Z",
+    ]

@@ -345,18 +345,21 @@ async def test_of_an_unread_body_one_piece_is_kept() -> None:
     await quiet()
 
 
-async def test_an_application_that_listens_is_told_and_not_cancelled() -> None:
-    """It hears of it itself, also if somebody listened already when it began to, and as often as it asks."""
+@pytest.mark.parametrize("heard_by", ["the listener", "the application"])
+async def test_an_application_that_listens_is_told_and_not_cancelled(heard_by: str) -> None:
+    """It hears of it itself, whether or not somebody listened already when it began to, as often as it asks; and works on."""
     told: list[str] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         async with asyncio.timeout(30):
-            while not connection.received:  # noqa: ASYNC110 - the listener begins by a timer
-                await asyncio.sleep(SOON)  # noqa: TID251 - see above
+            while heard_by == "the listener" and not connection.received:  # noqa: ASYNC110 - see below
+                await asyncio.sleep(SOON)  # noqa: TID251 - the listener begins by a timer
         told.append((await receive())["type"])
         listening.set()
         told.append((await receive())["type"])
         told.append((await receive())["type"])
+        await asyncio.sleep(5 * SOON)  # noqa: TID251 - time for the listener to make a mistake
+        told.append("worked on")
 
     listening = asyncio.Event()
     connection = Connection(http_scope())
@@ -366,7 +369,7 @@ async def test_an_application_that_listens_is_told_and_not_cancelled() -> None:
     connection.hang_up()
     answer = await connection.answer()
     assert answer.error is None
-    assert told == ["http.request", "http.disconnect", "http.disconnect"]
+    assert told == ["http.request", "http.disconnect", "http.disconnect", "worked on"]
     await quiet()
 
 

@@ -291,16 +291,19 @@ class _Work:
             while True:
                 if self._heard:
                     message = self._heard[0]
-                    if message["type"] != "http.disconnect":  # that stays true
-                        self._heard.popleft()
+                    if message["type"] != "http.disconnect":
+                        self._heard.popleft()  # the other stays: it stays true, and who was told is not cancelled for it
                     return message
                 if self._listener is None:
-                    return await self._receive()
+                    message = await self._receive()
+                    if message["type"] == "http.disconnect":
+                        self._heard = deque((message,))
+                    return message
                 # Somebody listens already: wait for what is heard. Being cancelled here does not end the listening.
                 await asyncio.wait({self._listener})
         finally:
             self._waiting -= 1
-            if self._timer is None and self._listener is None and self._open and not self._heard:
+            if self._timer is None and self._listener is None and self._open:
                 self._timer = self._loop.call_later(self._every_s, self._look)
 
     def _look(self) -> None:
@@ -310,7 +313,7 @@ class _Work:
                 self._expire()
                 return
             self._last = self._loop.call_at(self._due, self._expire)
-        if not self._waiting:  # else it hears for itself, and sets the timer afterwards
+        if not self._waiting and not self._heard:  # else it hears for itself, and sets the timer afterwards
             self._listener = self._loop.create_task(self._listen())
 
     def _expire(self) -> None:

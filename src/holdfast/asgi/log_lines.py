@@ -58,11 +58,13 @@ class JsonLines(logging.Formatter):
     Of an error the trace is printed as `logging` prints it, with the exception's text. Safe to share, as formatters are.
     """
 
+    # The last second that was written, and its text: most records share it with the one before.
+    _second: tuple[int, str] = (-1, "")
+
     def format(self, record: logging.LogRecord) -> str:
         """The line, without a line break."""
-        at = datetime.fromtimestamp(record.created, UTC)
         fields: dict[str, object] = {
-            "time": at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "time": self._time(record.created),
             "level": record.levelname,
             "logger": record.name,
         }
@@ -77,3 +79,11 @@ class JsonLines(logging.Formatter):
         if record.exc_info:
             fields["error"] = self.formatException(record.exc_info)[-_TEXT_MAX:]  # what was raised stands at the end
         return one_line(fields)
+
+    def _time(self, created: float) -> str:
+        whole = int(created)
+        second, text = self._second
+        if second != whole:
+            text = datetime.fromtimestamp(whole, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+            self._second = (whole, text)
+        return f"{text}.{int((created - whole) * 1000):03d}Z"
