@@ -85,12 +85,12 @@ async def test_interleaved_and_cancelled_requests_know_only_themselves(rng: rand
     assert app.looks > 1000
     assert app.wrong == []
     assert [name for name in shared if name != "pool"] == [], "a context must not stay in what requests share"
+    answered = 0
     for tenant, connection, _ in running:
-        assert (
-            connection.so_far.messages == []
-            or tenant.encode() in connection.so_far.body
-            or (connection.so_far.status == 500)
-        )
+        other = {"north": b"south", "south": b"north"}[tenant]
+        assert other not in connection.so_far.body
+        answered += connection.so_far.body == tenant.encode()
+    assert answered > 50
 
 
 async def test_a_cancelled_request_leaves_nobody_behind() -> None:
