@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from .adaptive import AdaptiveLimit
     from .breaker import BreakerState, CircuitBreaker
     from .bulkhead import Bulkhead
+    from .gather import together
     from .pipeline import Pipeline
     from .ratelimit import RateLimiter
 
@@ -71,6 +72,7 @@ __all__ = [
     "report_of",
     "retry",
     "subscribe",
+    "together",
     "within",
 ]
 
@@ -81,6 +83,7 @@ _LOADED_WHEN_NAMED = {
     "CircuitBreaker": ".breaker",
     "Pipeline": ".pipeline",
     "RateLimiter": ".ratelimit",
+    "together": ".gather",
 }
 
 
