@@ -235,8 +235,8 @@ def main() -> None:
     with open(os.devnull, "w", encoding="utf-8") as nowhere:  # noqa: PTH123 - not a path of ours
         handler = logging.StreamHandler(nowhere)
         handler.setFormatter(JsonLines())
-        logging.getLogger("holdfast.access").addHandler(handler)
-        logging.getLogger("holdfast.access").setLevel(logging.INFO)
+        logging.getLogger("holdfast.asgi.access_log").addHandler(handler)
+        logging.getLogger("holdfast.asgi.access_log").setLevel(logging.INFO)
         body = report(asyncio.run(run(arguments.rounds, arguments.calls)))
     print(body)
     if arguments.write:

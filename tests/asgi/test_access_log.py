@@ -28,7 +28,7 @@ class Route:
 
 async def logged(app: App, *args: Any, **more: Any) -> dict[str, Any]:
     """The one line that a call of `app` writes."""
-    with log_of("holdfast.access") as log:
+    with log_of("holdfast.asgi.access_log") as log:
         await call(app, *args, **more)
     (line,) = log.lines
     return line
@@ -50,7 +50,7 @@ async def test_the_line_says_what_can_be_counted() -> None:
     assert len(line.pop("trace_id")) == 32
     assert line == {
         "level": "INFO",
-        "logger": "holdfast.access",
+        "logger": "holdfast.asgi.access_log",
         "event": "request",
         "method": "POST",
         "route": "/users/{id}",
@@ -108,7 +108,7 @@ async def test_a_client_that_leaves_is_told_from_an_error(noticed_by: str) -> No
             return
         await answering()(scope, receive, send)
 
-    with log_of("holdfast.access") as log:
+    with log_of("holdfast.asgi.access_log") as log:
         connection = Connection(http_scope())
         connection.hang_up()
         connection.start(AccessLog(app))
@@ -126,7 +126,7 @@ async def test_cut_and_cancelled_are_told_apart() -> None:
         await asyncio.Event().wait()
 
     assert (await logged(AccessLog(failing)))["outcome"] == "cut"
-    with log_of("holdfast.access") as log:
+    with log_of("holdfast.asgi.access_log") as log:
         connection = Connection(http_scope())
         task = connection.start(AccessLog(hanging))
         await until(lambda: connection.scope["state"])
@@ -138,7 +138,7 @@ async def test_cut_and_cancelled_are_told_apart() -> None:
 
 async def test_nothing_is_built_for_a_logger_that_is_off() -> None:
     """Below INFO there is no line, and the request passes."""
-    logger = logging.getLogger("holdfast.access")
+    logger = logging.getLogger("holdfast.asgi.access_log")
     assert not logger.isEnabledFor(logging.INFO)  # as pytest leaves it
     assert (await call(AccessLog(answering()))).status == 200
 

@@ -42,7 +42,7 @@ def levels(log: Log) -> list[str]:
 
 async def test_an_unknown_error_is_a_500_without_a_word() -> None:
     """The caller gets a document with the request's id; the log one entry with the trace and without the text."""
-    with log_of("holdfast.asgi") as log:
+    with log_of("holdfast.asgi.recovery") as log:
         answer = await call(RequestId(Recovery(Raising(ValueError(SECRET)))), headers={"X-Request-Id": "one"})
     assert answer.status == 500
     assert answer.json["request_id"] == "one"
@@ -56,7 +56,7 @@ async def test_an_unknown_error_is_a_500_without_a_word() -> None:
 
 async def test_typed_errors_are_answered_and_noted_without_a_trace() -> None:
     """What is expected to happen is a line, with the error's own text, which holds no value."""
-    with log_of("holdfast.asgi") as log:
+    with log_of("holdfast.asgi.recovery") as log:
         answer = await call(Recovery(Raising(RateLimited("orders: too many", retry_after_s=3))))
     assert (answer.status, answer.header("retry-after")) == (429, "3")
     assert levels(log) == ["INFO"]
@@ -65,7 +65,7 @@ async def test_typed_errors_are_answered_and_noted_without_a_trace() -> None:
 
 async def test_a_bug_of_the_service_is_logged_as_one() -> None:
     """A typed error that means a 500 has its trace in the log."""
-    with log_of("holdfast.asgi") as log:
+    with log_of("holdfast.asgi.recovery") as log:
         answer = await call(Recovery(Raising(SchemaMismatch("the table does not exist"))))
     assert answer.status == 500
     assert levels(log) == ["ERROR"]
@@ -74,7 +74,7 @@ async def test_a_bug_of_the_service_is_logged_as_one() -> None:
 
 async def test_a_refusal_is_answered_as_it_says() -> None:
     """Its detail is for the caller, not for the log."""
-    with log_of("holdfast.asgi") as log:
+    with log_of("holdfast.asgi.recovery") as log:
         answer = await call(Recovery(Raising(RequestRefused(Problem(403, "forbidden", detail=SECRET)))))
     assert (answer.status, answer.json["detail"]) == (403, SECRET)
     assert SECRET not in log.everything
@@ -90,7 +90,7 @@ async def test_what_a_task_group_wraps_is_found() -> None:
 
 async def test_an_answer_that_was_begun_is_cut() -> None:
     """The server is told to end the connection, without a trace of its own; the trace is logged once."""
-    with log_of("holdfast.asgi") as log:
+    with log_of("holdfast.asgi.recovery") as log:
         answer = await call(Recovery(Raising(ValueError(SECRET), begun=True)))
     assert isinstance(answer.error, AnswerCut)
     assert answer.error.__suppress_context__
@@ -100,7 +100,7 @@ async def test_an_answer_that_was_begun_is_cut() -> None:
 
 async def test_an_answer_that_was_complete_stands() -> None:
     """An error afterwards (Starlette raises what it answered) is logged, and that is all."""
-    with log_of("holdfast.asgi") as log:
+    with log_of("holdfast.asgi.recovery") as log:
         answer = await call(Recovery(Raising(ValueError(SECRET), begun=True, ended=True)))
     assert (answer.status, answer.body, answer.error) == (200, b"whole", None)
     assert levels(log) == ["ERROR"]
@@ -109,7 +109,7 @@ async def test_an_answer_that_was_complete_stands() -> None:
 @pytest.mark.parametrize("error", [asyncio.CancelledError(), KeyboardInterrupt()])
 async def test_what_belongs_to_the_server_is_passed_on(error: BaseException) -> None:
     """A cancellation and an interrupt are neither answered nor logged."""
-    with log_of("holdfast.asgi") as log, pytest.raises(type(error)):
+    with log_of("holdfast.asgi.recovery") as log, pytest.raises(type(error)):
         await Recovery(Raising(error))(http_scope(), answering, answering)  # type: ignore[arg-type]
     assert log.lines == []
 
@@ -123,7 +123,7 @@ async def test_nobody_is_answered_who_is_gone() -> None:
 
     connection = Connection(http_scope())
     connection.hang_up()
-    with log_of("holdfast.asgi") as log:
+    with log_of("holdfast.asgi.recovery") as log:
         connection.start(Recovery(app))
         answer = await connection.answer()
     assert (answer.messages, answer.error) == ([], None)
@@ -139,7 +139,7 @@ async def test_a_send_that_fails_is_a_client_that_left() -> None:
     """A server that raises when the client is gone does not make an error of it."""
     connection = Connection(http_scope())
     connection.hang_up()
-    with log_of("holdfast.asgi") as log:
+    with log_of("holdfast.asgi.recovery") as log:
         connection.start(Recovery(answering()))
         answer = await connection.answer()
     assert answer.error is None
@@ -155,7 +155,7 @@ async def test_it_logs_while_others_work() -> None:
         raise ValueError
 
     layers = RequestId(Recovery(app))
-    with log_of("holdfast.asgi") as log:
+    with log_of("holdfast.asgi.recovery") as log:
         tasks = [asyncio.create_task(call(layers, headers={"X-Request-Id": name})) for name in ("one", "two")]
         await until(lambda: len(asyncio.all_tasks()) == 5)
         gate.set()
@@ -190,7 +190,7 @@ def test_a_trace_has_an_end() -> None:
 
 async def test_a_websocket_passes() -> None:
     """It has no documents."""
-    with log_of("holdfast.asgi") as log, pytest.raises(ValueError):
+    with log_of("holdfast.asgi.recovery") as log, pytest.raises(ValueError):
         await Recovery(Raising(ValueError()))(http_scope(type="websocket"), answering, answering)  # type: ignore[arg-type]
     assert log.lines == []
-    assert logging.getLogger("holdfast.asgi").handlers == []
+    assert logging.getLogger("holdfast.asgi.recovery").handlers == []

@@ -1,6 +1,6 @@
 """One line for each request: what was asked, what the answer was, how long it took, and how it ended.
 
-    app = AccessLog(app)                                    # the logger holdfast.access, level INFO
+    app = AccessLog(app)                                    # the logger holdfast.asgi.access_log, level INFO
     handler.setFormatter(JsonLines())                       # or any other: the line is JSON by itself
 
 | field | |
@@ -62,7 +62,7 @@ class AccessLog:
         app: the application around which this stands.
         tenant_key: with it the line has the tenant's keyed hash (BLAKE2b, 16 hexadecimal digits): the same tenant can be
             followed, and who it is told only by those who have the key. Default None: no tenant. 16 to 64 bytes.
-        logger: where the lines go, default the logger `holdfast.access`. Below the level INFO nothing is built.
+        logger: where the lines go, default the logger `holdfast.asgi.access_log`. Below the level INFO nothing is built.
         clock: the one `RequestId` has.
 
     Raises:
@@ -85,7 +85,7 @@ class AccessLog:
             raise ConfigurationError("tenant_key must have 16 to 64 bytes")
         self.app = app
         self._tenant_key = tenant_key
-        self._logger = logger or logging.getLogger("holdfast.access")
+        self._logger = logger or logging.getLogger(__name__)
         self._clock = clock
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

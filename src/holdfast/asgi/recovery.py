@@ -36,7 +36,7 @@ from .stack import Place
 
 __all__ = ["AnswerCut", "Recovery", "trace_of"]
 
-_log = logging.getLogger("holdfast.asgi")
+_log = logging.getLogger(__name__)
 
 _FRAMES_MAX = 60
 _ERRORS_MAX = 12
