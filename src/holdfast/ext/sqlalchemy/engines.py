@@ -209,6 +209,16 @@ class Endpoint:
         if not self.address.in_memory:
             self._generation += 1
 
+    def retire_after(self, session: PooledSession) -> bool:
+        """Retire all, for what happened on one; False, with nothing done, where that one had been retired before.
+
+        Of all the operations that one change of role meets, the first is enough: the others would retire what was made since.
+        """
+        if session.generation != self._generation:
+            return False
+        self.retire()
+        return True
+
     def move_to(self, host: Host) -> None:
         """Have new connections go to another server, and replace every connection made before now."""
         self.host = host

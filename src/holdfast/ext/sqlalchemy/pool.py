@@ -34,6 +34,9 @@ _LOOK_EVERY_S = 0.25
 _FULL_FOR_S = 0.5
 """How long a server that had no connection left is not asked for one."""
 
+_RETIRED_MAX = 10
+"""How often connections may be retired in a row while one is made; far above what servers can do in that time."""
+
 
 def shortened(longest_s: float) -> float:
     """`longest_s`, or what the caller's deadline leaves of it."""
@@ -61,9 +64,15 @@ class _WaitsUntilTheDeadline(sa_pool.QueuePool):
         return made
 
     def connect(self) -> PoolProxiedConnection:
+        retired = 0
         while True:
             try:
                 return super().connect()
+            except exc.InvalidRequestError:
+                # SQLAlchemy gives up on a connection that was retired twice while it was made, as in a failover.
+                retired += 1
+                if retired == _RETIRED_MAX:
+                    raise
             except Exception as error:
                 # A connection that was dead in the pool is opened anew outside of `_do_get`.
                 if not self._has_to_wait(error):
