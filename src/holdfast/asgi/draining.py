@@ -144,14 +144,10 @@ class Draining:
 class _Cancellable(Work):
     """Work in a task of this loop."""
 
-    __slots__ = ("_cut", "_loop", "_task")
+    __slots__ = ("_cut", "_task")
 
-    def __init__(self, name: str) -> None:
-        super().__init__(name)
-        task = asyncio.current_task()
-        assert task is not None, "ASGI applications run in tasks"
-        self._task = task
-        self._cut = False
+    _task: asyncio.Task[None]
+    _cut: bool
 
     def cancel(self) -> None:
         self._task.get_loop().call_soon_threadsafe(self._cancel_here)
@@ -173,7 +169,9 @@ class _Request(_Cancellable):
     __slots__ = ("_drain", "_scope", "_send", "_started")
 
     def __init__(self, scope: Scope, send: Send, drain: Drain) -> None:
-        super().__init__("")
+        # One flat list instead of three calls: this runs for every request.
+        self._task = asyncio.current_task()  # type: ignore[assignment]  # ASGI applications run in tasks
+        self._cut = False
         self._scope = scope
         self._send = send
         self._drain = drain
@@ -213,6 +211,8 @@ class _WebSocket(_Cancellable):
 
     def __init__(self, send: Send, drain: Drain) -> None:
         super().__init__("websocket")
+        self._task = asyncio.current_task()  # type: ignore[assignment]
+        self._cut = False
         self._send = send
         self._drain = drain
         self._closed = False
