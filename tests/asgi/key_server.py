@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 from collections.abc import Iterator
@@ -32,11 +33,26 @@ class KeyServer:
         self.status = 200
         self.headers: dict[str, str] = {}
         self.asked = 0
+        self._changed = threading.Condition()
         self.seen: dict[str, str] = {}
         self.gate = threading.Event()
         self.gate.set()
         self.endless = False
         self.url = ""
+
+    def ask(self) -> None:
+        """Count a request."""
+        with self._changed:
+            self.asked += 1
+            self._changed.notify_all()
+
+    async def was_asked(self, times: int = 1) -> None:
+        """Wait until `times` requests have come; a failure after half a minute."""
+        await asyncio.to_thread(self._wait, times)
+
+    def _wait(self, times: int) -> None:
+        with self._changed:
+            assert self._changed.wait_for(lambda: self.asked >= times, 30), f"{self.asked} requests, not {times}"
 
     def document(self) -> bytes:
         """The body to send."""
@@ -50,8 +66,8 @@ def key_server() -> Iterator[KeyServer]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            state.asked += 1
             state.seen = {name.lower(): value for name, value in self.headers.items()}
+            state.ask()
             state.gate.wait(30)
             self.send_response(state.status)
             for name, value in state.headers.items():

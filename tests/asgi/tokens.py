@@ -21,9 +21,13 @@ SECRET = "0123456789abcdef" * 4
 _CURVES = {"ES256": ec.SECP256R1(), "ES384": ec.SECP384R1(), "ES512": ec.SECP521R1()}
 
 
-@cache
 def private(algorithm: str, name: str = "one", bits: int = 2048) -> Any:
     """A private key for `algorithm`; another one for each `name`."""
+    return _made(algorithm, name, bits)
+
+
+@cache
+def _made(algorithm: str, _: str, bits: int) -> Any:
     if algorithm in _CURVES:
         return ec.generate_private_key(_CURVES[algorithm])
     if algorithm == "EdDSA":
