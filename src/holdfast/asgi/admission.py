@@ -4,7 +4,7 @@
     app = ConcurrencyLimit(app, limit=100, least=10)            # follows what the service bears
     app = ConcurrencyLimit(app, limit=100, priority=Priorities({
         "/payments": Priority.CRITICAL,
-        "/reports/{name}": Priority.BATCH,
+        "/reports/*": Priority.BATCH,
     }))
 
 A service that takes in everything answers everything too late. This one takes in `limit` requests at a time, lets a few wait a
@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
+from itertools import groupby
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from ..adaptive import Aimd, Mode
@@ -36,7 +37,7 @@ from .gate import Gate, Priority, Ticket
 from .headers import first
 from .interface import App, Receive, Scope, Send
 from .problems import problem_for, send_problem
-from .routes import RouteTable
+from .route_patterns import RoutePatterns, path_of
 from .stack import Place
 from .subjects import SubjectOf, by_tenant
 
@@ -63,14 +64,15 @@ class Priorities:
     """How much a request matters, by its route, and by a header where that is believed. Immutable; share it freely.
 
     Args:
-        routes: the class of each route (`routes.RouteTable`); of all others it is normal. Default none.
+        routes: the class of each route (`route_patterns`); the first that fits counts, and all others are normal. Default none.
+            In doubt a request is less important: what is critical or normal must be spelled exactly, batch is so in any spelling.
         header: the name of a header with `critical`, `normal` or `batch`; default None: none is looked at. Everybody may ask for
             less than the route has. More is believed of principals with the permission alone; without it the route decides, as it
             does if the header is anything else.
         permission: the permission to ask for more; default `priority`.
 
     Raises:
-        ConfigurationError: a route cannot match.
+        ConfigurationError: a route is no pattern.
     """
 
     __slots__ = ("_header", "_permission", "_routes")
@@ -78,20 +80,27 @@ class Priorities:
     def __init__(
         self, routes: Mapping[str, Priority] | None = None, *, header: str | None = None, permission: str = "priority"
     ) -> None:
-        self._routes = RouteTable(routes or {})
+        self._routes: list[tuple[Priority, RoutePatterns]] = []
+        for priority, alike in groupby((routes or {}).items(), key=lambda item: item[1]):
+            self._routes.append((priority, RoutePatterns([pattern for pattern, _ in alike], name="routes")))
         self._header = None if header is None else header.lower().encode("latin-1")
         self._permission = permission
 
     def __call__(self, scope: Scope, context: RequestContext) -> Priority:
         """The class of one request."""
-        found = self._routes.match(scope)
-        priority = Priority.NORMAL if found is None else found[1]
+        priority = self._of_route(path_of(scope)) if self._routes else Priority.NORMAL
         if self._header is not None:
             value = first(scope["headers"], self._header)
             asked = None if value is None or len(value) > _WORD_MAX else _WORDS.get(value.strip().lower())
             if asked is not None and (asked > priority or self._permission in context.permissions):
                 return asked
         return priority
+
+    def _of_route(self, path: str) -> Priority:
+        for priority, patterns in self._routes:
+            if patterns.covers(path) if priority is Priority.BATCH else patterns.names(path):
+                return priority
+        return Priority.NORMAL
 
 
 class ConcurrencyLimit:

@@ -11,12 +11,13 @@ socket's peer, and no header is ever looked at: sending another `X-Forwarded-For
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
-from ipaddress import AddressValueError, IPv6Address
+from hashlib import blake2b
 
+from ..errors import ConfigurationError
 from .context import RequestContext
 from .interface import Scope
-from .routes import RouteTable
+from .networks import parse_address
+from .route_patterns import RoutePatterns, path_of
 
 __all__ = ["SubjectOf", "by_client", "by_principal", "by_route", "by_tenant"]
 
@@ -24,6 +25,7 @@ SubjectOf = Callable[[Scope, RequestContext], str | None]
 """Who a request is counted for; None: it is not counted."""
 
 _ADDRESS_MAX = 64
+_NAME_MAX = 128
 
 
 def by_client(scope: Scope, context: RequestContext) -> str:
@@ -37,7 +39,7 @@ def by_client(scope: Scope, context: RequestContext) -> str:
 
 def by_tenant(scope: Scope, context: RequestContext) -> str:
     """The tenant that authentication proved; without one `by_client`."""
-    return by_client(scope, context) if context.tenant is None else "t:" + context.tenant
+    return by_client(scope, context) if context.tenant is None else "t:" + _short(context.tenant)
 
 
 def by_principal(scope: Scope, context: RequestContext) -> str:
@@ -45,38 +47,49 @@ def by_principal(scope: Scope, context: RequestContext) -> str:
     if context.principal is None:
         return by_client(scope, context)
     tenant = context.tenant or ""
-    return f"p:{len(tenant)}:{tenant}{context.principal}"  # the length: no tenant can be called so that two texts are equal
+    return "p:" + _short(
+        f"{len(tenant)}:{tenant}{context.principal}"
+    )  # the length: no two pairs can make the same text
 
 
-def by_route(*templates: str, each: SubjectOf | None = None) -> SubjectOf:
-    """Counts requests to these routes only.
+def by_route(*patterns: str, each: SubjectOf | None = None) -> SubjectOf:
+    """Counts requests to these routes only, however their paths are spelled (`RoutePatterns.covers`).
 
     Args:
-        templates: see `routes.RouteTable`.
+        patterns: see `route_patterns`; each is a subject of its own, and the first that covers a path counts.
         each: who else is told apart within a route; default None: a route is counted as a whole.
 
     Raises:
-        ConfigurationError: a template cannot match.
+        ConfigurationError: there is no pattern, or one is malformed.
     """
-    table = RouteTable(dict.fromkeys(templates))
+    if not patterns:
+        raise ConfigurationError("by_route needs at least one pattern of paths")
+    routes = RoutePatterns(patterns, name="by_route")
+    single = [("r:" + pattern, RoutePatterns([pattern], name="by_route")) for pattern in patterns]
 
     def subject(scope: Scope, context: RequestContext) -> str | None:
-        found = table.match(scope)
-        if found is None:
+        path = path_of(scope)
+        if not routes.covers(path):
             return None
+        # Of a path that is too long to read every pattern says yes: so the first.
+        route = next(name for name, one in single if one.covers(path))
         if each is None:
-            return "r:" + found[0]
+            return route
         inner = each(scope, context)
-        return None if inner is None else f"r:{found[0]} {inner}"
+        return None if inner is None else f"{route} {inner}"
 
     return subject
 
 
-@lru_cache(maxsize=4096)
-def _network(address: str) -> str:
-    try:
-        parsed = IPv6Address(address[: _ADDRESS_MAX * 2].partition("%")[0])
-    except AddressValueError:
+def _short(text: str) -> str:
+    # Marked, so that nobody can be called like somebody's hash.
+    if len(text) <= _NAME_MAX:
+        return "=" + text
+    return "#" + blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+def _network(text: str) -> str:
+    address = parse_address(text.partition("%")[0])
+    if address is None:
         return "?"
-    mapped = parsed.ipv4_mapped
-    return f"{int(parsed) >> 64:x}::/64" if mapped is None else str(mapped)
+    return str(address) if address.version == 4 else f"{int(address) >> 64:x}::/64"
