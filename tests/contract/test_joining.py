@@ -17,7 +17,7 @@ from sqlalchemy import event, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from holdfast.errors import HoldfastError, NotCommitted, OutcomeUnknown, UsageError
+from holdfast.errors import Conflict, HoldfastError, NotCommitted, OutcomeUnknown, UsageError
 from holdfast.ext.sqlalchemy import Database
 from holdfast.ext.sqlalchemy.keyrows import KeyRows
 from holdfast.outcome import Outcome
@@ -171,3 +171,21 @@ def test_going_on_after_a_swallowed_contention_reruns_the_whole(db: Database) ->
     db.run(body)
 
     assert (len(attempts), db.read(usernames)) == (2, ["ada"])
+
+
+def test_what_the_server_refuses_is_the_same_error_inside_another_operation(db: Database) -> None:
+    """A duplicate is a `Conflict` for whoever called the inner operation, and for whoever called the outer one."""
+    db.save(User(username="ada", age=36))
+    seen: list[type[Exception]] = []
+
+    def outer(tx: Any) -> None:
+        try:
+            db.save(User(username="ada", age=30))
+        except Conflict as conflict:
+            seen.append(type(conflict))
+            raise
+
+    with pytest.raises(Conflict):
+        db.run(outer)
+    assert seen == [Conflict]
+    assert db.read(usernames) == ["ada"]

@@ -14,12 +14,12 @@ from typing import Any
 import httpx2
 import pytest
 from sqlalchemy import text
-from sqlalchemy.exc import IntegrityError
 
 from holdfast.asgi.interface import Receive, Scope, Send
 from holdfast.asgi.keyed_request import KeyRules
 from holdfast.drills.servers import Server
 from holdfast.drills.servers.process import END_WITH_PARENT, free_port
+from holdfast.errors import Conflict
 from holdfast.ext.sqlalchemy import DatabaseSettings, UnitAsyncSession
 from tests.asgi.asgi_calls import Answer, Connection, call, http_scope, until
 from tests.asgi.effect_app import Effect, Effects, Make, caller
@@ -144,7 +144,7 @@ async def test_a_violation_that_the_application_answered_is_its_answer(make: Mak
     async def answers(scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await inner(scope, receive, send)
-        except IntegrityError:
+        except Conflict:
             await send({"type": "http.response.start", "status": 409, "headers": []})
             await send({"type": "http.response.body", "body": b"is there"})
 
@@ -152,6 +152,10 @@ async def test_a_violation_that_the_application_answered_is_its_answer(make: Mak
     effects.after_effect = violate
     refused = await post(effects)
     assert (refused.status, refused.body) == (409, b"is there")
+    effects.idempotency.app = inner
+    assert (await post(effects)).json["type"] == "urn:holdfast:problem:conflict", (
+        "and what nobody answers is answered here"
+    )
     assert (await effects.count(), await effects.rows()) == (0, [])
     effects.after_effect = None
     assert (await post(effects)).status == 201

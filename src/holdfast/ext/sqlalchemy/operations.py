@@ -18,12 +18,15 @@ from collections.abc import Awaitable, Callable
 from functools import update_wrapper
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, TypeVar, cast
 
+from sqlalchemy import exc
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 from sqlalchemy.util import greenlet_spawn
 
-from ...errors import ConfigurationError, ForeignTransaction, KeyReused, UsageError
+from ...dialects import classify
+from ...errors import ConfigurationError, ForeignTransaction, KeyReused, UsageError, error_for
 from ...operation import SCOPE_LENGTH_MAX, OperationKey, fingerprint
+from ...outcome import FailureClass, Stage
 from ...transaction import AsyncShell, Shell
 from .async_unit import AsyncUnit
 from .unit import Hook, Unit, open_unit
@@ -251,12 +254,27 @@ def _join(
 ) -> R:
     check_joining(outer, options)
     assert outer.session is not None
+    try:
+        return _joined(outer, outer.session, options, key, asked, body)
+    except exc.DBAPIError as error:
+        _raise_typed(outer, options, error)
+        raise
+
+
+def _joined(
+    outer: Unit[Any],
+    session: UnitSession,
+    options: OperationOptions,
+    key: OperationKey | None,
+    asked: str,
+    body: Callable[[UnitSession], R],
+) -> R:
     if key is None:
-        return body(outer.session)
+        return body(session)
     found = outer.claim_joined(key, asked)
     if found is not None:
         return _replayed(outer, options, asked, found)  # type: ignore[no-any-return]
-    result = body(outer.session)
+    result = body(session)
     outer.store_joined(key, options.codec, result)
     return result
 
@@ -270,14 +288,39 @@ async def _join_async(
 ) -> R:
     check_joining(outer, options)
     assert outer.async_session is not None
+    try:
+        return await _joined_async(outer, outer.async_session, options, key, asked, body)
+    except exc.DBAPIError as error:
+        _raise_typed(outer, options, error)
+        raise
+
+
+async def _joined_async(
+    outer: Unit[Any],
+    session: UnitAsyncSession,
+    options: OperationOptions,
+    key: OperationKey | None,
+    asked: str,
+    body: Callable[[UnitAsyncSession], Awaitable[R]],
+) -> R:
     if key is None:
-        return await body(outer.async_session)
+        return await body(session)
     found = await greenlet_spawn(outer.claim_joined, key, asked)
     if found is not None:
         return _replayed(outer, options, asked, found)  # type: ignore[no-any-return]
-    result = await body(outer.async_session)
+    result = await body(session)
     await greenlet_spawn(outer.store_joined, key, options.codec, result)
     return result
+
+
+def _raise_typed(outer: Unit[Any], options: OperationOptions, error: exc.DBAPIError) -> None:
+    """What the server refuses for good is the same error inside another operation as by itself.
+
+    The rest stays what it is: the outer operation runs again, and nobody in between should take it for an answer.
+    """
+    failure = classify(error, stage=Stage.BODY, flavour=outer.runtime.flavour_or_none)
+    if failure.failure_class is FailureClass.PERMANENT and failure.rejection is not None:
+        raise error_for(failure, operation=options.name) from error
 
 
 def _replayed(outer: Unit[Any], options: OperationOptions, asked: str, found: Record) -> Any:
