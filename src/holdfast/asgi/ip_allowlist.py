@@ -28,7 +28,7 @@ from .context import RequestContext, context_of
 from .interface import App, Receive, Scope, Send
 from .networks import Networks, parse_address
 from .problems import Problem, send_problem
-from .route_patterns import RoutePatterns, path_of
+from .route_patterns import RoutePatterns, path_of, readings
 from .stack import Place
 
 __all__ = ["IpAllowlist"]
@@ -76,9 +76,13 @@ class IpAllowlist:
             await send({"type": "websocket.close", "code": _POLICY_VIOLATION})
 
     def _allowed(self, scope: Scope) -> bool:
-        # With the server's root path and without: an application behind one may be asked for both.
-        paths = {scope["path"], path_of(scope)}
-        networks = [known for pattern, known in self._rules if any(map(pattern.covers, paths))]
+        path = scope["path"]
+        known = readings(path)
+        networks = [allowed for pattern, allowed in self._rules if pattern.cover(known)]
+        if scope.get("root_path"):
+            # With the server's root path and without: an application behind one may be asked for both.
+            inner = readings(path_of(scope))
+            networks += [allowed for pattern, allowed in self._rules if pattern.cover(inner)]
         if not networks:
             return True
         context = context_of(scope)

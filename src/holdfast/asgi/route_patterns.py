@@ -12,13 +12,23 @@ Work is bounded by the length of the path; a path with more than 256 segments is
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from ..errors import ConfigurationError
 from .interface import Scope
 
-__all__ = ["RoutePatterns", "path_of"]
+__all__ = ["Readings", "RoutePatterns", "path_of", "readings"]
 
 _SEGMENTS_MAX = 256
+_ANY = "{}"
+
+Readings = list[list[str]] | None
+
+
+class _Pattern(NamedTuple):
+    parts: list[str]
+    rest: bool  # more segments may follow
+    open: bool  # some of them stand for any
 
 
 def path_of(scope: Scope) -> str:
@@ -48,7 +58,7 @@ class RoutePatterns:
         if isinstance(patterns, str):
             raise ConfigurationError(f"{name} must be several patterns, not one text; write [{patterns!r}]")
         self._exact = tuple(_pattern(text, name) for text in patterns)
-        self._loose = tuple((tuple(part.casefold() for part in parts if part), rest) for parts, rest in self._exact)
+        self._loose = tuple(one._replace(parts=[part.casefold() for part in one.parts if part]) for one in self._exact)
 
     def __bool__(self) -> bool:
         return bool(self._exact)
@@ -58,45 +68,57 @@ class RoutePatterns:
         parts = path.split("/", _SEGMENTS_MAX)[1:]
         if len(parts) >= _SEGMENTS_MAX or "\\" in path or "." in parts or ".." in parts or "" in parts[:-1]:
             return False
-        return any(_match(pattern, parts, rest=rest) for pattern, rest in self._exact)
+        return any(_match(pattern, parts) for pattern in self._exact)
 
     def covers(self, path: str) -> bool:
         """Whether a pattern could mean this path, in any reading."""
-        parts = [part for part in path.casefold().replace("\\", "/").split("/", _SEGMENTS_MAX) if part and part != "."]
-        if len(parts) >= _SEGMENTS_MAX:
-            return True
-        # Both readings of "..": a router may resolve it, or take it as it stands.
-        readings = [[part for part in parts if part != ".."], parts]
-        resolved: list[str] = []
-        for part in parts:
-            if part != "..":
-                resolved.append(part)
-            elif resolved:
-                resolved.pop()
-        readings.append(resolved)
-        return any(_match(pattern, one, rest=rest) for one in readings for pattern, rest in self._loose)
+        return self.cover(readings(path))
+
+    def cover(self, known: Readings) -> bool:
+        """`covers`, for a path whose `readings` are known already: who has many patterns reads it once."""
+        return known is None or any(_match(pattern, parts) for parts in known for pattern in self._loose)
 
 
-def _pattern(text: str, name: str) -> tuple[tuple[str, ...], bool]:
+def readings(path: str) -> Readings:
+    """Every way in which a router might read `path`, as segments in one letter case; None: too many to tell. Pure."""
+    path = path.casefold()
+    if path[:1] == "/" and "\\" not in path and "//" not in path and "/." not in path:
+        parts = path.strip("/").split("/", _SEGMENTS_MAX)
+        return None if len(parts) >= _SEGMENTS_MAX else [parts if parts[0] else []]
+    parts = [part for part in path.replace("\\", "/").split("/", _SEGMENTS_MAX) if part and part != "."]
+    if len(parts) >= _SEGMENTS_MAX:
+        return None
+    resolved: list[str] = []
+    for part in parts:
+        if part != "..":
+            resolved.append(part)
+        elif resolved:
+            resolved.pop()
+    # A router may resolve "..", take it as it stands, or drop it.
+    return [parts, resolved, [part for part in parts if part != ".."]]
+
+
+def _pattern(text: str, name: str) -> _Pattern:
     parts = text.split("/")
     if parts[0] or len(parts) < 2:
         raise ConfigurationError(f"{name}: {text!r} must begin with /")
     rest = parts[-1] == "*"
-    body = tuple(
-        "{}" if part[:1] == "{" and part[-1:] == "}" else part for part in (parts[1:-1] if rest else parts[1:])
-    )
+    body = [_ANY if part[:1] == "{" and part[-1:] == "}" else part for part in (parts[1:-1] if rest else parts[1:])]
     if any("*" in part or part in {".", ".."} or "\\" in part for part in body) or "" in body[:-1]:
         raise ConfigurationError(
             f"{name}: {text!r} must be made of plain segments, {{name}} for any one of them, and at most one * at the very end"
         )
-    if any(part != "{}" and ("{" in part or "}" in part) for part in body):
+    if any(part != _ANY and ("{" in part or "}" in part) for part in body):
         raise ConfigurationError(f"{name}: {text!r}: {{name}} stands for a whole segment, not for a part of one")
     if rest and body and not body[-1]:
         raise ConfigurationError(f"{name}: {text!r} has an empty segment")
-    return body, rest
+    return _Pattern(body, rest, _ANY in body)
 
 
-def _match(pattern: tuple[str, ...], parts: list[str], *, rest: bool) -> bool:
-    if len(parts) < len(pattern) or (len(parts) > len(pattern) and not rest):
+def _match(pattern: _Pattern, parts: list[str]) -> bool:
+    length = len(pattern.parts)
+    if len(parts) < length or (len(parts) > length and not pattern.rest):
         return False
-    return all(want in {"{}", part} and (part or want != "{}") for want, part in zip(pattern, parts, strict=False))
+    if not pattern.open:
+        return parts[:length] == pattern.parts
+    return all(want == part or (want == _ANY and part) for want, part in zip(pattern.parts, parts, strict=False))
