@@ -23,6 +23,7 @@ STATUSES = {
     "Contended": 503,
     "DataRejected": 422,
     "DeadlineExceeded": 504,
+    "DrillFailed": 500,
     "ForeignKeyViolation": 422,
     "ForeignTransaction": 500,
     "HoldfastError": 500,
