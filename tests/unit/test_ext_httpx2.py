@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any
+from collections.abc import AsyncIterator, Iterator
 
 import httpx2
 import pytest
@@ -15,10 +13,9 @@ from holdfast.asgi.context import CURRENT, RequestContext
 from holdfast.backoff import Backoff
 from holdfast.breaker import BreakerState, CircuitBreaker
 from holdfast.budget import RetryBudget
-from holdfast.clock import seeded_random
 from holdfast.deadline import within
 from holdfast.decision import Allowance, RetryPolicy
-from holdfast.errors import BreakerOpen, ConfigurationError, DeadlineExceeded, OutcomeUnknown, Report, report_of
+from holdfast.errors import BreakerOpen, DeadlineExceeded, Report, report_of
 from holdfast.events import AttemptFailed, CallEnded, RetryDenied, RetryScheduled
 from holdfast.ext.httpx2 import (
     REPORT_EXTENSION,
@@ -32,79 +29,10 @@ from holdfast.ext.httpx2.hosts import HostBreakers
 from holdfast.layer import retry_layer
 from holdfast.outcome import FailureClass, Outcome
 from holdfast.retry import retry
-from holdfast.testing import ManualClock, RecordingHook
-
-Step = int | Exception | httpx2.Response | Callable[[httpx2.Request], httpx2.Response]
+from holdfast.testing import ManualClock
+from tests.unit.outgoing_calls import Body, Sender, Service, Step
 
 SECRET = "s3cret"
-
-
-class Service:
-    """Answers each request with the next step, the last one for ever; keeps what it saw."""
-
-    def __init__(self, *steps: Step) -> None:
-        self.steps = list(steps)
-        self.requests: list[httpx2.Request] = []
-
-    def __call__(self, request: httpx2.Request) -> httpx2.Response:
-        self.requests.append(request)
-        step = self.steps.pop(0) if len(self.steps) > 1 else self.steps[0]
-        if isinstance(step, Exception):
-            raise step
-        if isinstance(step, int):
-            return httpx2.Response(step, text=f"answer {len(self.requests)}")
-        return step if isinstance(step, httpx2.Response) else step(request)
-
-    @property
-    def keys(self) -> list[str | None]:
-        return [request.headers.get("idempotency-key") for request in self.requests]
-
-
-class Sender:
-    """Sends through the sync or the async transport, as a test is told to, from sync code."""
-
-    def __init__(self, asynchronous: bool, clock: ManualClock) -> None:
-        self.asynchronous = asynchronous
-        self.clock = clock
-        self.hook = RecordingHook()
-        self.budget = RetryBudget(floor_per_s=100.0, clock=clock)
-        self._transports: dict[int, Any] = {}
-
-    def send(
-        self,
-        service: Service,
-        method: str = "GET",
-        url: str = "http://shop.example/orders",
-        *,
-        follow_redirects: bool = False,
-        extensions: dict[str, Any] | None = None,
-        rules: dict[str, Any] | None = None,
-        **content: Any,
-    ) -> httpx2.Response:
-        transport = self.transport(service, rules or {})
-
-        async def send_async() -> httpx2.Response:
-            async with httpx2.AsyncClient(transport=transport, follow_redirects=follow_redirects) as sender:
-                return await sender.request(method, url, extensions=extensions, **content)
-
-        if self.asynchronous:
-            return asyncio.run(send_async())
-        with httpx2.Client(transport=transport, follow_redirects=follow_redirects) as sender:
-            return sender.request(method, url, extensions=extensions, **content)
-
-    def transport(self, service: Service, rules: dict[str, Any]) -> Any:
-        """One for each service, so that its breakers last."""
-        if id(service) not in self._transports:
-            kind = AsyncRetryTransport if self.asynchronous else RetryTransport
-            self._transports[id(service)] = kind(
-                httpx2.MockTransport(service),
-                CallRules(**{"budget": self.budget, **rules}),
-                clock=self.clock,
-                random=seeded_random(7),
-                events=self.hook.stream,
-                new_key=iter("abcdefgh").__next__,
-            )
-        return self._transports[id(service)]
 
 
 @pytest.fixture
@@ -298,33 +226,6 @@ async def test_a_stream_is_not_sent_twice(
             outcome, report = error, report_of(error)
         assert (outcome, inner.calls, body.reads) == (after, calls, 1)
         assert report is None or "cannot be sent again" in report.explanation
-
-
-class Body(httpx2.SyncByteStream, httpx2.AsyncByteStream):
-    """An answer's body that knows whether it was closed."""
-
-    def __init__(self, parts: list[bytes], breaks: bool = False) -> None:
-        self._parts = parts
-        self._breaks = breaks
-        self.read = 0
-        self.closed = False
-
-    def __iter__(self) -> Iterator[bytes]:
-        for part in self._parts:
-            self.read += 1
-            yield part
-        if self._breaks:
-            raise httpx2.ReadError("x")
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        for part in self:
-            yield part
-
-    def close(self) -> None:
-        self.closed = True
-
-    async def aclose(self) -> None:
-        self.closed = True
 
 
 def test_refusals_are_read_and_closed(sender: Sender) -> None:
@@ -579,145 +480,6 @@ def test_hosts_with_a_breaker_are_bounded(clock: ManualClock) -> None:
     full.of("x").force_open()
     assert full.of("y").state is BreakerState.CLOSED
     assert len(full) == 1
-
-
-# -- hedging -------------------------------------------------------------------------------------------------------------
-
-
-class Slow(httpx2.AsyncBaseTransport):
-    """Each request waits until it is answered from the test."""
-
-    def __init__(self) -> None:
-        self.waiting: list[asyncio.Future[httpx2.Response]] = []
-        self.cancelled = 0
-
-    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        self.waiting.append(asyncio.get_running_loop().create_future())
-        try:
-            return await self.waiting[-1]
-        except asyncio.CancelledError:
-            self.cancelled += 1
-            raise
-
-
-async def turns(number: int = 20) -> None:
-    for _ in range(number):
-        await asyncio.sleep(0)  # noqa: TID251 - a turn for the others, not a wait
-
-
-def hedging(clock: ManualClock, inner: Slow, **rules: Any) -> AsyncRetryTransport:
-    rules.setdefault("budget", RetryBudget(clock=clock))
-    return AsyncRetryTransport(inner, CallRules(hedge_after=0.1, **rules), clock=clock)
-
-
-def read(transport: AsyncRetryTransport, method: str = "GET") -> asyncio.Task[httpx2.Response]:
-    return asyncio.create_task(transport.handle_async_request(httpx2.Request(method, "http://shop.example/")))
-
-
-@pytest.mark.parametrize("winner", [0, 1])
-async def test_a_hedge_is_one_more_and_the_first_answer_wins(clock: ManualClock, winner: int) -> None:
-    """A slow read is sent once more, never twice; the other is cancelled and waited for; a token is taken."""
-    inner, budget = Slow(), RetryBudget(ratio=0, clock=clock)
-    task = read(hedging(clock, inner, budget=budget))
-    await turns()
-    assert len(inner.waiting) == 2
-    inner.waiting[winner].set_result(httpx2.Response(200 + winner))
-    assert (await task).status_code == 200 + winner
-    assert (len(inner.waiting), inner.cancelled, budget.balance()) == (2, 1, 9)
-    assert asyncio.all_tasks() == {asyncio.current_task()}
-
-
-async def test_a_hedge_covers_the_failure_of_the_other(clock: ManualClock) -> None:
-    """While one is under way a failure of the other is not the end; when both fail, what follows is decided once."""
-    inner = Slow()
-    task = read(hedging(clock, inner))
-    await turns()
-    inner.waiting[0].set_exception(httpx2.ReadError("x"))
-    await turns()
-    refused = Body([b"x"])
-    inner.waiting[1].set_result(httpx2.Response(503, stream=refused))
-    await turns()
-    assert (len(inner.waiting), refused.closed) == (3, True)  # an attempt like any other, and no further hedge
-    inner.waiting[2].set_result(httpx2.Response(200))
-    assert (await task).status_code == 200
-    assert len(inner.waiting) == 3
-
-
-async def test_the_answer_that_comes_too_late_is_closed(clock: ManualClock) -> None:
-    """Two answers at the same moment: one is given to the caller, the connection of the other goes back."""
-    inner, bodies = Slow(), [Body([b"0"]), Body([b"1"])]
-    task = read(hedging(clock, inner))
-    await turns()
-    for future, body in zip(inner.waiting, bodies, strict=True):
-        future.set_result(httpx2.Response(200, stream=body))
-    answer = await task
-    assert sorted(body.closed for body in bodies) == [False, True]
-    assert answer.stream is next(body for body in bodies if not body.closed)
-
-
-async def test_what_is_not_hedged(clock: ManualClock) -> None:
-    """Not what writes, not inside another retry layer, not without a token, and not with an open breaker."""
-    empty = RetryBudget(ratio=0, floor_per_s=0, clock=clock)
-    for method, rules in (("POST", {}), ("PUT", {}), ("GET", {"budget": empty})):
-        inner = Slow()
-        task = read(hedging(clock, inner, **rules), method)
-        await turns()
-        assert len(inner.waiting) == 1
-        inner.waiting[0].set_result(httpx2.Response(200))
-        await task
-    inner = Slow()
-    with retry_layer():
-        task = read(hedging(clock, inner))
-        await turns()
-        assert len(inner.waiting) == 1
-        inner.waiting[0].set_result(httpx2.Response(200))
-        await task
-
-
-async def test_cancelling_a_hedged_read_ends_both(clock: ManualClock) -> None:
-    """Nothing goes on when the caller is gone, and no breaker takes it for a failure."""
-    breaker, inner = CircuitBreaker("x", calls_min=1, clock=clock), Slow()
-    task = read(hedging(clock, inner, breaker=lambda _: breaker))
-    await turns()
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    assert (inner.cancelled, breaker.counts()) == (2, (0, 0))
-    assert asyncio.all_tasks() == {asyncio.current_task()}
-
-
-def test_threads_cannot_hedge() -> None:
-    """The sync transport refuses rules that ask for it, and says why."""
-    with pytest.raises(ConfigurationError, match="async client"):
-        RetryTransport(httpx2.MockTransport(Service(200)), CallRules(hedge_after=0.1))
-
-
-# -- being stopped -------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("method", "outcome"), [("GET", None), ("POST", Outcome.UNKNOWN)])
-async def test_a_call_that_is_cancelled_under_way_may_have_been_done(
-    clock: ManualClock, method: str, outcome: Outcome | None
-) -> None:
-    """Cancelled while it waits for its answer: the cancellation says for what writes that the outcome is unknown."""
-    inner = Slow()
-    task = read(AsyncRetryTransport(inner, clock=clock), method)
-    await turns()
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError) as caught:
-        await task
-    report = report_of(caught.value)
-    assert report is not None
-    assert report.outcome is outcome
-
-
-async def test_a_block_that_is_cut_in_a_write_says_unknown() -> None:
-    """The deadline of a block around a POST under way: whoever called learns that it may have been done."""
-    with pytest.raises(OutcomeUnknown):
-        async with within(0.02):
-            await AsyncRetryTransport(Slow(), CallRules(margin=0)).handle_async_request(
-                httpx2.Request("POST", "http://shop.example/")
-            )
 
 
 # -- secrets, clients ----------------------------------------------------------------------------------------------------

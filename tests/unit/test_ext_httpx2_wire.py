@@ -58,8 +58,9 @@ class Wire:
                 if act == "silent":
                     await reader.read()
                     return
-                if act == "drip":
-                    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
+                if act in ("drip", "drip-head"):
+                    end = b"X: " if act == "drip-head" else b"\r\n"
+                    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n" + end)
                     while True:
                         writer.write(b"x")
                         await writer.drain()
@@ -180,6 +181,16 @@ async def test_the_deadline_is_kept_by_a_dripping_server(caller: Caller) -> None
         with pytest.raises(httpx2.ReadTimeout, match="deadline"):
             await caller.call("GET", url, within_s=0.3)
         assert SYSTEM_CLOCK.monotonic() - began < PLENTY_S / 2
+
+
+async def test_the_deadline_is_kept_by_a_head_that_never_ends() -> None:
+    """Each piece of the head comes in time, the head never is complete: a coroutine is cut at the deadline all the same."""
+    async with serving("drip-head") as (_, url):
+        began = SYSTEM_CLOCK.monotonic()
+        with pytest.raises(httpx2.ReadTimeout) as caught:
+            await Caller(asynchronous=True).call("POST", url, within_s=0.3)
+        assert SYSTEM_CLOCK.monotonic() - began < PLENTY_S / 2
+        assert report(caught.value).outcome is Outcome.UNKNOWN
 
 
 async def test_a_storm_stays_within_the_budget() -> None:

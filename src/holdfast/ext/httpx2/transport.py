@@ -23,7 +23,8 @@ class RetryTransport(httpx2.BaseTransport):
 
     - A failure after which nothing was sent is tried again for every request; one after which it may have been done only for
       an idempotent method or a request with an `Idempotency-Key`. A body that is a stream is not sent twice.
-    - The caller's deadline bounds every attempt and every wait, and is sent along as remaining time.
+    - The caller's deadline bounds every step of an attempt and every wait, and is sent along as remaining time. A thread cannot be
+      cut: a server that sends its head a byte now and then can outlast the deadline; an async client is not held so.
     - The last answer or error is what the caller gets, with a `Report`: `report_of(error)`, or the answer's extension
       `holdfast_report`.
 
