@@ -65,8 +65,8 @@ class RoutePatterns:
 
     def names(self, path: str) -> bool:
         """Whether a pattern spells exactly this path."""
-        parts = path.split("/", _SEGMENTS_MAX)[1:]
-        if len(parts) >= _SEGMENTS_MAX or "\\" in path or "." in parts or ".." in parts or "" in parts[:-1]:
+        parts = path.split("/", _SEGMENTS_MAX + 1)[1:]
+        if len(parts) > _SEGMENTS_MAX or "\\" in path or "." in parts or ".." in parts or "" in parts[:-1]:
             return False
         return any(_match(pattern, parts) for pattern in self._exact)
 
@@ -81,13 +81,13 @@ class RoutePatterns:
 
 def readings(path: str) -> Readings:
     """Every way in which a router might read `path`, as segments in one letter case; None: too many to tell. Pure."""
-    path = path.casefold()
-    if path[:1] == "/" and "\\" not in path and "//" not in path and "/." not in path:
-        parts = path.strip("/").split("/", _SEGMENTS_MAX)
-        return None if len(parts) >= _SEGMENTS_MAX else [parts if parts[0] else []]
-    parts = [part for part in path.replace("\\", "/").split("/", _SEGMENTS_MAX) if part and part != "."]
-    if len(parts) >= _SEGMENTS_MAX:
+    path = path.casefold().replace("\\", "/")
+    if path.count("/") > _SEGMENTS_MAX:
         return None
+    if path[:1] == "/" and "//" not in path and "/." not in path:
+        parts = path.strip("/").split("/")
+        return [parts if parts[0] else []]
+    parts = [part for part in path.split("/") if part and part != "."]
     resolved: list[str] = []
     for part in parts:
         if part != "..":
