@@ -24,9 +24,12 @@ from functools import partial
 from time import process_time
 from typing import Any
 
+import jwt
 import prometheus_client
 import slowapi
 from asgi_correlation_id import CorrelationIdMiddleware
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from prometheus_fastapi_instrumentator import Instrumentator
 from slowapi.middleware import SlowAPIASGIMiddleware, SlowAPIMiddleware
 from slowapi.util import get_remote_address
@@ -38,22 +41,46 @@ from starlette.routing import Route
 
 from benchmarks.report import table, write_section
 from holdfast.asgi.access_log import AccessLog
+from holdfast.asgi.admission import ConcurrencyLimit
 from holdfast.asgi.body import BodyLimit
 from holdfast.asgi.deadline import Deadline
 from holdfast.asgi.interface import App, Message, Receive, Scope, Send
+from holdfast.asgi.ip_allowlist import IpAllowlist
 from holdfast.asgi.log_lines import JsonLines
+from holdfast.asgi.quotas import Quota
+from holdfast.asgi.rate_limit import RateLimit
 from holdfast.asgi.recovery import Recovery
 from holdfast.asgi.request_id import RequestId
 from holdfast.asgi.stack import Stack
+from holdfast.ext.pyjwt import JwtAuthenticator, JwtIssuer, StaticKeys, VerificationKey, public_key, shared_secret
 
 Layer = Callable[[App], App]
+
+
+class Known:
+    """Knows who asks without reading anything: what a proof costs is measured apart."""
+
+    challenge = "Bearer"
+    _principal = Principal("ada", "https://issuer.example/", "north", frozenset({"read"}))
+
+    async def authenticate(self, _: Scope, /) -> Principal | None:
+        """The same somebody every time."""
+        return self._principal
+
+
+INTERNAL = ["10.0.0.0/8", "2001:db8::/32"]
 
 LAYERS: list[tuple[str, Layer]] = [
     ("request id and trace", RequestId),
     ("access log", AccessLog),
     ("recovery", Recovery),
+    ("client address", partial(ClientAddress, trusted=INTERNAL)),
+    ("allowlist, two rules", partial(IpAllowlist, rules={"/admin/*": INTERNAL, "/metrics": INTERNAL})),
+    ("authentication, without the proof", partial(Authentication, authenticators=[Known()])),
     ("deadline", Deadline),
     ("body limit", BodyLimit),
+    ("rate limit and its fields", partial(RateLimit, quotas=[Quota("client", rate=1_000_000, burst=1_000_000)])),
+    ("concurrency limit", ConcurrencyLimit),
 ]
 """Ours, the outermost first."""
 
@@ -120,6 +147,35 @@ def add_usual_stack(app: Starlette) -> None:
     app.add_middleware(CorrelationIdMiddleware)
 
 
+def by_token(algorithm: str) -> App:
+    """Authentication with a token that is verified each time."""
+    secret: Any = None
+    key: VerificationKey
+    if algorithm == "HS256":
+        secret = os.urandom(32)
+        key = shared_secret(secret, algorithm)
+    else:
+        made: dict[str, Callable[[], Any]] = {
+            "RS256": partial(rsa.generate_private_key, 65537, 2048),
+            "ES256": partial(ec.generate_private_key, ec.SECP256R1()),
+            "EdDSA": ed25519.Ed25519PrivateKey.generate,
+        }
+        secret = made[algorithm]()
+        form = serialization.PublicFormat.SubjectPublicKeyInfo
+        key = public_key(secret.public_key().public_bytes(serialization.Encoding.PEM, form), algorithm)
+    name = "https://issuer.example/"
+    claims = {"iss": name, "aud": "bench", "sub": "ada", "exp": 4102444800, "tenant": "north", "scope": "read write"}
+    issuer = JwtIssuer(name, audience="bench", keys=StaticKeys(key), tenant_claim="tenant")
+    app = Authentication(nothing, authenticators=[JwtAuthenticator(issuer)])
+    headers = [*HEADERS, (b"authorization", b"Bearer " + jwt.encode(claims, secret, algorithm).encode())]
+
+    async def asked(scope: Scope, receive: Receive, send: Send) -> None:
+        scope["headers"] = headers
+        await app(scope, receive, send)
+
+    return asked
+
+
 def kinds() -> list[Kind]:
     """Everything that is measured; what others are compared with comes first."""
     ours = [Kind(name, "holdfast", layer(nothing), "nothing") for name, layer in LAYERS]
@@ -134,6 +190,10 @@ def kinds() -> list[Kind]:
         *ours,
         Kind(ALL, "holdfast", Stack(nothing, *layers), "nothing", TARGET_US),
         Kind(f"{ALL}, around Starlette", "holdfast", Stack(starlette_app(), *layers), "Starlette", TARGET_US),
+        *(
+            Kind(f"authentication by a token, {name}", "holdfast, PyJWT", by_token(name), "nothing")
+            for name in ("HS256", "RS256", "ES256", "EdDSA")
+        ),
         theirs("one layer that does nothing", "BaseHTTPMiddleware", lambda app: app.add_middleware(OneBaseLayer)),
         theirs("correlation id", "asgi-correlation-id", lambda app: app.add_middleware(CorrelationIdMiddleware)),
         theirs("rate limit", "slowapi", partial(add_slowapi, SlowAPIMiddleware)),

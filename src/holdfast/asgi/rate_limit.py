@@ -8,7 +8,8 @@
 
 Every answer says where its caller stands, in the fields `RateLimit-Policy` and `RateLimit` of the IETF's draft
 (draft-ietf-httpapi-ratelimit-headers-10): the quota `q` that comes back within `w` seconds, and the `r` requests that are left of
-it, for `t` seconds until it is whole again. A refusal is 429 with `Retry-After`, which is exact. The body was not read by then.
+it, for `t` seconds until it is whole again. Both fields are lists, so what a layer further in says of quotas of its own stays
+beside it. A refusal is 429 with `Retry-After`, which is exact. The body was not read by then.
 
 Quotas are asked in the order given, and the first refusal ends it: what those before it counted stays counted. So the narrow one
 (the client) belongs before the wide one (the tenant), and one client's flood costs its tenant nothing.
@@ -26,7 +27,6 @@ from ..clock import SYSTEM_CLOCK, Clock
 from ..errors import ConfigurationError
 from ..stream import EVENTS, EventStream
 from .context import context_of
-from .headers import replaced
 from .interface import App, Message, Receive, Scope, Send
 from .problems import Problem, send_problem
 from .quotas import Decision, LocalQuotas, Quota, QuotaStore
@@ -57,7 +57,7 @@ class RateLimit:
 
     place: ClassVar[Place] = Place.ADMISSION
 
-    __slots__ = ("_clock", "_events", "_exempt", "_policies", "_quotas", "_store", "app")
+    __slots__ = ("_clock", "_events", "_exempt", "_quotas", "_store", "app")
 
     def __init__(
         self,
@@ -70,10 +70,11 @@ class RateLimit:
         events: EventStream = EVENTS,
     ) -> None:
         self.app = app
-        self._quotas = tuple((quota, quota.subject, _policy(quota)) for quota in quotas)
-        if not self._quotas or len({quota.name for quota, _, _ in self._quotas}) < len(self._quotas):
+        self._quotas = tuple(
+            (quota, quota.subject, _policy(quota), b'"%b";r=' % quota.name.encode()) for quota in quotas
+        )
+        if not self._quotas or len({quota.name for quota, *_ in self._quotas}) < len(self._quotas):
             raise ConfigurationError("RateLimit needs at least one quota, and each needs a name of its own")
-        self._policies = b", ".join(policy for _, _, policy in self._quotas)
         self._store = LocalQuotas(clock=clock) if store is None else store
         self._exempt = frozenset(exempt)
         self._clock = clock
@@ -87,23 +88,19 @@ class RateLimit:
         context = context_of(scope, self._clock)
         policies: list[bytes] = []
         states: list[bytes] = []
-        for quota, subject_of, policy in self._quotas:
+        for quota, subject_of, policy, state in self._quotas:
             subject = subject_of(scope, context)
             if subject is None:
                 continue
             decision = await self._store.take(quota, subject)
             policies.append(policy)
-            states.append(
-                b'"%b";r=%d;t=%d' % (quota.name.encode(), decision.remaining, math.ceil(decision.full_after_s))
-            )
+            states.append(b"%b%d;t=%d" % (state, decision.remaining, math.ceil(decision.full_after_s)))
             if not decision.allowed:
                 await send_problem(send, self._refusal(quota, decision, policies, states), context)
                 return
-        if not states:
-            await self.app(scope, receive, send)
-            return
-        joined = self._policies if len(policies) == len(self._quotas) else b", ".join(policies)
-        await self.app(scope, receive, _Standing(send, joined, b", ".join(states)).send)
+        if states:
+            send = _Standing(send, b", ".join(policies), b", ".join(states)).send
+        await self.app(scope, receive, send)
 
     def _refusal(self, quota: Quota, decision: Decision, policies: list[bytes], states: list[bytes]) -> Problem:
         if self._events.subscriptions:
@@ -138,6 +135,6 @@ class _Standing:
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            added = ((b"ratelimit-policy", self._policies), (b"ratelimit", self._states))
-            message = {**message, "headers": replaced(message.get("headers", ()), *added)}
+            added = [(b"ratelimit-policy", self._policies), (b"ratelimit", self._states)]
+            message = {**message, "headers": [*message.get("headers", ()), *added]}
         await self._send(message)
