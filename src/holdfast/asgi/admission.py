@@ -52,7 +52,8 @@ PriorityOf = Callable[[Scope, RequestContext], Priority]
 DEFAULT_SHARES: Mapping[Priority, float] = {Priority.CRITICAL: 0.2, Priority.NORMAL: 0.3, Priority.BATCH: 0.05}
 """What each class is guaranteed of the limit where classes are told apart: alone, batch gets half of the room."""
 
-_RETRY_AFTER_LEAST_S, _RETRY_AFTER_MOST_S = 1.0, 30.0
+# Made up to half longer and then a whole number: from 0.75 some are told 1 s and some 2 s, from 1 s it would be 2 s for all.
+_RETRY_AFTER_LEAST_S, _RETRY_AFTER_MOST_S = 0.75, 30.0
 _TOO_MUCH = frozenset({503, 504})
 _WORDS = {priority.name.lower().encode(): priority for priority in Priority}
 _WORD_MAX = 16
