@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
+import subprocess
+import sys
+import weakref
 from collections.abc import AsyncIterator, Iterator
 
 import httpx2
@@ -482,6 +486,33 @@ def test_hosts_with_a_breaker_are_bounded(clock: ManualClock) -> None:
     assert len(full) == 1
 
 
+async def test_an_error_is_gone_when_nobody_holds_it(clock: ManualClock) -> None:
+    """What was raised is in no circle of references, which would keep its connection until the collector comes."""
+
+    def fail(request: httpx2.Request) -> httpx2.Response:
+        raise httpx2.ReadError("x")
+
+    request, inner = httpx2.Request("PUT", "http://shop.example/"), httpx2.MockTransport(fail)
+    sync, asynchronous = RetryTransport(inner, clock=clock), AsyncRetryTransport(inner, clock=clock)
+    gc.collect()
+    gc.disable()
+    try:
+        for deadline_s in (None, 60):
+            with contextlib.nullcontext() if deadline_s is None else within(deadline_s, clock=clock):
+                seen: list[weakref.ref[httpx2.ReadError]] = []
+                try:
+                    sync.handle_request(request)
+                except httpx2.ReadError as error:
+                    seen.append(weakref.ref(error))
+                try:
+                    await asynchronous.handle_async_request(request)
+                except httpx2.ReadError as error:
+                    seen.append(weakref.ref(error))
+                assert [reference() for reference in seen] == [None, None]
+    finally:
+        gc.enable()
+
+
 # -- secrets, clients ----------------------------------------------------------------------------------------------------
 
 
@@ -531,3 +562,14 @@ async def test_clients_have_the_transport_in_place() -> None:
     assert len(service.requests) == 4
     with client() as sync:
         assert isinstance(sync._transport, RetryTransport)
+
+
+def test_a_missing_package_names_the_command_that_installs_it() -> None:
+    """Without httpx2 the import fails with the cure."""
+    without = (
+        "import importlib.util as util; found = util.find_spec;"
+        "util.find_spec = lambda name, *rest: None if name == 'httpx2' else found(name, *rest);"
+        "import holdfast.ext.httpx2"
+    )
+    done = subprocess.run([sys.executable, "-c", without], capture_output=True, text=True, check=False)
+    assert "MissingExtra: holdfast.ext.httpx2 needs httpx2: pip install 'holdfast[httpx2]'" in done.stderr

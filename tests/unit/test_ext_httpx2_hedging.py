@@ -142,9 +142,9 @@ def test_threads_cannot_hedge() -> None:
 async def test_a_call_that_is_cancelled_under_way_may_have_been_done(
     clock: ManualClock, method: str, outcome: Outcome | None
 ) -> None:
-    """Cancelled while it waits for its answer: the cancellation says for what writes that the outcome is unknown."""
-    inner = Slow()
-    task = read(AsyncRetryTransport(inner, clock=clock), method)
+    """Cancelled while it waits for its answer: the cancellation says for what writes that the outcome is unknown. The host is not blamed."""
+    inner, breaker = Slow(), CircuitBreaker("x", calls_min=1, clock=clock)
+    task = read(AsyncRetryTransport(inner, CallRules(breaker=lambda _: breaker), clock=clock), method)
     await turns()
     task.cancel()
     with pytest.raises(asyncio.CancelledError) as caught:
@@ -152,6 +152,7 @@ async def test_a_call_that_is_cancelled_under_way_may_have_been_done(
     report = report_of(caught.value)
     assert report is not None
     assert report.outcome is outcome
+    assert breaker.counts() == (0, 0)
 
 
 async def test_a_block_that_is_cut_in_a_write_says_unknown() -> None:

@@ -58,7 +58,9 @@ class AsyncRetryTransport(httpx2.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         """Send one request, as often as the rules allow and need be."""
-        call, last = Call(self._desk, request), None
+        call = Call(self._desk, request)
+        last: Result | None = None
+        result: Result | None = None
         try:
             with retry_layer():
                 while True:
@@ -80,6 +82,8 @@ class AsyncRetryTransport(httpx2.AsyncBaseTransport):
         except BaseException as stop:
             call.stopped(stop)
             raise
+        finally:
+            last = result = None  # an error that is raised from here holds this frame: no circle
 
     async def _send(self, call: Call, attempt: Attempt) -> Result:
         if call.deadline is None:

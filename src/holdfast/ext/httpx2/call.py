@@ -310,7 +310,10 @@ class Call:
 def given(result: Result) -> httpx2.Response:
     """The answer, or the error raised."""
     if isinstance(result, Exception):
-        raise result
+        try:
+            raise result
+        finally:
+            del result
     return result
 
 

@@ -23,7 +23,7 @@ class RetryTransport(httpx2.BaseTransport):
 
     - A failure after which nothing was sent is tried again for every request; one after which it may have been done only for
       an idempotent method or a request with an `Idempotency-Key`. A body that is a stream is not sent twice.
-    - The caller's deadline bounds every step of an attempt and every wait, and is sent along as remaining time. A thread cannot be
+    - The caller's deadline bounds every step of an attempt and every wait, and is sent on as remaining time. A thread cannot be
       cut: a server that sends its head a byte now and then can outlast the deadline; an async client is not held so.
     - The last answer or error is what the caller gets, with a `Report`: `report_of(error)`, or the answer's extension
       `holdfast_report`.
@@ -55,7 +55,9 @@ class RetryTransport(httpx2.BaseTransport):
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
         """Send one request, as often as the rules allow and need be."""
-        call, last = Call(self._desk, request), None
+        call = Call(self._desk, request)
+        last: Result | None = None
+        result: Result | None = None
         try:
             with retry_layer():
                 while True:
@@ -74,6 +76,8 @@ class RetryTransport(httpx2.BaseTransport):
         except BaseException as stop:
             call.stopped(stop)
             raise
+        finally:
+            last = result = None  # an error that is raised from here holds this frame: no circle
 
     def _send(self, attempt: Attempt) -> Result:
         try:
