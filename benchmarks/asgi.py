@@ -42,7 +42,9 @@ from starlette.routing import Route
 from benchmarks.report import table, write_section
 from holdfast.asgi.access_log import AccessLog
 from holdfast.asgi.admission import ConcurrencyLimit
+from holdfast.asgi.authentication import Authentication, Principal
 from holdfast.asgi.body import BodyLimit
+from holdfast.asgi.client_address import ClientAddress
 from holdfast.asgi.deadline import Deadline
 from holdfast.asgi.interface import App, Message, Receive, Scope, Send
 from holdfast.asgi.ip_allowlist import IpAllowlist
