@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from typing import ClassVar, Literal
 
 from ..errors import ConfigurationError
@@ -50,6 +51,12 @@ def peer_of(scope: Scope) -> Address | None:
     host = client[0]
     # A link-local peer has a zone (fe80::1%eth0), which names our own interface and not the peer.
     return parse_address(host.partition("%")[0]) if isinstance(host, str) and len(host) <= 2 * ADDRESS_MAX else None
+
+
+@lru_cache(maxsize=4096)
+def _written(host: str) -> str:
+    """The one notation of a peer's address that was read before: writing it takes longer than finding it."""
+    return str(parse_address(host.partition("%")[0]))
 
 
 def client_of(hops: Iterable[Address | None], trusted: Networks) -> Address | None:
@@ -162,16 +169,16 @@ class ClientAddress:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one connection."""
         if scope["type"] != "lifespan":
-            address = self._address(scope)
-            context_of(scope).client_address = str(address) if address is not None else None
+            context_of(scope).client_address = self._address(scope)
         await self.app(scope, receive, send)
 
-    def _address(self, scope: Scope) -> Address | None:
+    def _address(self, scope: Scope) -> str | None:
         peer = peer_of(scope)
         if peer is None:
             if not self._unix or scope.get("client"):
                 return None
         elif peer not in self._trusted:
-            return peer
+            return _written(scope["client"][0])
         name = self._header
-        return client_of(self._read([value for known, value in scope["headers"] if known == name]), self._trusted)
+        found = client_of(self._read([value for known, value in scope["headers"] if known == name]), self._trusted)
+        return None if found is None else str(found)

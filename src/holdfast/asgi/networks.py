@@ -101,7 +101,10 @@ class Networks:
 
     def __contains__(self, address: Address) -> bool:
         number = int(address)
-        return any(number & mask == start for mask, start in (self._four if address.version == 4 else self._six))
+        for mask, start in self._four if address.version == 4 else self._six:  # noqa: SIM110 - every request comes here
+            if number & mask == start:
+                return True
+        return False
 
     def __bool__(self) -> bool:
         return bool(self._texts)

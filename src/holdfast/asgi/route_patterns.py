@@ -76,7 +76,13 @@ class RoutePatterns:
 
     def cover(self, known: Readings) -> bool:
         """`covers`, for a path whose `readings` are known already: who has many patterns reads it once."""
-        return known is None or any(_match(pattern, parts) for parts in known for pattern in self._loose)
+        if known is None:
+            return True
+        for parts in known:
+            for pattern in self._loose:
+                if _match(pattern, parts):
+                    return True
+        return False
 
 
 def readings(path: str) -> Readings:
