@@ -8,7 +8,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from holdfast.breaker import CircuitBreaker
+from holdfast.breaker import BreakerState, CircuitBreaker
 from holdfast.budget import RetryBudget
 from holdfast.deadline import within
 from holdfast.errors import ConfigurationError, OutcomeUnknown, report_of
@@ -125,7 +125,7 @@ async def test_cancelling_a_hedged_read_ends_both(clock: ManualClock) -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert (inner.cancelled, breaker.counts()) == (2, (0, 0))
+    assert (inner.cancelled, breaker.state, breaker.counts()) == (2, BreakerState.CLOSED, (0, 0))
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
@@ -142,7 +142,7 @@ def test_threads_cannot_hedge() -> None:
 async def test_a_call_that_is_cancelled_under_way_may_have_been_done(
     clock: ManualClock, method: str, outcome: Outcome | None
 ) -> None:
-    """Cancelled while it waits for its answer: the cancellation says for what writes that the outcome is unknown. The host is not blamed."""
+    """Cancelled while it waits for its answer: for what writes the outcome is unknown, and the host is not blamed."""
     inner, breaker = Slow(), CircuitBreaker("x", calls_min=1, clock=clock)
     task = read(AsyncRetryTransport(inner, CallRules(breaker=lambda _: breaker), clock=clock), method)
     await turns()
@@ -152,7 +152,7 @@ async def test_a_call_that_is_cancelled_under_way_may_have_been_done(
     report = report_of(caught.value)
     assert report is not None
     assert report.outcome is outcome
-    assert breaker.counts() == (0, 0)
+    assert (breaker.state, breaker.counts()) == (BreakerState.CLOSED, (0, 0))
 
 
 async def test_a_block_that_is_cut_in_a_write_says_unknown() -> None:
