@@ -448,6 +448,21 @@ def test_a_missing_key_table_names_the_cure(face: Face) -> None:
     assert face.run(book, 1, 5, key="k") == 1
 
 
+def test_a_missing_key_table_is_no_doubt(face: Face) -> None:
+    """With a key row that goes with COMMIT as well: the server has refused the row, so COMMIT was not reached."""
+    if face.kind.server == "postgresql":
+        pytest.skip("PostgreSQL is asked for a transaction's fate and needs no row")
+    face.run(book, 1, 5)
+    face.run(lambda session: session.execute(text("DROP TABLE holdfast_operations")), protect=False)
+
+    with pytest.raises(SchemaMismatch, match="migrate") as caught:
+        face.run(book, 1, 5)
+
+    assert report_of(caught.value).attempts == 1  # type: ignore[union-attr]
+    assert face.read(entries) == 1
+    face.wait(face.db.migrate())
+
+
 def test_reads_are_rerun_too(face: Face, networked: Kind, server: Server) -> None:
     """A read-only operation survives a killed connection, and cannot write."""
     attempts: list[int] = []

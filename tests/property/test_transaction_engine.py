@@ -32,7 +32,14 @@ POLICY = RetryPolicy(
 _BEFORE_COMMIT = [failure_class for failure_class in FailureClass if failure_class is not FailureClass.AMBIGUOUS]
 _STAGES = {Do.BEGIN: [Stage.CONNECT, Stage.BEGIN], Do.COMMIT: [Stage.COMMIT], Do.PROBE: [Stage.CONNECT]}
 
-plans = st.sampled_from([(Protection.KEY, True), *((protection, False) for protection in Protection)]).flatmap(
+_WAYS = [
+    (Protection.KEY, True, False),
+    (Protection.KEY, False, True),
+    *((protection, False, False) for protection in Protection),
+]
+"""Protection, whether the caller gave the key, whether it is claimed with COMMIT."""
+
+plans = st.sampled_from(_WAYS).flatmap(
     lambda way: st.builds(
         Plan,
         st.just("transfer"),
@@ -46,6 +53,7 @@ plans = st.sampled_from([(Protection.KEY, True), *((protection, False) for prote
         ),
         st.just(True) if way[1] else st.booleans(),
         st.booleans(),
+        claims_late=st.just(way[2]),
     )
 )
 
@@ -77,6 +85,8 @@ class Witness:
         self.plan = plan
         self.holds = False  # a connection, as the shell would see it
         self.doubt = False
+        self.claimed = False
+        self.settling = False
         self.acknowledged = False
         self.runs = 0
         self.interrupted = False
@@ -89,7 +99,10 @@ class Witness:
         if action.do in {Do.BEGIN, Do.RUN, Do.COMMIT, Do.PROBE}:
             assert now < self.plan.expires_at, "the deadline has passed"
         if action.do in {Do.RUN, Do.COMMIT}:
-            assert not self.doubt, "an earlier COMMIT is not settled yet"
+            late = self.plan.claims_late
+            assert not self.doubt or (late and self.claimed), "an earlier COMMIT is not settled yet"
+            assert action.claiming == (late and not self.claimed and action.do is Do.COMMIT), "one claim an attempt"
+        self.settling |= action.settling
         if self.interrupted:
             assert action.do in {Do.DISCARD, Do.RAISE}, "the caller has gone"
         if action.do is Do.RUN:
@@ -101,17 +114,20 @@ class Witness:
         failure = happened.failure
         if asked is Do.BEGIN:
             self.holds = failure is None or failure.stage is not Stage.CONNECT
+            self.claimed = False
         elif asked is Do.DISCARD or (asked is Do.ROLL_BACK and failure is None):
             self.holds = False
         if happened.what is What.ACKNOWLEDGED:
-            self.holds, self.acknowledged = False, True
+            # Whatever is still on its way collides with the row that is committed now: a result, or a tombstone.
+            self.holds, self.doubt, self.acknowledged = False, False, not self.settling
         if failure is not None:
             self.interrupted |= happened.interrupted
             self.doubt |= failure.failure_class is FailureClass.AMBIGUOUS
             if asked is Do.COMMIT and failure.stage is Stage.CONNECT:
                 self.holds = False
         if happened.what is What.FOUND or happened.what is What.CLAIMED:
-            self.doubt = False
+            self.claimed = True
+            self.doubt = self.doubt and happened.what is What.CLAIMED and self.plan.claims_late
             self.acknowledged |= happened.record is not None and happened.record.fingerprint == self.plan.fingerprint
         if happened.answer in (ProbeAnswer.COMMITTED, ProbeAnswer.ABORTED):
             self.doubt = False

@@ -251,10 +251,13 @@ class Client:
     def store(self, result: str) -> Moves[None]:
         yield from self._send("store", None, lambda connection: self._store(connection, result))
 
-    def commit(self) -> Moves[None]:
+    def commit(self, *, claiming: int | None = None) -> Moves[None]:
         fault = self._arrive("commit")
         connection = self._connection
         assert connection is not None
+        if claiming is not None and self._transaction is not None:
+            assert self._key is not None
+            self._transaction.late_row = Row(self._key.key, self._fingerprint, self.call, claiming)
         yield from self._send_commit(fault, connection)
         self._connection = None
         self._pool.give_back(connection)
@@ -268,6 +271,12 @@ class Client:
             raise ConnectionLost
         if fault is None:
             self._server.commit(connection)
+            if (
+                transaction is not None
+                and transaction.late_row is not None
+                and transaction.state is not State.COMMITTED
+            ):
+                raise DriverError(Symptom.UNSURE)  # a row was there: with a key that nobody else has, it may be our own
             return
         yield from self._go_wrong(fault, connection, lambda: self._server.commit(connection), commit=True)
 

@@ -80,8 +80,8 @@ class FakePort:
     def store(self, result: str) -> None:
         self._play(self.client.store(result))
 
-    def commit(self) -> None:
-        self._play(self.client.commit())
+    def commit(self, *, claiming: int | None = None) -> None:
+        self._play(self.client.commit(claiming=claiming))
 
     def roll_back(self) -> None:
         client = self.client
@@ -122,8 +122,8 @@ class FakeAsyncPort:
     async def store(self, result: str) -> None:
         await play_async(self.client.store(result))
 
-    async def commit(self) -> None:
-        await play_async(self.client.commit())
+    async def commit(self, *, claiming: int | None = None) -> None:
+        await play_async(self.client.commit(claiming=claiming))
 
     async def roll_back(self) -> None:
         await play_async(self.client.roll_back())

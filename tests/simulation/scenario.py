@@ -44,6 +44,7 @@ POLICY = RetryPolicy(
 _PROTECTIONS = {
     "keyed": Protection.KEY,
     "automatic": Protection.KEY,
+    "late": Protection.KEY,
     "status": Protection.STATUS,
     "unprotected": Protection.NONE,
 }
@@ -65,7 +66,7 @@ class Case:
 
     Attributes:
         shell: `sync` or `async`.
-        protection: `keyed`, `automatic` (key), `status` or `unprotected`.
+        protection: `keyed`, `automatic` (key), `late` (such a key, claimed with COMMIT), `status` or `unprotected`.
         options: `block` (the `with` form), `broke` (the retry budget is empty), `nested` (an outer layer retries), `outage`
             (a server that is lost has gone, and comes back after a while), and one of `RIVALS`.
         schedule: the faults.
@@ -271,6 +272,7 @@ class _Play:
             self.clock.now + DEADLINE_S,
             protection=protection,
             keyed=keyed or case.protection == "keyed",
+            claims_late=case.protection == "late" and not keyed,
             fingerprint=fingerprint if has_key else "",
             policy=POLICY,
             budget=purse,

@@ -43,6 +43,7 @@ class Transaction:
         call: the call that began it.
         halves: the halves of the transfer it has written.
         row: the key row it has inserted.
+        late_row: the key row that is inserted when its COMMIT arrives.
         receipt: the result of the body that ran in it.
         commits_sent: how often its client sent COMMIT.
         orphaned: its client is gone; the server does not know yet.
@@ -53,6 +54,7 @@ class Transaction:
     state: State = State.OPEN
     halves: list[str] = field(default_factory=list)
     row: Row | None = None
+    late_row: Row | None = None
     receipt: str | None = None
     commits_sent: int = 0
     orphaned: bool = False
@@ -95,6 +97,7 @@ class Server:
         self._locks: dict[str, Transaction] = {}
         self._fates: list[tuple[float, int, Transaction, State]] = []
         self._fates_made = 0
+        self._queue: list[Transaction] = []
 
     def settle(self) -> None:
         """Do what is due by now: orphaned transactions end."""
@@ -167,6 +170,10 @@ class Server:
             self._end(transaction, State.ROLLED_BACK)
 
     def _end(self, transaction: Transaction, state: State) -> None:
+        if state is State.COMMITTED and transaction.late_row is not None and transaction.row is None:
+            state = self._claim(transaction, transaction.late_row)
+        if state is State.OPEN:
+            return
         transaction.state = state
         for lock in transaction.locks:
             del self._locks[lock]
@@ -174,3 +181,18 @@ class Server:
             self.log.append(transaction)
             if transaction.row is not None:
                 self.rows[transaction.row.key] = transaction.row
+        queue, self._queue = self._queue, []
+        for waiting in queue:
+            if waiting.state is State.OPEN:
+                self._end(waiting, State.COMMITTED)
+
+    def _claim(self, transaction: Transaction, row: Row) -> State:
+        """Insert a row in front of COMMIT: what becomes of the transaction. It waits for whoever holds the key (`OPEN`)."""
+        if self.blocked(transaction, row.key):
+            self._queue.append(transaction)
+            return State.OPEN
+        if row.key in self.rows:
+            return State.ROLLED_BACK  # a duplicate: COMMIT is not reached, and the client is gone
+        self.take(transaction, row.key)
+        transaction.row = row
+        return State.COMMITTED

@@ -13,6 +13,7 @@ from holdfast.errors import NotCommitted, UsageError
 from holdfast.operation import Record
 from holdfast.outcome import Failure, FailureClass, Outcome
 from holdfast.transaction import Action, AsyncShell, Do, Engine, Happening, Shell, What
+from holdfast.transaction.actions import CLAIM_AND_COMMIT
 
 from . import scenario
 from .checks import CHECKS, complaints
@@ -235,6 +236,25 @@ def _does_not_look_for_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
         yield from claim(self, attempt, settling=settling)
 
     monkeypatch.setattr(Client, "claim", blind)
+
+
+@_bug("sync late", "told the truth")
+@_bug("async late", "told the truth")
+@_bug("sync late block", "told the truth")
+def _believes_an_insert_while_the_row_is_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    claimed = Engine._claimed
+
+    def credulous(self: Engine, now: float, *, conclusive: bool) -> Action:
+        self._settle(Outcome.NOT_COMMITTED, now)
+        return claimed(self, now, conclusive=conclusive)
+
+    monkeypatch.setattr(Engine, "_claimed", credulous)
+
+
+@_bug("sync late", "no lame excuse")
+def _does_not_claim_first_when_in_doubt(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Engine, "_must_claim", lambda self: not self._plan.claims_late)
+    monkeypatch.setattr(Engine, "_commit", lambda self, now: CLAIM_AND_COMMIT)
 
 
 @_bug("sync keyed", "interrupts honoured")

@@ -17,6 +17,7 @@ SHELLS = ("sync", "async")
 SETTINGS = {
     "keyed": 4_800,
     "automatic": 2_300,
+    "late": 1_950,
     "status": 1_700,
     "unprotected": 1_100,
     "keyed broke": 2_900,
@@ -24,6 +25,7 @@ SETTINGS = {
     "keyed nested": 2_300,
     "status nested": 600,
     "automatic block": 1_300,
+    "late block": 780,
     "status block": 750,
     "unprotected block": 400,
     "keyed outage": 4_600,
@@ -31,6 +33,8 @@ SETTINGS = {
     "unprotected outage": 1_100,
     "status nested outage": 600,
     "automatic block outage": 1_300,
+    "late outage": 1_800,
+    "late block outage": 820,
     "status block outage": 750,
 }
 """Every setting, with a little less than the number of its cases: with fewer, something keeps them from being played."""
@@ -39,6 +43,7 @@ SETTINGS = {
 _ABSENT = {
     "keyed": {"probe"},
     "automatic": {"store", "probe"},
+    "late": {"store", "probe"},
     "status": {"claim", "store"},
     "unprotected": {"claim", "store", "probe"},
 }

@@ -20,7 +20,10 @@ Three rules carry the promise of exactly once:
   index makes it wait for the old transaction; then the row is there (committed) or the insert goes through (never will be).
   Where the server keeps a record of transactions (PostgreSQL's `pg_xact_status`), it is asked instead.
 
-`CLAIM` and `STORE` happen for operations with a key row only, `PROBE` where the server keeps a record.
+`CLAIM` and `STORE` happen for operations with a key row only, `PROBE` where the server keeps a record. Where the key is
+Holdfast's own and the server takes several statements at once, `CLAIM` goes with `COMMIT` until there is a doubt. Then the
+insert of the next attempt proves nothing yet, because the COMMIT in doubt may still be under way with its row; the COMMIT of
+the next attempt does, after which the two rows collide.
 """
 
 from __future__ import annotations

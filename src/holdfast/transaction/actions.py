@@ -95,6 +95,7 @@ class Action:
         delay_s: for `SLEEP`, seconds.
         kill: for `DISCARD`: end the connection's work on the server as well.
         settling: for `CLAIM`: the body will not run; the row is to say that the operation was not committed.
+        claiming: for `COMMIT`: the key row goes with it.
         attempt: for `RETURN`: the attempt whose result it is.
         record: for `RETURN`: the row whose stored result to return instead.
         error: for `RAISE`: the error, or None for the exception that was caught.
@@ -104,6 +105,7 @@ class Action:
     delay_s: float = 0.0
     kill: bool = False
     settling: bool = False
+    claiming: bool = False
     attempt: int = 0
     record: Record | None = None
     error: HoldfastError | None = None
@@ -119,7 +121,7 @@ class Happening:
         interrupted: for `FAILED`: the caller stopped the work (task cancelled, Ctrl-C); it must end now.
         record: for `FOUND`, the committed row under the key.
         answer: for `ANSWERED`, the server's word.
-        conclusive: for `CLAIMED`: nobody else can commit the key any more. In a cluster the insert alone does not say so.
+        conclusive: for `CLAIMED`: no other node can commit the key any more. In a cluster the insert alone does not say so.
         server_was_away: for `AWAITED`: whether it was, so that the failure was not the operation's own.
     """
 
@@ -160,9 +162,12 @@ class Plan:
         rerunnable: whether the body can run again (a `with` block cannot).
         nested: an outer retry layer is active: one attempt only, the doubt is settled all the same.
         scope, key: the key itself, handed out with `OutcomeUnknown` so that the caller can settle it.
+        claims_late: where nothing is in doubt, the key row is inserted together with COMMIT, in one request. For keys that nobody
+            else can have, so that nobody has to be kept from them.
 
     Raises:
-        ConfigurationError: a keyed operation without a key row, or one whose body a replay could not skip.
+        ConfigurationError: a keyed operation without a key row, one whose body a replay could not skip, or one that would run
+            before it has claimed its key.
     """
 
     operation: str
@@ -176,6 +181,7 @@ class Plan:
     nested: bool = False
     scope: str | None = None
     key: str | None = field(default=None, repr=False)
+    claims_late: bool = False
 
     def __post_init__(self) -> None:
         if self.keyed and (self.protection is not Protection.KEY or not self.rerunnable):
@@ -183,6 +189,8 @@ class Plan:
                 f"{self.operation}: a caller's key needs the key row, and a function that need not run: a with block "
                 "cannot be skipped"
             )
+        if self.claims_late and (self.keyed or self.protection is not Protection.KEY):
+            raise ConfigurationError(f"{self.operation}: only a key of Holdfast's own can be claimed with COMMIT")
 
 
 ANSWERS: dict[Do | None, frozenset[What]] = {
@@ -209,6 +217,7 @@ CLAIM_TO_SETTLE = Action(Do.CLAIM, settling=True)
 RUN = Action(Do.RUN)
 STORE = Action(Do.STORE)
 COMMIT = Action(Do.COMMIT)
+CLAIM_AND_COMMIT = Action(Do.COMMIT, claiming=True)
 ROLL_BACK = Action(Do.ROLL_BACK)
 AWAIT_SERVER = Action(Do.AWAIT_SERVER)
 PROBE = Action(Do.PROBE)

@@ -22,6 +22,7 @@ from .actions import (
     AWAIT_SERVER,
     BEGIN,
     CLAIM,
+    CLAIM_AND_COMMIT,
     CLAIM_TO_SETTLE,
     COMMIT,
     PROBE,
@@ -136,7 +137,7 @@ class Engine:
             self._started_at = now
             action = self._begin(now)
         elif what is What.BEGAN:
-            action = self._claim() if self._plan.protection is Protection.KEY else self._run(now)
+            action = self._claim() if self._must_claim() else self._run(now)
         elif what is What.CLAIMED:
             action = self._claimed(now, conclusive=happened.conclusive)
         elif what is What.RETURNED:
@@ -144,7 +145,7 @@ class Engine:
         elif what is What.STORED:
             action = self._commit(now)
         elif what is What.ACKNOWLEDGED:
-            action = self._committed(now, self.attempts, None) if self._may_rerun else self._buried(now)
+            action = self._acknowledged(now) if self._may_rerun else self._buried(now)
         elif what is What.FOUND:
             action = self._found(happened.record, now)
         elif what is What.SLEPT:
@@ -184,18 +185,24 @@ class Engine:
             self.attempts += 1
         return BEGIN
 
+    def _must_claim(self) -> bool:
+        """Whether the key row comes first. With a key that nobody else has it need not until an attempt may have left it."""
+        plan = self._plan
+        return plan.protection is Protection.KEY and (not plan.claims_late or self._doubt is not None)
+
     def _claim(self) -> Action:
         return CLAIM if self._may_rerun else CLAIM_TO_SETTLE
 
     def _claimed(self, now: float, *, conclusive: bool) -> Action:
         self._key_is_held = False
-        if conclusive:
-            # The insert went through, so no earlier attempt of this operation holds the key or ever will.
+        if conclusive and not self._plan.claims_late:
+            # The insert went through, so no earlier attempt of this operation holds the key or ever will. One that claims with
+            # its COMMIT may still be on its way here: that doubt stays until our own row is committed.
             self._settle(Outcome.NOT_COMMITTED, now)
         if self._may_rerun:
             return self._run(now)
         if self._doubt is not None:
-            # The ghost may live on another node. Once our row is committed, it collides with it.
+            # The ghost may live on another node, or be under way. Once our row is committed, it collides with it.
             return self._commit(now)
         self._ending = self._give_up()
         return ROLL_BACK
@@ -216,7 +223,7 @@ class Engine:
         if now >= self._plan.expires_at:
             self._ending = self._out_of_time(now)
             return ROLL_BACK
-        return COMMIT
+        return CLAIM_AND_COMMIT if self._plan.claims_late and self._doubt is None else COMMIT
 
     def _found(self, record: Record | None, now: float) -> Action:
         assert record is not None
@@ -233,6 +240,11 @@ class Engine:
         else:
             self._ending = self._committed(now, record.attempt, record)
         return ROLL_BACK
+
+    def _acknowledged(self, now: float) -> Action:
+        # Our row is committed. So whatever was still in doubt has collided with it, or will.
+        self._settle(Outcome.NOT_COMMITTED, now)
+        return self._committed(now, self.attempts, None)
 
     def _committed(self, now: float, attempt: int, record: Record | None) -> Action:
         replayed = record is not None and record.attempt == 0

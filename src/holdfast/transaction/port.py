@@ -43,8 +43,8 @@ class Port(Protocol[T]):
     def store(self, result: T) -> None:
         """Write the result into the key row."""
 
-    def commit(self) -> None:
-        """Send COMMIT and wait for its answer."""
+    def commit(self, *, claiming: int | None = None) -> None:
+        """Send COMMIT and wait for its answer; with `claiming` the key row of that attempt is inserted in the same request."""
 
     def roll_back(self) -> None:
         """Roll back and give the connection back."""
@@ -84,7 +84,7 @@ class AsyncPort(Protocol[T]):
     async def store(self, result: T) -> None:
         """As in `Port`."""
 
-    async def commit(self) -> None:
+    async def commit(self, *, claiming: int | None = None) -> None:
         """As in `Port`."""
 
     async def roll_back(self) -> None:

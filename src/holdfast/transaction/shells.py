@@ -143,7 +143,7 @@ class Shell(_Memory[T]):
                 port.store(self._results[self._engine.attempts])
                 return STORED
             if doing is Do.COMMIT:
-                port.commit()
+                port.commit(claiming=self._engine.attempts if action.claiming else None)
                 return ACKNOWLEDGED
             if doing is Do.ROLL_BACK:
                 port.roll_back()
@@ -250,7 +250,7 @@ class AsyncShell(_Memory[T]):
             await port.store(self._results[self._engine.attempts])
             return STORED
         if doing is Do.COMMIT:
-            await port.commit()
+            await port.commit(claiming=self._engine.attempts if action.claiming else None)
             return ACKNOWLEDGED
         return Happening(What.ANSWERED, answer=await port.probe())
 

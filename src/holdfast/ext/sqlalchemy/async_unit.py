@@ -61,9 +61,9 @@ class AsyncUnit(Generic[T]):
         """As in `Unit`."""
         await greenlet_spawn(self.unit.store, result)
 
-    async def commit(self) -> None:
+    async def commit(self, *, claiming: int | None = None) -> None:
         """As in `Unit`."""
-        await greenlet_spawn(self.unit.commit)
+        await greenlet_spawn(lambda: self.unit.commit(claiming=claiming))
 
     async def roll_back(self) -> None:
         """As in `Unit`."""

@@ -31,7 +31,7 @@ from sqlalchemy.dialects import mysql, postgresql, sqlite
 
 from ...dialects import Flavour, classify
 from ...operation import KEY_LENGTH_MAX, SCOPE_LENGTH_MAX, TOMBSTONE, OperationKey, Record
-from ...outcome import Rejection, Stage
+from ...outcome import Failure, FailureClass, Rejection, Stage
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, Dialect
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from sqlalchemy.sql import ClauseElement, Select
     from sqlalchemy.sql.expression import ColumnClause
 
-__all__ = ["OPERATIONS", "KeyRows", "live_keys", "with_operations"]
+__all__ = ["OPERATIONS", "KeyRows", "live_keys", "of_block", "with_operations"]
 
 _METADATA = MetaData()
 
@@ -166,10 +166,47 @@ class _Statement:
         return cursor
 
 
+_REFUSES_THE_TABLE = frozenset({Rejection.MISSING_TABLE, Rejection.MISSING_COLUMN, Rejection.ACCESS_DENIED})
+
+
+def of_block(commit: Failure, statement: Failure) -> Failure:
+    """What a failure of `store_and_commit` or `claim_and_commit` means.
+
+    Args:
+        commit: what it would mean if COMMIT alone had been sent.
+        statement: what it would mean for the statement in front of it alone.
+    """
+    if commit.rejection is Rejection.DUPLICATE:
+        # Nobody else has the key. So something between here and the server has sent the request twice.
+        return Failure(FailureClass.AMBIGUOUS, commit.stage, commit.flavour, commit.code, commit.name)
+    # COMMIT needs no table: it was not reached.
+    return statement if statement.rejection in _REFUSES_THE_TABLE else commit
+
+
+def _row(key: OperationKey, fingerprint: str, attempt: int, ttl_s: int) -> dict[str, Any]:
+    return {
+        "p_scope": key.scope,
+        "p_key": key.key,
+        "p_fingerprint": fingerprint,
+        "p_attempt": attempt,
+        "p_ttl_s": ttl_s,
+    }
+
+
 class KeyRows:
     """The statements for one dialect. Immutable after construction; safe to share."""
 
-    __slots__ = ("_flavour", "_forget", "_insert", "_purge", "_read", "_store", "_store_and_commit", "_unearth")
+    __slots__ = (
+        "_flavour",
+        "_forget",
+        "_insert",
+        "_insert_and_commit",
+        "_purge",
+        "_read",
+        "_store",
+        "_store_and_commit",
+        "_unearth",
+    )
 
     def __init__(self, dialect: Dialect, flavour: Flavour) -> None:
         self._flavour = flavour
@@ -184,7 +221,8 @@ class KeyRows:
             "created": now,
             "expires": now + bindparam("p_ttl_s", type_=Integer),
         }
-        self._insert = _Statement(_insert_unless_there(flavour, values), dialect)
+        claim = _insert_unless_there(flavour, values)
+        self._insert = _Statement(claim, dialect)
         read = select(columns.fingerprint, columns.attempt, columns.result, (columns.expires <= now).label("expired"))
         if flavour in _MYSQL_FAMILY:
             # A locking read sees what is committed now, whatever snapshot the transaction has.
@@ -192,9 +230,10 @@ class KeyRows:
         self._read = _Statement(read.where(this), dialect)
         store = update(OPERATIONS).where(this).values(result=bindparam("p_result"))
         self._store = _Statement(store, dialect)
-        # MariaDB takes several statements as one where they are a block: the result costs no round trip of its own.
+        # MariaDB takes several statements as one where they are a block, which ends at the first that fails.
         block = "BEGIN NOT ATOMIC {}; COMMIT; END" if flavour is Flavour.MARIADB else None
         self._store_and_commit = _Statement(store, dialect, block) if block is not None else None
+        self._insert_and_commit = _Statement(claim, dialect, block) if block is not None else None
         self._unearth = _Statement(delete(OPERATIONS).where(this, columns.attempt == TOMBSTONE), dialect)
         self._forget = _Statement(delete(OPERATIONS).where(this, columns.expires <= now), dialect)
         self._purge = _Statement(_purge(flavour), dialect)
@@ -231,14 +270,24 @@ class KeyRows:
         self._store.execute(connection.connection, p_scope=key.scope, p_key=key.key, p_result=result)
 
     @property
-    def stores_with_commit(self) -> bool:
-        """Whether there is a `store_and_commit`."""
+    def writes_with_commit(self) -> bool:
+        """Whether a statement and COMMIT go in one round trip: there are `store_and_commit` and `claim_and_commit`."""
         return self._store_and_commit is not None
 
     def store_and_commit(self, connection: PoolProxiedConnection, key: OperationKey, result: str) -> None:
         """As `store`, followed by COMMIT, in one round trip. If it fails, COMMIT may or may not have been carried out."""
         assert self._store_and_commit is not None
         self._store_and_commit.execute(connection, p_scope=key.scope, p_key=key.key, p_result=result)
+
+    def claim_and_commit(
+        self, connection: PoolProxiedConnection, key: OperationKey, fingerprint: str, attempt: int, ttl_s: int
+    ) -> None:
+        """Insert the row of `key` and COMMIT, in one round trip; COMMIT is not reached if the row is there.
+
+        If it fails, COMMIT may or may not have been carried out.
+        """
+        assert self._insert_and_commit is not None
+        self._insert_and_commit.execute(connection, **_row(key, fingerprint, attempt, ttl_s))
 
     def purge(self, connection: Connection, rows_max: int) -> int:
         """Remove up to `rows_max` expired rows; how many it were."""
@@ -248,14 +297,7 @@ class KeyRows:
         self, connection: PoolProxiedConnection, key: OperationKey, fingerprint: str, attempt: int, ttl_s: int
     ) -> bool:
         try:
-            changed = self._insert.execute(
-                connection,
-                p_scope=key.scope,
-                p_key=key.key,
-                p_fingerprint=fingerprint,
-                p_attempt=attempt,
-                p_ttl_s=ttl_s,
-            )
+            changed = self._insert.execute(connection, **_row(key, fingerprint, attempt, ttl_s))
         except Exception as error:
             # MySQL has no insert that reports a duplicate without hiding other errors; 1062 leaves the transaction open.
             if classify(error, stage=Stage.BODY, flavour=self._flavour).rejection is not Rejection.DUPLICATE:

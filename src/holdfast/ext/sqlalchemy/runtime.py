@@ -189,6 +189,7 @@ class Runtime:
             expires_at=expires_at,
             protection=protection,
             keyed=keyed,
+            claims_late=protection is Protection.KEY and not keyed and self._can_claim_late,
             fingerprint=fingerprint,
             policy=settings.policy,
             budget=self.budget,
@@ -211,6 +212,11 @@ class Runtime:
             read_only=options.read_only,
         )
         return plan, unit
+
+    @property
+    def _can_claim_late(self) -> bool:
+        # Before the first connection nobody knows what the server can do.
+        return self.flavour_or_none is not None and self.key_rows.writes_with_commit
 
     def _protection(self, options: OperationOptions, *, keyed: bool) -> Protection:
         if keyed:

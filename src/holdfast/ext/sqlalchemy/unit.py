@@ -28,15 +28,9 @@ from .engines import READ_ONLY, PooledSession, session_of
 from .failover import Attempt
 from .holder import who_runs_here
 from .isolation import set_level
+from .keyrows import of_block
 from .origin import comes_from_sqlalchemy, doubts_server, ran_out_of_connections
-from .sessions import (
-    UnitAsyncSession,
-    UnitSession,
-    end_by_commit,
-    end_by_rollback,
-    refuse_writes,
-    was_acknowledged,
-)
+from .sessions import UnitAsyncSession, UnitSession, end_by_commit, end_by_rollback, refuse_writes, was_acknowledged
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, ExceptionContext
@@ -177,7 +171,7 @@ class Unit(Generic[T]):
         self.connection: Connection | None = None
         self._pooled: PooledSession | None = None
         self._commit_sent = False
-        self._unsent_result: str | None = None
+        self._last_words: Callable[[PoolProxiedConnection], None] | None = None
         self._swallowed: BaseException | None = None
         self._swallowed_failure: Failure | None = None
         self._transaction_id: str | None = None
@@ -317,21 +311,26 @@ class Unit(Generic[T]):
 
     def store(self, result: Ran[T]) -> None:
         """Put the result into the key row; None is what the row says anyway."""
-        assert self._key is not None
-        assert self._codec is not None
+        key, codec, key_rows = self._key, self._codec, self.runtime.key_rows
+        assert key is not None
+        assert codec is not None
         if result.result is None:
             return
-        key_rows = self.runtime.key_rows
-        if key_rows.stores_with_commit:
-            self._unsent_result = self._codec.encode(result.result)
+        encoded = codec.encode(result.result)
+        if key_rows.writes_with_commit:
+            self._last_words = lambda connection: key_rows.store_and_commit(connection, key, encoded)
         else:
-            key_rows.store(self._connected(), self._key, self._codec.encode(result.result))
+            key_rows.store(self._connected(), key, encoded)
 
-    def commit(self) -> None:
+    def commit(self, *, claiming: int | None = None) -> None:
         """Send COMMIT; where nothing may be written, ROLLBACK, so that nothing was."""
         session = self.session
         assert session is not None
         assert self._pooled is not None
+        if claiming is not None:
+            assert self._key is not None
+            claim = (self._key, self._fingerprint, self._serial + claiming, self._ttl_s)
+            self._last_words = lambda connection: self.runtime.key_rows.claim_and_commit(connection, *claim)
         if self.read_only:
             session.expunge_all()  # what was loaded stays readable; a rollback would expire it
             self.roll_back()
@@ -357,7 +356,8 @@ class Unit(Generic[T]):
         session = self.session
         assert session is not None
         if self._pooled is not None:
-            self._pooled.is_clean = True
+            # SQLAlchemy sends no ROLLBACK after a failed COMMIT, and a block may have failed before its COMMIT. The pool does.
+            self._pooled.is_clean = not self._commit_sent
         end_by_rollback(session)
         self._release(self._last_class)
         session.close()
@@ -444,6 +444,8 @@ class Unit(Generic[T]):
         if doing is Do.CLAIM and failure.failure_class is FailureClass.LOST and self._time_is_up():
             # We cut it ourselves, and an insert of a key that takes this long is waiting for the key's holder.
             return failure._replace(failure_class=FailureClass.CANCELLED)
+        if doing is Do.COMMIT and self._last_words is not None:
+            return of_block(failure, classify(error, stage=Stage.BODY, flavour=self.runtime.flavour_or_none))
         if self.read_only and failure.failure_class is FailureClass.AMBIGUOUS:
             return Failure(FailureClass.LOST, stage, failure.flavour, failure.code, failure.name, False)
         return failure
@@ -470,14 +472,13 @@ class Unit(Generic[T]):
     # -- told by the connection's events -----------------------------------------------------------------------------
 
     def on_commit(self, connection: PoolProxiedConnection) -> bool:
-        """COMMIT is about to be handed to the driver; whether the unit has sent it itself, with the result."""
+        """COMMIT is about to be handed to the driver; whether the unit has sent it itself, with its key row or result."""
         self._commit_sent = True
         if self._attempt is not None:
             self._attempt.committing_since = self.runtime.clock.monotonic()
-        if self._unsent_result is None:
+        if self._last_words is None:
             return False
-        assert self._key is not None
-        self.runtime.key_rows.store_and_commit(connection, self._key, self._unsent_result)
+        self._last_words(connection)
         return True
 
     def on_error(self, context: ExceptionContext) -> None:
