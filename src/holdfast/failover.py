@@ -174,6 +174,11 @@ class FailoverGate:
         """Whether an operation got an answer after the suspicion came up, and that is proof enough."""
         return not self._needs_proof and self.answered_since(self._suspected_at)
 
+    @property
+    def needs_proof(self) -> bool:
+        """Whether a server said that it takes no writes: then nothing but a proof that one does is enough."""
+        return self._needs_proof
+
     # -- the operations' side ------------------------------------------------------------------------------------------
 
     def answered(self) -> None:
@@ -351,11 +356,13 @@ class Proof:
     Attributes:
         writable: whether it takes writes now; False also for no answer at all.
         clustered: whether it is a node of a cluster that applies what others acknowledged a little later (Galera).
+        full: it has no connection left for the question. So it is there, which clears it of having gone, and no more.
         reason: why not, for people.
     """
 
     writable: bool
     clustered: bool = False
+    full: bool = False
     reason: str = ""
 
 
@@ -394,6 +401,9 @@ def search(
             gate.acquit()
             return None
         proof = yield Ask(current, probe_s)
+        if proof is not None and proof.full and not gate.needs_proof:
+            gate.acquit()
+            return None
         if proof is not None and proof.writable:
             if gate.waiting < MANY:
                 gate.acquit()

@@ -473,6 +473,21 @@ def test_an_answer_from_before_proves_nothing() -> None:
         assert w.asked == ["a"]
 
 
+def test_server_without_a_free_connection_is_there() -> None:
+    """It refuses the search, too, and that is an answer; only to a change of role it is none."""
+    full = Proof(writable=False, full=True)
+    with world() as w:
+        (lost,) = w.lose()
+        assert w.run(full) is None
+        assert lost.end() is False
+        assert w.told == []
+        w.clock.advance(1.0)
+        w.gate.suspect(role_changed=True)
+        w.join(lost=True)
+        assert w.run(full, full, WRITER) == "a"
+        assert w.told == ["lost", "a"]
+
+
 def test_role_change_is_not_cleared_by_an_answer() -> None:
     """A server that turned read-only goes on answering."""
     with world() as w:

@@ -26,6 +26,7 @@ from ...failover import Ask, FailoverGate, FailoverSettings, Pause, Phase, Proof
 from ...outcome import Stage
 from .address import Host
 from .interrupt import cut
+from .origin import NO_CONNECTION_LEFT
 from .roles import CATCH_UP, proof_from, questions
 from .watchdog import WATCHDOG
 
@@ -268,7 +269,7 @@ class Failover:
         failure = classify(error, stage=Stage.CONNECT, flavour=self._endpoint.flavour)
         reason = "no answer in time" if isinstance(error, TimeoutError) else (failure.name or type(error).__name__)
         self._reasons[command.host] = reason
-        return Proof(writable=False, reason=reason)
+        return Proof(writable=False, full=failure.code in NO_CONNECTION_LEFT, reason=reason)
 
 
 class _ThreadFailover(Failover):
