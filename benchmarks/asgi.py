@@ -70,7 +70,7 @@ class Known:
         return self._principal
 
 
-INTERNAL = ["10.0.0.0/8", "2001:db8::/32"]
+INTERNAL = ["198.51.100.0/24", "2001:db8::/32"]
 
 LAYERS: list[tuple[str, Layer]] = [
     ("request id and trace", RequestId),

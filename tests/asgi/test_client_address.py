@@ -11,8 +11,8 @@ from holdfast.asgi.networks import Networks, parse_address
 from holdfast.errors import ConfigurationError
 from tests.asgi.asgi_calls import Echo, call, http_scope, run_lifespan
 
-PROXY = ("10.0.0.1", 4711)
-TRUSTED = ["10.0.0.0/8", "2001:db8:ffff::/48"]
+PROXY = ("198.18.0.1", 4711)
+TRUSTED = ["198.18.0.0/15", "2001:db8:ffff::/48"]
 
 
 async def address_seen(
@@ -37,15 +37,15 @@ async def address_seen(
     [
         (["203.0.113.9"], "203.0.113.9"),
         (["6.6.6.6, 203.0.113.9"], "203.0.113.9"),
-        (["6.6.6.6, 203.0.113.9, 10.0.0.2"], "203.0.113.9"),
-        (["6.6.6.6", "203.0.113.9, 10.0.0.2", "10.0.0.3"], "203.0.113.9"),
+        (["6.6.6.6, 203.0.113.9, 198.18.0.2"], "203.0.113.9"),
+        (["6.6.6.6", "203.0.113.9, 198.18.0.2", "198.18.0.3"], "203.0.113.9"),
         (["203.0.113.9:1234"], "203.0.113.9"),
-        (["[2001:db8::9]:1234,\t10.0.0.2"], "2001:db8::9"),
+        (["[2001:db8::9]:1234,\t198.18.0.2"], "2001:db8::9"),
         (["2001:DB8:0::9"], "2001:db8::9"),
         (["::ffff:203.0.113.9"], "203.0.113.9"),
-        (["203.0.113.9, ::ffff:10.0.0.2"], "203.0.113.9"),
-        (["10.0.0.7"], "10.0.0.7"),
-        (["10.0.0.7, 10.0.0.8"], "10.0.0.7"),
+        (["203.0.113.9, ::ffff:198.18.0.2"], "203.0.113.9"),
+        (["198.18.0.7"], "198.18.0.7"),
+        (["198.18.0.7, 198.18.0.8"], "198.18.0.7"),
         (["'; drop table users, 203.0.113.9"], "203.0.113.9"),
         ([",,,, 203.0.113.9"], "203.0.113.9"),
         (["x" * 100_000 + ",203.0.113.9"], "203.0.113.9"),
@@ -55,10 +55,10 @@ async def address_seen(
         (["unknown"], None),
         (["203.0.113.9, unknown"], None),
         (["203.0.113.9,"], None),
-        (["203.0.113.9 10.0.0.2"], None),
+        (["203.0.113.9 198.18.0.2"], None),
         (["203.0.113.9, x" + "x" * 100], None),
         (["x" * 100_000], None),
-        (["203.0.113.9, " + ", ".join(["10.0.0.2"] * 33)], None),
+        (["203.0.113.9, " + ", ".join(["198.18.0.2"] * 33)], None),
     ],
 )
 async def test_the_chain_is_read_from_the_right(values: list[str], address: str | None) -> None:
@@ -70,9 +70,9 @@ async def test_the_chain_is_read_from_the_right(values: list[str], address: str 
     ("values", "address"),
     [
         (["for=203.0.113.9"], "203.0.113.9"),
-        (["for=6.6.6.6, for=203.0.113.9;proto=https;by=10.0.0.1"], "203.0.113.9"),
+        (["for=6.6.6.6, for=203.0.113.9;proto=https;by=198.18.0.1"], "203.0.113.9"),
         (['proto=https;For="[2001:db8::9]:4711"'], "2001:db8::9"),
-        (['for="203.0.113.9:80" , for=10.0.0.2'], "203.0.113.9"),
+        (['for="203.0.113.9:80" , for=198.18.0.2'], "203.0.113.9"),
         (['for="', "for=203.0.113.9"], "203.0.113.9"),
         (['for="6.6.6.6, for=203.0.113.9'], "203.0.113.9"),
         (['for="6.6.6.6;x=", for=203.0.113.9;y="'], "203.0.113.9"),
@@ -97,12 +97,12 @@ async def test_a_peer_that_is_not_trusted_is_the_client(client: str) -> None:
     """Whatever it claims."""
     wanted = "203.0.113.9" if "203" in client else client
     assert await address_seen("6.6.6.6", client=(client, 1)) == wanted
-    assert await address_seen("10.0.0.1, 10.0.0.1", client=(client, 1)) == wanted
+    assert await address_seen("198.18.0.1, 198.18.0.1", client=(client, 1)) == wanted
 
 
 async def test_without_trusted_proxies_the_peer_is_the_client() -> None:
     """The default trusts nobody."""
-    assert await address_seen("6.6.6.6", trusted=[]) == "10.0.0.1"
+    assert await address_seen("6.6.6.6", trusted=[]) == "198.18.0.1"
 
 
 async def test_only_the_configured_header_is_read() -> None:
@@ -121,7 +121,7 @@ async def test_a_unix_socket_speaks_for_others_only_where_it_is_trusted() -> Non
     """It has no address; `unix` trusts whoever may open it, and says nothing about other peers without one."""
     assert await address_seen("203.0.113.9", client=None) is None
     assert await address_seen("203.0.113.9", client=None, trusted=["unix"]) == "203.0.113.9"
-    assert await address_seen("203.0.113.9, 10.0.0.2", client=None, trusted=["unix", *TRUSTED]) == "203.0.113.9"
+    assert await address_seen("203.0.113.9, 198.18.0.2", client=None, trusted=["unix", *TRUSTED]) == "203.0.113.9"
     assert await address_seen("203.0.113.9", client=("testclient", 1), trusted=["unix"]) is None
 
 
@@ -180,7 +180,7 @@ def test_settings_that_cannot_work_are_refused() -> None:
     with pytest.raises(ConfigurationError, match="x-forwarded-for or forwarded"):
         ClientAddress(Echo(), header="x-real-ip")  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match="not one text"):
-        ClientAddress(Echo(), trusted="10.0.0.0/8")
+        ClientAddress(Echo(), trusted="198.18.0.0/15")
 
 
 def test_the_walk_stops_at_the_first_that_counts() -> None:
@@ -188,7 +188,7 @@ def test_the_walk_stops_at_the_first_that_counts() -> None:
     trusted = Networks(TRUSTED, name="trusted")
 
     def hops() -> object:
-        yield parse_address("10.0.0.2")
+        yield parse_address("198.18.0.2")
         yield parse_address("203.0.113.9")
         raise AssertionError("the client wrote the rest")
 

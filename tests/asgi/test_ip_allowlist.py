@@ -15,9 +15,9 @@ from tests.asgi.asgi_calls import Answer, Echo, call, http_scope, run_lifespan
 from tests.asgi.log_capture import log_of
 
 RULES = {
-    "/admin/*": ["192.0.2.0/24", "10.0.0.0/8"],
+    "/admin/*": ["192.0.2.0/24", "198.18.0.0/15"],
     "/admin/keys": ["192.0.2.7"],
-    "/metrics": ["10.1.0.0/16"],
+    "/metrics": ["198.19.0.0/16"],
     "/debug/*": [],
 }
 
@@ -25,7 +25,7 @@ RULES = {
 def guarded(trusted: list[str] | None = None) -> tuple[Stack, Echo]:
     """An application behind the rules, and the layer that knows the address."""
     echo = Echo()
-    trusted = ["10.0.0.0/24"] if trusted is None else trusted
+    trusted = ["198.18.0.0/24"] if trusted is None else trusted
     return Stack(echo, partial(ClientAddress, trusted=trusted), partial(IpAllowlist, rules=RULES)), echo
 
 
@@ -43,17 +43,17 @@ async def ask(path: str, client: str, forwarded: str | None = None, **more: Any)
         ("/admin/x", "::ffff:192.0.2.1", None, 200),
         ("/admin/x", "198.51.100.1", None, 403),
         ("/admin/x", "2001:db8::1", None, 403),
-        ("/admin/x", "10.0.0.1", "192.0.2.1", 200),
-        ("/admin/x", "10.0.0.1", "198.51.100.1", 403),
-        ("/admin/x", "10.0.0.1", "192.0.2.1, 198.51.100.1", 403),
+        ("/admin/x", "198.18.0.1", "192.0.2.1", 200),
+        ("/admin/x", "198.18.0.1", "198.51.100.1", 403),
+        ("/admin/x", "198.18.0.1", "192.0.2.1, 198.51.100.1", 403),
         ("/admin/keys", "192.0.2.7", None, 200),
         ("/admin/keys", "192.0.2.8", None, 403),
-        ("/metrics", "10.1.2.3", None, 200),
-        ("/metrics", "10.2.2.3", None, 403),
+        ("/metrics", "198.19.2.3", None, 200),
+        ("/metrics", "198.18.2.3", None, 403),
         ("/debug", "192.0.2.1", None, 403),
         ("/debug/x", "127.0.0.1", None, 403),
         ("/", "198.51.100.1", None, 200),
-        ("/users", "10.0.0.1", "garbage", 200),
+        ("/users", "198.18.0.1", "garbage", 200),
     ],
 )
 async def test_an_address_must_satisfy_every_rule_of_its_path(
@@ -80,7 +80,7 @@ async def test_the_root_path_gets_nobody_past_a_rule(path: str) -> None:
 @pytest.mark.parametrize("forwarded", [None, "", "unknown", "garbage", "192.0.2.1,", "x" * 10_000])
 async def test_an_unknown_client_is_refused(forwarded: str | None) -> None:
     """A trusted proxy that does not say for whom it speaks does not speak for itself, though its own network is allowed."""
-    assert (await ask("/admin", "10.0.0.1", forwarded)).status == 403
+    assert (await ask("/admin", "198.18.0.1", forwarded)).status == 403
 
 
 async def test_without_the_address_layer_everybody_is_refused() -> None:
@@ -95,9 +95,9 @@ async def test_without_the_address_layer_everybody_is_refused() -> None:
 async def test_a_proxy_that_nobody_named_opens_nothing(header: str) -> None:
     """Its address is allowed; but it speaks for somebody who may come from anywhere."""
     app, _ = guarded(trusted=[])
-    assert (await call(app, "GET", "/admin", {}, client=("10.0.0.9", 1))).status == 200
+    assert (await call(app, "GET", "/admin", {}, client=("198.18.0.9", 1))).status == 200
     with log_of("holdfast.asgi") as log:
-        answer = await call(app, "GET", "/admin", {header: "198.51.100.1"}, client=("10.0.0.9", 1))
+        answer = await call(app, "GET", "/admin", {header: "198.51.100.1"}, client=("198.18.0.9", 1))
     assert answer.status == 403
     assert "name it in ClientAddress" in log.everything
 
@@ -108,7 +108,7 @@ async def test_the_refusal_tells_nothing() -> None:
     answers = [
         await call(app, "GET", "/admin", client=("198.51.100.1", 1)),
         await call(app, "GET", "/debug/x", client=("192.0.2.1", 1)),
-        await call(app, "GET", "/admin", {"X-Forwarded-For": "x"}, client=("10.0.0.1", 1)),
+        await call(app, "GET", "/admin", {"X-Forwarded-For": "x"}, client=("198.18.0.1", 1)),
     ]
     assert {answer.body for answer in answers} == {
         b'{"type":"urn:holdfast:problem:forbidden","title":"Forbidden","status":403}'
@@ -151,9 +151,9 @@ async def test_lifespan_passes() -> None:
         ({}, "protects nothing"),
         ({"/admin/*": ["*"]}, "every address"),
         ({"/admin/*": ["0.0.0.0/0"]}, "every address"),
-        ({"admin": ["10.0.0.0/8"]}, "begin with /"),
+        ({"admin": ["198.18.0.0/15"]}, "begin with /"),
         ({"/admin": ["intranet"]}, "the rule for /admin"),
-        ({"/admin": "10.0.0.0/8"}, "not one text"),
+        ({"/admin": "198.18.0.0/15"}, "not one text"),
     ],
 )
 def test_rules_that_cannot_work_are_refused_at_startup(rules: dict[str, Any], text: str) -> None:

@@ -81,15 +81,15 @@ def test_every_address_is_read_back(address: object, port: int) -> None:
 
 def test_networks_hold_what_is_inside_of_them() -> None:
     """Each family its own; a mapped network holds IPv4 addresses."""
-    networks = Networks(["10.0.0.0/8", "2001:db8::/32", "192.0.2.7", "::ffff:198.51.100.0/120"], name="trusted")
+    networks = Networks(["198.18.0.0/15", "2001:db8::/32", "192.0.2.7", "::ffff:198.51.100.0/120"], name="trusted")
 
     def inside(text: str) -> bool:
         address = parse_address(text)
         assert address is not None
         return address in networks
 
-    assert all(map(inside, ["10.255.0.1", "2001:db8:1::1", "192.0.2.7", "198.51.100.9", "::ffff:10.0.0.1"]))
-    assert not any(map(inside, ["11.0.0.1", "2001:db9::1", "192.0.2.8", "198.51.101.9", "::10.0.0.1", "::a00:1"]))
+    assert all(map(inside, ["198.19.0.1", "2001:db8:1::1", "192.0.2.7", "198.51.100.9", "::ffff:198.18.0.1"]))
+    assert not any(map(inside, ["11.0.0.1", "2001:db9::1", "192.0.2.8", "198.51.101.9", "::198.18.0.1", "::c612:1"]))
     assert bool(networks)
     assert not Networks([], name="none")
 
@@ -105,7 +105,7 @@ def test_networks_hold_what_is_inside_of_them() -> None:
         ["::/1", "8000::/1"],
         ["::ffff:0:0/96"],
         ["::fffe:0:0/95"],
-        ["10.0.0.0/8", "*"],
+        ["198.18.0.0/15", "*"],
     ],
 )
 def test_a_wildcard_is_refused(everybody: list[str]) -> None:
@@ -114,7 +114,7 @@ def test_a_wildcard_is_refused(everybody: list[str]) -> None:
         Networks(everybody, name="trusted")
 
 
-@pytest.mark.parametrize("text", ["", "10.0.0.1/8", "10.0.0.0/33", "proxy.example", "10.0.0.0-10.0.0.9"])
+@pytest.mark.parametrize("text", ["", "198.18.0.1/15", "198.18.0.0/33", "proxy.example", "198.18.0.0-198.18.0.9"])
 def test_a_network_that_cannot_be_read_is_refused(text: str) -> None:
     """At startup, by name, with the form that is expected."""
     with pytest.raises(ConfigurationError, match=r"trusted: .*CIDR"):
@@ -124,4 +124,4 @@ def test_a_network_that_cannot_be_read_is_refused(text: str) -> None:
 def test_one_text_is_not_several_networks() -> None:
     """A text would be read letter by letter."""
     with pytest.raises(ConfigurationError, match="not one text"):
-        Networks("10.0.0.0/8", name="trusted")
+        Networks("198.18.0.0/15", name="trusted")

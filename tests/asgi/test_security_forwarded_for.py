@@ -20,14 +20,14 @@ CLIENT = "203.0.113.9"
 ALLOWED = "192.0.2.7"
 PIECES = [
     ALLOWED,
-    "10.0.0.1",
+    "198.18.0.1",
     "127.0.0.1",
     "::1",
     f"[::ffff:{ALLOWED}]:1",
     f"for={ALLOWED}",
     'for="',
     '"',
-    "for=10.0.0.1;for=192.0.2.7",
+    "for=198.18.0.1;for=192.0.2.7",
     "unknown",
     "",
     ",",
@@ -59,7 +59,7 @@ async def test_nothing_a_client_writes_makes_it_somebody_else(
 
     layers = Stack(
         app,
-        partial(ClientAddress, trusted=["10.0.0.0/8"], header=header),
+        partial(ClientAddress, trusted=["198.18.0.0/15"], header=header),
         partial(IpAllowlist, rules={"/admin": [f"{ALLOWED}/32"]}),
     )
     truth = (CLIENT if header == "x-forwarded-for" else f"for={CLIENT}").encode()
@@ -72,9 +72,9 @@ async def test_nothing_a_client_writes_makes_it_somebody_else(
         # A proxy either appends to the last header or adds one of its own.
         values = [*forged[:-1], forged[-1] + b", " + truth] if rng.random() < 0.5 else [*forged, truth]
         headers = [(name, value) for value in values]
-        answer = await call(layers, "GET", "/", headers, client=("10.0.0.1", 1))
+        answer = await call(layers, "GET", "/", headers, client=("198.18.0.1", 1))
         assert (answer.status, seen.pop()) == (200, CLIENT), values
-        answer = await call(layers, "GET", "/admin", headers, client=("10.0.0.1", 1))
+        answer = await call(layers, "GET", "/admin", headers, client=("198.18.0.1", 1))
         assert (answer.status, seen) == (403, []), values
 
 
@@ -86,7 +86,7 @@ async def test_a_direct_caller_is_itself(peer: str) -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         seen.append(context_of(scope).client_address)
 
-    layer = ClientAddress(app, trusted=["10.0.0.0/8"])
+    layer = ClientAddress(app, trusted=["198.18.0.0/15"])
     for piece in PIECES:
         await call(layer, "GET", "/", [(b"x-forwarded-for", piece.encode("latin-1"))], client=(peer, 1))
     assert seen == [peer] * len(PIECES)
@@ -100,7 +100,7 @@ async def test_planted_left_to_right_reading_is_found() -> None:
 
 
 @pytest.mark.parametrize("read", [x_forwarded_for, forwarded_for])
-@pytest.mark.parametrize("piece", [b"1", b",", b"10.0.0.1,", b'for="', b";", b"for=1;", b" ", b"[", b":"])
+@pytest.mark.parametrize("piece", [b"1", b",", b"198.18.0.1,", b'for="', b";", b"for=1;", b" ", b"[", b":"])
 def test_reading_stops_soon(read: object, piece: bytes) -> None:
     """A hundred times the header costs the same: only what could be one address is looked at."""
 

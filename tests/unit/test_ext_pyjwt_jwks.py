@@ -302,7 +302,7 @@ async def test_closing_ends_a_fetch(server: KeyServer, keys: JwksKeys) -> None:
         "",
         "keys.json",
         "https://[::1",
-        "http://10.0.0.1/keys",
+        "http://192.0.2.1/keys",
     ],
 )
 def test_an_address_that_cannot_be_trusted_is_refused(url: str) -> None:

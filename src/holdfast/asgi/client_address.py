@@ -1,6 +1,6 @@
 """Who the client is: the socket's peer, or whom the proxies one trusts speak for.
 
-    app = ClientAddress(app, trusted=["10.0.0.0/8"])        # context.client_address, checked and in one notation
+    app = ClientAddress(app, trusted=["198.51.100.0/24"])        # context.client_address, checked and in one notation
 
 A proxy appends the address it was called from, so the chain is read from the right: as long as an address belongs to a trusted
 proxy, what that proxy wrote to the left of it is believed. The first that does not belong is the client. Whatever stands further
@@ -10,7 +10,7 @@ left was written by the client, or by anybody.
 |---|---|---|
 | not trusted | any | the peer's |
 | trusted | `spoofed, 203.0.113.9` | `203.0.113.9` |
-| trusted | `10.0.0.7` (trusted too, to the end) | `10.0.0.7` |
+| trusted | `198.51.100.7` (trusted too, to the end) | `198.51.100.7` |
 | trusted | missing, unreadable where it counts, more than 32 trusted hops | None: it does not say for whom it speaks |
 
 None is less than an address: an allowlist refuses it, limits fall back to the peer. One header is read, the one that the
@@ -36,7 +36,7 @@ from .interface import App, Receive, Scope, Send
 from .networks import ADDRESS_MAX, Address, Networks, parse_address
 from .stack import Place
 
-__all__ = ["ClientAddress", "client_of", "forwarded_for", "peer_of"]
+__all__ = ["ClientAddress", "client_of", "forwarded_for", "peer_of", "x_forwarded_for"]
 
 _HOPS_MAX = 32
 _ELEMENT_MAX = 512

@@ -2,8 +2,8 @@
 
     app = Stack(
         api,
-        partial(ClientAddress, trusted=["10.0.0.0/8"]),
-        partial(IpAllowlist, rules={"/admin/*": ["192.0.2.0/24"], "/metrics": ["10.1.0.0/16"]}),
+        partial(ClientAddress, trusted=["198.51.100.0/24"]),
+        partial(IpAllowlist, rules={"/admin/*": ["192.0.2.0/24"], "/metrics": ["203.0.113.0/28"]}),
     )
 
 A request must satisfy every rule that covers its path, so an added rule only ever takes away. Refused is, on such a path:

@@ -1,6 +1,6 @@
 """IP addresses and networks, read strictly: what cannot be read is no address, never a guess.
 
-    internal = Networks(["10.0.0.0/8", "2001:db8::/32"], name="trusted")
+    internal = Networks(["198.51.100.0/24", "2001:db8::/32"], name="trusted")
     parse_address("[2001:db8::1]:443") in internal
 
 An IPv4 address that is written as an IPv6 one (`::ffff:192.0.2.1`) is the IPv4 address: a listener on `::` shows it so, and a
@@ -74,7 +74,7 @@ class Networks:
         name: what to call them in errors.
 
     Raises:
-        ConfigurationError: one cannot be read, has bits set beyond its length (`10.0.0.1/8`), or together they hold every
+        ConfigurationError: one cannot be read, has bits set beyond its length (`192.0.2.1/24`), or together they hold every
             address there is.
     """
 
