@@ -5,15 +5,21 @@ from __future__ import annotations
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from holdfast.asgi.admission import DEFAULT_SHARES
 from holdfast.asgi.gate import Gate, Priority, Ticket
 from holdfast.errors import ConfigurationError
 
-TENANTS = ["a", "b", "c"]
+TENANTS = [None, "a", "b"]
 
 
 def goodput(rates: dict[str, float], rng: random.Random, *, tenants_count: bool = True) -> dict[str, float]:
@@ -89,16 +95,37 @@ class GateRules(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.now = 0.0
-        self.gate = Gate(limit=10, queue=4, shares=DEFAULT_SHARES)
+        self.gate = Gate(limit=4, queue=4, shares=DEFAULT_SHARES)
         self.inside: list[Ticket] = []
         self.queued: list[Ticket] = []
+        self.came: dict[str, float] = {}
 
-    @rule(priority=st.sampled_from(Priority), tenant=st.sampled_from([None, *TENANTS]))
+    def check_it_may_be_in(self, ticket: Ticket) -> None:
+        """What the rules promise, said in another way than the gate says it."""
+        limit = self.gate.limit
+        inside = [other for other in self.inside if other is not ticket]
+        assert len(inside) < limit
+        kept_for_others = 0
+        for priority, kept in zip(Priority, self.gate._guaranteed, strict=True):
+            used = sum(other.priority is priority for other in inside)
+            if priority is not ticket.priority:
+                kept_for_others += max(0, kept - used)
+            elif used < kept:
+                kept_for_others = -100
+        assert limit - len(inside) > kept_for_others
+        others_about = any(self.now - moment < 10 for name, moment in self.came.items() if name != ticket.tenant)
+        if ticket.tenant is not None and others_about:
+            assert sum(other.tenant == ticket.tenant for other in inside) < -(-limit // 2)
+
+    @rule(priority=st.sampled_from(Priority), tenant=st.sampled_from(TENANTS))
     def come(self, priority: Priority, tenant: str | None) -> None:
         ticket = Ticket(priority, tenant)
-        if self.gate.enter(ticket, self.now):
+        entered = self.gate.enter(ticket, self.now)
+        if tenant is not None:
+            self.came[tenant] = self.now
+        if entered:
+            self.check_it_may_be_in(ticket)
             self.inside.append(ticket)
-            assert self.gate.in_flight <= self.gate.limit
             return
         joined, displaced = self.gate.join(ticket, self.now)
         if displaced is not None:
@@ -111,23 +138,23 @@ class GateRules(RuleBasedStateMachine):
     @precondition(lambda self: self.inside)
     @rule(which=st.integers(0, 100))
     def go(self, which: int) -> None:
-        before = self.gate.in_flight
         woken = self.gate.leave(self.inside.pop(which % len(self.inside)), self.now)
-        assert not woken or before <= self.gate.limit
         for ticket in woken:
+            self.check_it_may_be_in(ticket)
             self.queued.remove(ticket)
             self.inside.append(ticket)
+        assert all(self.gate._next(self.now) is not ticket for ticket in self.queued)
 
     @precondition(lambda self: self.queued)
     @rule(which=st.integers(0, 100))
     def give_up(self, which: int) -> None:
         self.gate.withdraw(self.queued.pop(which % len(self.queued)))
 
-    @rule(limit=st.integers(1, 12))
+    @rule(limit=st.integers(1, 6))
     def resize(self, limit: int) -> None:
         self.gate.resize(limit)
 
-    @rule(seconds=st.floats(0, 20))
+    @rule(seconds=st.sampled_from([0.1, 1.0, 10.0]))
     def pass_time(self, seconds: float) -> None:
         self.now += seconds
 
@@ -149,6 +176,15 @@ class GateRules(RuleBasedStateMachine):
 
 
 TestGateRules = GateRules.TestCase
+
+
+@pytest.mark.parametrize("rule_of", ["_tenant_has_room", "_has_room"])
+def test_planted_gate_that_breaks_a_rule_is_seen(rule_of: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the shares of tenants, or of classes, the machine above fails."""
+    monkeypatch.setattr(Gate, rule_of, lambda self, *_: self.in_flight < self.limit)
+    found = settings(max_examples=300, phases=[Phase.generate], database=None)
+    with pytest.raises(AssertionError):
+        run_state_machine_as_test(GateRules, settings=found)
 
 
 @given(limit=st.integers(1, 1000), shares=st.lists(st.floats(0, 0.99), min_size=3, max_size=3))
