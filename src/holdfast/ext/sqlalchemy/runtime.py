@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from .address import Host
     from .database_settings import DatabaseSettings
-    from .engines import Endpoint
+    from .engines import Endpoint, PooledSession
     from .options import OperationOptions
     from .watchdog import Guard
 
@@ -150,10 +150,9 @@ class Runtime:
             breaker = self._breakers.setdefault(host, made)
         return breaker
 
-    def retire_pool(self) -> None:
-        """Replace every pooled connection before its next use."""
-        self.endpoint.retire()
-        if self.events.subscriptions:
+    def retire_pool(self, session: PooledSession) -> None:
+        """Replace every pooled connection before its next use, as the server of `session` has changed its role."""
+        if self.endpoint.retire_after(session) and self.events.subscriptions:
             self.events.emit(PoolRetired(self._name, FailureClass.ROLE_CHANGED))
 
     def _on_found(self, _host: Host | None) -> None:

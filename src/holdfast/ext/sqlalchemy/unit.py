@@ -565,8 +565,8 @@ class Unit(Generic[T]):
             if failure_class is None or failure_class in _ANSWERED:
                 failover.gate.answered()
         self._settle_permits(failure_class)
-        if failure_class is FailureClass.ROLE_CHANGED:
-            self.runtime.retire_pool()
+        if failure_class is FailureClass.ROLE_CHANGED and self._pooled is not None:
+            self.runtime.retire_pool(self._pooled)
 
     def _settle_permits(self, failure_class: FailureClass | None, *, overloaded: bool = False) -> None:
         """Tell limit and breaker how the attempt went."""
