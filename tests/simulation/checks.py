@@ -7,7 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from holdfast.errors import HoldfastError, InProgress, KeyReused, NotCommitted, OutcomeUnknown, StatementRejected
+from holdfast.errors import (
+    HoldfastError,
+    InProgress,
+    KeyReused,
+    NotCommitted,
+    NoWriter,
+    OutcomeUnknown,
+    StatementRejected,
+)
 from holdfast.events import CommitResolved, OperationEnded
 from holdfast.operation import TOMBSTONE
 from holdfast.outcome import FailureClass, Outcome
@@ -290,7 +298,7 @@ def _first_error_kept(story: Story) -> Iterator[str]:
         _, doing, failure_class = failures[-1]
         doubtful = any(what is FailureClass.AMBIGUOUS for _, _, what in failures)
         refused = failure_class is FailureClass.PERMANENT and not doubtful
-        if refused and not isinstance(call.error, StatementRejected | BodyFailed):
+        if refused and not isinstance(call.error, StatementRejected | BodyFailed | NoWriter):
             yield f"the {call.name} call was refused at {doing.value} and ended with {call.error!r}"
 
 

@@ -9,6 +9,7 @@ from collections.abc import Generator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
+from holdfast.errors import NoWriter
 from holdfast.operation import TOMBSTONE, OperationKey, Record
 from holdfast.outcome import Failure, FailureClass, Rejection, Stage
 from holdfast.transaction import Do, ProbeAnswer
@@ -155,7 +156,7 @@ class Client:
         asleep_holding: it slept with a connection checked out.
         interrupts: how often it was cancelled.
         crashed: its process is gone.
-        excused: the failures (their places) that an outage explained, or that a refusal at the gate took the place of.
+        excused: the failures (their places) that an outage explained.
     """
 
     def __init__(
@@ -325,10 +326,10 @@ class Client:
         """The server was away, unless the schedule says that it was there."""
         fault = self._arrive("await")
         symptom = fault.symptom if fault is not None else None
-        if symptom in (None, Symptom.REFUSED):
+        if symptom is None:
             self.excused.add(len(self.failures) - 1)
         if symptom is Symptom.REFUSED:
-            raise Refused
+            raise NoWriter("too many wait already")
         if symptom is Symptom.CRASHED:
             self._crash()
         if symptom is Symptom.CANCELLED:

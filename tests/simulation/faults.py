@@ -150,7 +150,7 @@ FAULTS: dict[str, tuple[Fault, ...]] = {
     "await": (
         Fault("there", Symptom.THERE, transient=True),
         Fault("gone", Symptom.GONE),
-        _REFUSED,
+        Fault("refused", Symptom.REFUSED),
         _CANCELS[0],
         _CRASHES[0],
     ),
