@@ -115,7 +115,7 @@ def test_address_shows_no_password() -> None:
         ("mysql://u:pw@a:1,b:2,c/d", [("a", 1), ("b", 2), ("c", None)]),
         ("mysql://a,b/d", [("a", None), ("b", None)]),
         ("mysql://u:pw@a, b/d", [("a", None), ("b", None)]),
-        ("postgresql://u:pw@[::1]:5432,[fe80::2]/d", [("::1", 5432), ("fe80::2", None)]),
+        ("postgresql://u:pw@[::1]:5432,[2001:db8::2]/d", [("::1", 5432), ("2001:db8::2", None)]),
         ("postgresql://u:pw@[::1],192.0.2.2:5433/d?application_name=a,b", [("::1", None), ("192.0.2.2", 5433)]),
         ("mysql://u:p%2Cw%40x@a:1,b:2/d", [("a", 1), ("b", 2)]),
         ("mysql://u:p,w@a:1/d", [("a", 1)]),
