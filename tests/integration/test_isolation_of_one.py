@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import text
 
 from holdfast.drills.servers import Server
+from holdfast.errors import SchemaMismatch
 from holdfast.ext.sqlalchemy import AsyncDatabase, Database
 from holdfast.faultproxy import FaultProxy, Kind, Phase, ResetPeer
 
@@ -55,3 +56,39 @@ async def test_nothing_is_lost_with_the_connection(mariadb_server: Server) -> No
             commits = proxy.counters().commits - before
             assert db.engine.pool.checkedout() == 0  # type: ignore[attr-defined]
     assert commits == 1
+
+
+@pytest.mark.parametrize(("flavour", "driver"), [("mariadb", "asyncmy"), ("postgresql", "asyncpg")])
+async def test_the_level_goes_with_a_deadline_of_its_own(
+    flavour: str, driver: str, request: pytest.FixtureRequest
+) -> None:
+    """PostgreSQL refuses the level after any other statement, also after the one that sets the limits for the deadline."""
+    server: Server = request.getfixturevalue(f"{flavour}_server")
+    async with AsyncDatabase(server.url(driver)) as db:
+        await db.migrate()
+
+        async def look(session: Any) -> int:
+            return int((await session.execute(text("SELECT 1"))).scalar())
+
+        assert await db.transaction(isolation="serializable", deadline=1.0)(look)() == 1
+
+
+async def test_a_begin_that_fails_gives_its_connection_back(
+    postgresql_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection was there when the first statement of the transaction was refused."""
+
+    def refused(connection: Any, *_: object) -> None:
+        connection.exec_driver_sql("SELECT no_such_column")
+
+    async with AsyncDatabase(postgresql_server.url("asyncpg")) as db:
+        await db.migrate()
+        monkeypatch.setattr("holdfast.ext.sqlalchemy.pushdown.push_down", refused)
+
+        async def look(session: Any) -> None:
+            await session.execute(text("SELECT 1"))
+
+        for _ in range(3):
+            with pytest.raises(SchemaMismatch):
+                await db.run(look)
+        assert db.engine.pool.checkedout() == 0  # type: ignore[attr-defined]

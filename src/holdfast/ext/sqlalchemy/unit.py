@@ -236,9 +236,9 @@ class Unit(Generic[T]):
                     settles=self._protection is not Protection.NONE,
                 )
                 failover.began(self._attempt)
-            pushdown.push_down(connection, pooled.limits, self.expires_at - now)
             if self.isolation is not None:
-                set_level(connection, self.isolation)
+                set_level(connection, self.isolation)  # PostgreSQL takes it before anything else alone
+            pushdown.push_down(connection, pooled.limits, self.expires_at - now)
         except BaseException as error:
             if self.connection is None:
                 # Nothing is held, so no clean-up follows; the permit must not wait for one.
@@ -459,13 +459,12 @@ class Unit(Generic[T]):
         return isinstance(error, HoldfastError) or not comes_from_sqlalchemy(error, self._handled)
 
     def _time_is_up(self) -> bool:
-        # A timer may go off a tick early.
         return self.runtime.clock.monotonic() >= self.expires_at - _TICK_S
 
     def _stage(self, doing: Do) -> Stage:
         if doing is Do.COMMIT and self._commit_sent:
             return Stage.COMMIT
-        if doing in _OUTSIDE or (doing is Do.BEGIN and self.connection is None):
+        if doing in _HOLDS_NOTHING or (doing is Do.BEGIN and self.connection is None):
             return Stage.CONNECT
         return Stage.BODY
 
@@ -591,9 +590,10 @@ class Unit(Generic[T]):
 
 
 _LOCK_WAIT = 1205
-_TICK_S = 0.01
+_TICK_S = 0.01  # a timer may go off that early
 
-_OUTSIDE = frozenset({Do.BEGIN, Do.AWAIT_SERVER, Do.PROBE})
+_HOLDS_NOTHING = frozenset({Do.AWAIT_SERVER, Do.PROBE})
+_OUTSIDE = _HOLDS_NOTHING | {Do.BEGIN}
 """What is done with no transaction of the operation's own open."""
 
 _ANSWERED = frozenset({FailureClass.CONTENTION, FailureClass.PERMANENT, FailureClass.EXHAUSTED})
