@@ -147,6 +147,7 @@ class FailoverGate:
         self._suspected_at = float("-inf")
         self._needs_proof = False
         self._answered_at = float("-inf")
+        self._answered_asked_at = float("-inf")
         self._waiters: dict[_Waiter, None] = {}  # in the order of arrival, and let through in it
 
     # -- what is known -------------------------------------------------------------------------------------------------
@@ -171,8 +172,8 @@ class FailoverGate:
 
     @property
     def is_cleared(self) -> bool:
-        """Whether an operation got an answer after the suspicion came up, and that is proof enough."""
-        return not self._needs_proof and self.answered_since(self._suspected_at)
+        """Whether an operation that asked after the suspicion came up got its answer, and that is proof enough."""
+        return not self._needs_proof and self._answered_asked_at > self._suspected_at
 
     @property
     def needs_proof(self) -> bool:
@@ -181,9 +182,15 @@ class FailoverGate:
 
     # -- the operations' side ------------------------------------------------------------------------------------------
 
-    def answered(self) -> None:
-        """The server answered an operation just now."""
+    def answered(self, asked_at: float) -> None:
+        """The server answered an operation; as far as is known, just now.
+
+        Args:
+            asked_at: when it was asked, monotonic seconds. A thread may get to tell of an answer long after it came, when the
+                server has gone since; so only who was asked after a suspicion can clear it.
+        """
         self._answered_at = self._clock.monotonic()
+        self._answered_asked_at = max(self._answered_asked_at, asked_at)
 
     def suspect(self, *, role_changed: bool = False) -> None:
         """The server may be gone; begin a search unless one is under way.

@@ -110,7 +110,7 @@ class Gate(RuleBasedStateMachine):
     @rule()
     def get_an_answer(self) -> None:
         self.clock.advance(0.001)
-        self.gate.answered()
+        self.gate.answered(self.clock.monotonic())
         self.settle()
 
     @rule(role_changed=st.booleans())
@@ -200,7 +200,7 @@ class Gate(RuleBasedStateMachine):
                     self.begin_search()
                     continue
                 if isinstance(self.asked, Pause):
-                    self.gate.answered()
+                    self.gate.answered(self.clock.monotonic())
                 self.answer_search(writable=True)
             assert not self.callers, "forgotten at the gate"
         finally:

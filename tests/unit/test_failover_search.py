@@ -24,7 +24,7 @@ def test_another_operations_answer_is_proof_enough() -> None:
     """On a busy database nobody has to connect to find out that the server is there."""
     with world() as w:
         (lost,) = w.lose()
-        assert w.run(on_pause=lambda _: w.gate.answered()) is None
+        assert w.run(on_pause=lambda _: w.answer()) is None
         assert lost.end() is False
         assert w.asked == []
 
@@ -32,11 +32,25 @@ def test_another_operations_answer_is_proof_enough() -> None:
 def test_an_answer_from_before_proves_nothing() -> None:
     """What was answered before the suspicion came up is no sign of life."""
     with world() as w:
-        w.gate.answered()
+        w.answer()
         w.clock.advance(0.001)
         w.lose()
         w.run(WRITER)
         assert w.asked == ["a"]
+
+
+def test_answer_that_is_told_late_proves_nothing() -> None:
+    """A thread tells of an answer after the suspicion came up that it had asked for before: the server may be gone since."""
+    with world() as w:
+        asked_at = w.clock.monotonic()
+        w.clock.advance(0.5)
+        w.lose()
+
+        def tell(_: float) -> None:
+            w.gate.answered(asked_at)
+
+        assert w.run(STANDBY, WRITER, on_pause=tell) == "a"
+        assert w.told == ["lost", "a"]
 
 
 def test_server_without_a_free_connection_is_there() -> None:
@@ -59,7 +73,7 @@ def test_role_change_is_not_cleared_by_an_answer() -> None:
     with world() as w:
         w.gate.suspect(role_changed=True)
         w.join(lost=True)
-        assert w.run(STANDBY, WRITER, on_pause=lambda _: w.gate.answered()) == "a"
+        assert w.run(STANDBY, WRITER, on_pause=lambda _: w.answer()) == "a"
         assert w.told == ["lost", "a"]
 
 
@@ -68,13 +82,13 @@ def test_role_change_told_to_a_suspicion_counts() -> None:
     with world() as w:
         w.lose()
         w.gate.suspect(role_changed=True)
-        w.gate.answered()
+        w.answer()
         assert not w.gate.is_cleared
         w.run(WRITER)
         w.clock.advance(1.0)
         w.lose()
         w.clock.advance(0.001)
-        w.gate.answered()
+        w.answer()
         assert w.gate.is_cleared
 
 
@@ -187,7 +201,7 @@ def test_release_doubles_when_somebody_got_through() -> None:
 
         def answer(_: float) -> None:
             left.append(w.gate.waiting)
-            w.gate.answered()
+            w.answer()
 
         assert w.run(WRITER, on_pause=answer) == "a"
         assert left == [26, 18, 2]
@@ -208,12 +222,12 @@ def test_release_does_not_grow_by_an_old_answer() -> None:
     with world(closed=True, release_first=1, release_pause=0.1) as w:
         for _ in range(7):
             w.join()
-        w.gate.answered()
+        w.answer()
         first = iter([True])
 
         def answer_once(_: float) -> None:
             if next(first, False):
-                w.gate.answered()
+                w.answer()
 
         w.run(WRITER, on_pause=answer_once)
         assert len(w.paused) == 1 + 5
@@ -229,7 +243,7 @@ def test_release_that_is_cut_off_begins_anew() -> None:
             if next(suspicions, False):
                 w.gate.suspect()
             else:
-                w.gate.answered()
+                w.answer()
 
         assert w.run(WRITER, STANDBY, WRITER, on_pause=on_pause) == "a"
         assert w.paused[:3] == [RELEASE_STEP_S, 0.5, 1.0]

@@ -559,10 +559,10 @@ class Unit(Generic[T]):
         if self._attempt is not None:
             failover = self.runtime.failover
             assert failover is not None
-            failover.ended(self._attempt)
-            self._attempt = None
+            attempt, self._attempt = self._attempt, None
+            failover.ended(attempt)
             if failure_class is None or failure_class in _ANSWERED:
-                failover.gate.answered()
+                failover.gate.answered(attempt.committing_since or attempt.began_at)
         self._settle_permits(failure_class)
         if failure_class is FailureClass.ROLE_CHANGED and self._pooled is not None:
             self.runtime.retire_pool(self._pooled)
