@@ -34,7 +34,7 @@ from ...deadline import current_deadline, seconds
 from ...dialects import Flavour
 from ...errors import ConfigurationError
 from .address import Address, Host, resolve
-from .interrupt import Identity, identify, roll_back_unseen
+from .interrupt import Identity, cut, identify, roll_back_unseen
 from .isolation import level_of
 from .killer import AsyncKiller, Killer
 from .pool import AsyncDeadlinePool, DeadlinePool, shortened
@@ -322,8 +322,8 @@ class Endpoint:
         event.listen(engine, "reset", self._reset)
         if self.address.backend == "sqlite":
             event.listen(engine, "begin", self._begin_sqlite)
-        if self.address.driver == "aiosqlite":
-            event.listen(engine, "invalidate", _free_file)
+        if self.async_engine is not None:
+            event.listen(engine, "invalidate", _free_file if self.address.driver == "aiosqlite" else _hang_up)
 
     # -- the life of a connection ------------------------------------------------------------------------------------
 
@@ -429,6 +429,12 @@ class Endpoint:
                 connection.exec_driver_sql(change.statement)
                 limits.current_s = change.limits_s
         connection.exec_driver_sql("BEGIN" if options.get(READ_ONLY) else "BEGIN IMMEDIATE")
+
+
+def _hang_up(_connection: object, record: ConnectionPoolEntry, error: BaseException | None) -> None:
+    """Cut what is given up: SQLAlchemy would take leave of the server and wait 2 s for the answer of one that is gone."""
+    if type(error) is not exc.DisconnectionError:  # that one is retired, and well
+        cut(record.driver_connection)
 
 
 def _free_file(_connection: object, record: ConnectionPoolEntry, _error: BaseException | None) -> None:
