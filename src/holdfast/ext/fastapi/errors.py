@@ -1,0 +1,53 @@
+"""FastAPI's own errors as problem documents: fields and kinds, and never a value of the request."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exception_handlers import http_exception_handler
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from ...asgi.context import context_of
+from ...asgi.headers import header
+from ...asgi.problems import Problem, problem_messages
+
+__all__ = ["install_errors"]
+
+_FIELDS_MAX = 50
+
+
+def install_errors(app: FastAPI) -> None:
+    """Have `app` answer its own errors with problem documents, instead of handlers it has by now."""
+    app.add_exception_handler(RequestValidationError, _on_invalid)
+    app.add_exception_handler(HTTPException, _on_http)
+
+
+async def _on_invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    # Not the message: those of validators hold what was sent. A location can be as long as the request likes.
+    fields = [
+        {"field": ".".join(str(part)[:64] for part in one["loc"][:8]), "error": one["type"]}
+        for one in error.errors()[:_FIELDS_MAX]
+    ]
+    detail = "The request is not what this route takes. Nothing was applied."
+    return _answer(request, Problem(422, "invalid-request", detail=detail, extensions={"errors": fields}))
+
+
+async def _on_http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    if not 400 <= error.status_code <= 599:
+        return await http_exception_handler(request, error)
+    phrase = HTTPStatus(error.status_code).phrase if error.status_code in set(HTTPStatus) else "error"
+    code = "".join(letter for letter in phrase.lower().replace(" ", "-") if letter.isalnum() or letter == "-")
+    detail = error.detail if isinstance(error.detail, str) and error.detail != phrase else ""
+    headers = tuple(header(name.lower().encode(), value) for name, value in (error.headers or {}).items())
+    return _answer(request, Problem(error.status_code, code, phrase, detail, headers=headers))
+
+
+def _answer(request: Request, problem: Problem) -> Response:
+    start, body = problem_messages(problem, context_of(request.scope))
+    response = Response(body["body"], status_code=start["status"])
+    response.raw_headers = start["headers"]
+    return response

@@ -1,0 +1,100 @@
+"""The edge's settings, from the environment and a file.
+
+settings = EdgeSettings.load("holdfast.toml")       # HOLDFAST_DEADLINE_S=5 in the environment beats `deadline_s` in the file
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from ...errors import ConfigurationError
+
+__all__ = ["EdgeSettings"]
+
+
+class EdgeSettings(BaseSettings):
+    """What is on, and how much of it. Immutable; share it freely. What is None or empty is off.
+
+    Each field is read from the environment as `HOLDFAST_` and its name; lists and maps as JSON.
+
+    Raises:
+        ConfigurationError: (from `load`) a value is outside its bounds, or the file names a setting that does not exist.
+        ValidationError: (from the constructor) the same.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="HOLDFAST_", extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    deadline_s: float | None = Field(
+        default=None, gt=0.02, le=3600, description="Most seconds for a request; default off; above 0.02, at most 3600."
+    )
+    body_max: int | None = Field(
+        default=None, ge=0, le=1 << 30, description="Most bytes of a body; default off; 0 to 1 GiB."
+    )
+    concurrency: int | None = Field(
+        default=None, ge=1, le=100_000, description="Requests at a time; default off; 1 to 100,000."
+    )
+    queue: int = Field(
+        default=20,
+        ge=0,
+        le=100_000,
+        description="Requests that wait for a place of `concurrency`; default 20; 0 to 100,000.",
+    )
+    rate_per_s: float | None = Field(
+        default=None,
+        gt=0,
+        le=1_000_000,
+        description="Requests a second of one client; default off; above 0, at most 1,000,000.",
+    )
+    rate_burst: int = Field(
+        default=20,
+        ge=1,
+        le=100_000,
+        description="Requests that may come at once under `rate_per_s`; default 20; 1 to 100,000.",
+    )
+    attempts: int = Field(
+        default=1,
+        ge=1,
+        le=10,
+        description="Calls of the application for a repeatable request; default 1, no retry; 1 to 10.",
+    )
+    trusted_proxies: tuple[str, ...] = Field(
+        default=(),
+        description="Networks (CIDR) of the proxies whose X-Forwarded-For is believed; default none; never everybody.",
+    )
+    allowlist: dict[str, tuple[str, ...]] = Field(
+        default={}, description="Route patterns, each with the networks (CIDR) that may come; default none."
+    )
+
+    @classmethod
+    def load(cls, file: str | Path | None = None) -> Self:
+        """The settings of the environment, and below them those of a TOML file.
+
+        Args:
+            file: the path of a TOML file with the names of the fields at its top; default None: no file.
+
+        Raises:
+            ConfigurationError: see the class, or the file cannot be read. No value is repeated in the text.
+        """
+        try:
+            found = {} if file is None else tomllib.loads(Path(file).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ConfigurationError(f"the settings file cannot be read: {type(error).__name__}") from None
+        unknown = sorted(found.keys() - cls.model_fields.keys())
+        if unknown:
+            raise ConfigurationError(f"the settings file names what does not exist: {', '.join(unknown)}")
+        try:
+            set_outside = cls().model_fields_set
+            return cls(**{name: value for name, value in found.items() if name not in set_outside})
+        except (ValidationError, ValueError) as error:
+            raise ConfigurationError(f"the settings cannot work: {_said(error)}") from None
+
+
+def _said(error: ValueError) -> str:
+    if not isinstance(error, ValidationError):
+        return "a list or map in the environment is no JSON"
+    return "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors(include_input=False))
