@@ -24,7 +24,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from holdfast.clock import SYSTEM_CLOCK
 from holdfast.drills.servers import Server, mariadb, postgresql
 from holdfast.drills.servers.galera import Galera
-from holdfast.errors import HoldfastError, NotCommitted
+from holdfast.errors import HoldfastError, NotCommitted, OutcomeUnknown
 from holdfast.events import FailoverEnded, FailoverStarted
 from holdfast.ext.sqlalchemy import AsyncDatabase, Database, DatabaseSettings, PoolSettings
 from holdfast.ext.sqlalchemy.runtime import Runtime
@@ -208,12 +208,12 @@ def prepare(*servers: Server) -> None:
             db.run(lambda tx: tx.execute(text("DELETE FROM failover_saved")))
 
 
-def nothing_doubled_or_lost(load: Load, *servers: Server) -> None:
-    """The servers, which share nothing here, have each acknowledged save exactly once, and nothing else."""
+def nothing_doubled_or_lost(load: Load, *servers: Server, more_may_be_there: bool = False) -> None:
+    """The servers, which share nothing here, have each acknowledged save exactly once, and nothing else unless it may."""
     there = Counter(n for server in servers for (n,) in server.execute("SELECT number FROM failover_saved"))
     assert [number for number, times in there.items() if times > 1] == []
     assert set(load.saved) - set(there) == set()
-    if not load.errors:
+    if not load.errors and not more_may_be_there:
         assert set(there) == set(load.saved)
 
 
@@ -316,8 +316,11 @@ def test_killed_server_costs_nobody_an_error(server: Server, face: str) -> None:
             SYSTEM_CLOCK.sleep(1.5)
         server.start()
         load.go_on()
+    if server.flavour == "postgresql":
+        # After a crash it cannot always be told whether a number that is committed is ours: then that is the honest answer.
+        load.errors = [error for error in load.errors if not isinstance(error, OutcomeUnknown)]
     load.all_fine()
-    nothing_doubled_or_lost(load, server)
+    nothing_doubled_or_lost(load, server, more_may_be_there=server.flavour == "postgresql")
     assert not load.events(FailoverEnded)[0].moved
     # Each caller may find out for itself, once; then nobody knocks but the search, and who ends sessions on the server.
     assert len(came) <= CALLERS + 25
@@ -446,9 +449,9 @@ def test_total_outage_ends_without_a_restart(pair: tuple[Server, Server], face: 
         read_only(second, on=False)
         load.go_on()
     first.start()
-    assert [error for error in load.errors if error.outcome != "unknown"] == []
+    assert [error for error in load.errors if not isinstance(error, OutcomeUnknown)] == []
     assert load.slowest_s < SETTINGS.deadline_s + 0.25
-    # Where a transaction's fate is asked of the server that ran it, another one cannot know; with a key row it is asked there.
+    # What became of a transaction on a server that is down is not known on the other one.
     nothing_doubled_or_lost(load, *pair)
 
 

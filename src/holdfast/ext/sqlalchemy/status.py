@@ -1,10 +1,17 @@
 """PostgreSQL's own record of what became of a transaction.
 
-It keeps the fate of a transaction by its number, for as long as the number is not frozen away (two billion transactions). After a
-promotion the numbers go on from where the new primary was, so that one the old primary had used may be another transaction: the
-name of the timeline is remembered with the number, and on another timeline nothing is answered.
+It keeps the fate of a transaction by its number, for as long as the number is not frozen away (two billion transactions). Twice a
+number may come to mean another transaction, and both are looked for:
 
-Source: PostgreSQL's documentation, "Transaction ID and Snapshot Information Functions" and "Backup Control Functions".
+- After a promotion the numbers go on from where the new primary was. The name of the timeline is remembered with the number, and
+  on another timeline nothing is answered.
+- A crash forgets the numbers that no flushed record of the log mentions, and they are given out again: that is what a COMMIT
+  that never arrived leaves behind. It also resets the statistics, so the moment of their reset is remembered. After a crash a
+  number that is free, aborted or in use again says that nothing was committed; one that is committed may be another's, and is no
+  answer.
+
+Source: PostgreSQL's documentation, "Transaction ID and Snapshot Information Functions", "Backup Control Functions" and "The
+Cumulative Statistics System" (discarded in crash recovery); the reuse was seen on PostgreSQL 15.
 """
 
 from __future__ import annotations
@@ -22,14 +29,21 @@ __all__ = ["fate_of", "transaction_of"]
 
 _TIMELINE = "LEFT(pg_walfile_name(pg_current_wal_insert_lsn()), 8)"
 
+# Readable by everybody; NULL where there has been no reset.
+_CRASH = "COALESCE(CAST(EXTRACT(EPOCH FROM pg_stat_get_bgwriter_stat_reset_time()) AS TEXT), '')"
+
 _OWN = text(
-    f"SELECT CASE WHEN own IS NOT NULL THEN {_TIMELINE} || '/' || CAST(own AS TEXT) END "
+    f"SELECT CASE WHEN own IS NOT NULL THEN {_TIMELINE} || '/' || {_CRASH} || '/' || CAST(own AS TEXT) END "
     "FROM (SELECT pg_current_xact_id_if_assigned() AS own) AS mine"
 )
+_NUMBER = "CAST(CAST(:number AS TEXT) AS xid8)"
 _FATE = text(
     "SELECT CASE WHEN pg_is_in_recovery() THEN 'in progress' "
     f"WHEN {_TIMELINE} <> :timeline THEN 'elsewhere' "
-    "ELSE pg_xact_status(CAST(CAST(:number AS TEXT) AS xid8)) END"
+    f"WHEN {_CRASH} = :crash THEN pg_xact_status({_NUMBER}) "
+    f"WHEN {_NUMBER} >= pg_snapshot_xmax(pg_current_snapshot()) THEN 'aborted' "
+    f"WHEN pg_xact_status({_NUMBER}) IN ('aborted', 'in progress') THEN 'aborted' "
+    "ELSE 'maybe another' END"
 )
 _ANSWERS = {
     "committed": ProbeAnswer.COMMITTED,
@@ -46,6 +60,6 @@ def transaction_of(connection: Connection) -> str | None:
 
 def fate_of(connection: Connection, transaction: str) -> ProbeAnswer:
     """What became of a transaction that `transaction_of` named."""
-    timeline, _, number = transaction.partition("/")
-    status = connection.scalar(_FATE, {"timeline": timeline, "number": number})
+    timeline, crash, number = transaction.split("/")
+    status = connection.scalar(_FATE, {"timeline": timeline, "crash": crash, "number": number})
     return _ANSWERS.get(str(status), ProbeAnswer.UNKNOWN)
