@@ -7,8 +7,15 @@ from typing import Any
 
 import pytest
 
+from holdfast.asgi.context import CURRENT
 from holdfast.ext.sqlalchemy import DatabaseSettings
 from tests.asgi.effect_app import Effects, Make
+
+
+@pytest.fixture(autouse=True)
+def _no_request() -> None:
+    """Every test begins outside of any request; a server gives each one a task, and so a context, of its own."""
+    CURRENT.set(None)
 
 
 @pytest.fixture

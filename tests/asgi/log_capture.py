@@ -42,15 +42,19 @@ def log_of(*names: str) -> Iterator[Log]:
     handlers[1].setFormatter(logging.Formatter("%(levelname)s %(request_id)s %(message)s"))
     handlers[1].addFilter(RequestFilter())
     loggers = [logging.getLogger(name) for name in names]
-    levels = [logger.level for logger in loggers]
+    before = [(logger.level, logger.propagate) for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.DEBUG)
+        logger.propagate = (
+            False  # pytest keeps what it hears, and cannot send half a character from one process to another
+        )
         for handler in handlers:
             logger.addHandler(handler)
     try:
         yield log
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
+        for logger, (level, propagate) in zip(loggers, before, strict=True):
             logger.setLevel(level)
+            logger.propagate = propagate
             for handler in handlers:
                 logger.removeHandler(handler)

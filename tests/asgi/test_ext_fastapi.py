@@ -109,7 +109,7 @@ class Service:
             concurrency=10,
             rate_per_s=100,
             attempts=2,
-            allowlist={"/inner/*": ("10.0.0.0/8",)},
+            allowlist={"/inner/*": ("100.64.0.0/10",)},
         )
         self.edge = install(app, self.db, settings, authenticator=Names(), idempotency=Kept(), drain=self.drain)
 
@@ -218,9 +218,9 @@ def test_settings_come_from_environment_and_file(monkeypatch: pytest.MonkeyPatch
     file = tmp_path / "edge.toml"
     file.write_text("deadline_s = 3\nconcurrency = 7\n")
     monkeypatch.setenv("HOLDFAST_DEADLINE_S", "5")
-    monkeypatch.setenv("HOLDFAST_TRUSTED_PROXIES", '["10.0.0.0/8"]')
+    monkeypatch.setenv("HOLDFAST_TRUSTED_PROXIES", '["100.64.0.0/10"]')
     settings = EdgeSettings.load(file)
-    assert (settings.deadline_s, settings.concurrency, settings.trusted_proxies) == (5, 7, ("10.0.0.0/8",))
+    assert (settings.deadline_s, settings.concurrency, settings.trusted_proxies) == (5, 7, ("100.64.0.0/10",))
 
 
 @pytest.mark.parametrize("text", ["deadline = 3", "deadline_s = -77", "deadline_s = ", "queue = 'sesame77'"])

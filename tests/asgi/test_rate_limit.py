@@ -319,8 +319,7 @@ def test_routes_are_counted_however_they_are_spelled() -> None:
     assert logins == {of_path("/api/login", root_path="/api")} == {"r:/login"}
     assert of_path("/users/1/export") == of_path("/users/2/export") == "r:/users/{id}/export"
     assert of_path("/files") == of_path("/files/a/b") == "r:/files/*"
-    assert of_path("/" * 100_000) is None
-    assert of_path("/a" * 100_000) == "r:/login"
+    assert of_path("/" * 100_000) == of_path("/a" * 100_000) == "r:/login"  # too long to read: counted
     for path in ("/", "", "/users/1", "/logins", "/api/login"):
         assert of_path(path) is None
     for patterns in ([], ["login"]):
