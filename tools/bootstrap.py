@@ -35,6 +35,7 @@ SERVERS = {
     "Galera's copy of a node": ("rsync", ["rsync"]),
     "PostgreSQL": ("postgres", ["postgresql"]),
     "MySQL": ("mmdebstrap", ["mmdebstrap"]),
+    "Redis": ("redis-server", ["redis-server"]),
 }
 """Who needs which program or file, and the Debian packages that bring it. The `-core` packages bring no service."""
 
