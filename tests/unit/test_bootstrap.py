@@ -92,6 +92,7 @@ def test_missing_servers_are_named_without_root(
         "Galera is missing",
         "Galera's copy of a node is missing",
         "MySQL is missing",
+        "Redis is missing",
     ]
     assert all("its tests are skipped. As root: apt-get install " in line for line in said)
     assert bootstrap.ran == []
