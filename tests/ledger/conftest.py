@@ -70,3 +70,11 @@ async def ledger(sqlite_url: str) -> AsyncIterator[Running]:
 def ledger_at() -> Callable[[str], AbstractAsyncContextManager[Running]]:
     """Starts a ledger on the database at a URL."""
     return run_ledger
+
+
+@pytest.fixture(autouse=True)
+def _no_operations_of_others(request: pytest.FixtureRequest) -> None:
+    """The demo touches no table that it did not make; tests before this one may have left theirs on the shared servers."""
+    for name in {"mariadb_server", "postgresql_server", "mysql_server"}.intersection(request.fixturenames):
+        server = request.getfixturevalue(name)
+        server.execute("DROP TABLE IF EXISTS holdfast_operations", database=server.database)
