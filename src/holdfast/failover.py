@@ -380,7 +380,7 @@ Search = Generator["Command[H]", "Proof | None", H | None]
 def search(
     gate: FailoverGate,
     hosts: Sequence[H],
-    current: H | None,
+    current: H,
     settings: FailoverSettings,
     *,
     random: Random,
@@ -392,7 +392,7 @@ def search(
     Args:
         gate: who waits.
         hosts: every server, in the order of preference.
-        current: the one in use; None when none was chosen yet.
+        current: the one in use; asked only when it is suspected, so any will do while none was chosen.
         settings: how long and how often.
         random: draws the jitter of the pauses.
         lost: called when the outage is certain and everybody waits.
@@ -402,7 +402,7 @@ def search(
         The writer that was proven, or None when the server in use had been there all along.
     """
     probe_s = seconds(settings.probe_timeout)
-    if gate.phase is Phase.SUSPECT and current is not None:
+    if gate.phase is Phase.SUSPECT:
         yield Pause(SETTLE_S)
         if gate.is_cleared:
             gate.acquit()
@@ -452,9 +452,8 @@ def _let_through(
     while gate.release(number):
         for _ in range(steps):
             yield Pause(RELEASE_STEP_S)
-            if (
-                gate.phase is not Phase.RAMPING
-            ):  # suspected again; or all have left, and then it is another search's to answer
+            if gate.phase is not Phase.RAMPING:
+                # Suspected again; or all have left, and then a new suspicion is another search's to answer.
                 return gate.phase is not Phase.AWAY
             if gate.answered_since(released_at):
                 break

@@ -90,7 +90,7 @@ class World:
         self,
         *proofs: Proof | Callable[[], Proof],
         hosts: tuple[str, ...] = ("a",),
-        current: str | None = "a",
+        current: str = "a",
         on_pause: Callable[[float], object] = lambda _: None,
     ) -> str | None:
         """Run a search to its end, its questions answered by `proofs` in order."""

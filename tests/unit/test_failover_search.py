@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from holdfast.backoff import Backoff
-from holdfast.failover import MANY, RELEASE_STEP_S, SETTLE_S, Ask, Phase, Proof, search
+from holdfast.failover import MANY, RELEASE_STEP_S, SETTLE_S, Ask, Pause, Phase, Proof, search
 from tests.unit.failover_world import NODE, STANDBY, WRITER, Caller, world
 
 # -- the search: is it there? --------------------------------------------------------------------------------------------
@@ -145,7 +145,7 @@ def test_the_first_operation_has_the_writer_found() -> None:
     with world(closed=True) as w:
         caller = w.join()
         assert (w.gate.phase, w.woken) == (Phase.AWAY, 1)
-        assert w.run(STANDBY, WRITER, hosts=("a", "b"), current=None) == "b"
+        assert w.run(STANDBY, WRITER, hosts=("a", "b")) == "b"
         assert w.paused == []
         assert caller.end() is True
 
@@ -187,6 +187,28 @@ def test_writer_is_known_before_anybody_is_let_through() -> None:
         with pytest.raises(StopIteration):
             commands.send(WRITER)
         assert seen == [(Phase.AWAY, True)]
+
+
+def test_server_without_a_name_is_asked_like_any_other() -> None:
+    """The URL of a Unix socket names no host; a lone lost connection to it is no outage."""
+    with world() as w:
+        (caller,) = w.lose()
+        lost: list[str] = []
+        commands = search(
+            w.gate,
+            (None,),
+            None,
+            w.settings,
+            random=lambda: 0.5,
+            lost=lambda: lost.append("lost"),
+            found=lambda _: None,
+        )
+        assert isinstance(next(commands), Pause)
+        assert commands.send(None) == Ask(None, 1.0)
+        with pytest.raises(StopIteration):
+            commands.send(WRITER)
+        assert (w.gate.phase, w.gate.outages, lost) == (Phase.FLOWING, 0, [])
+        assert caller.end() is False
 
 
 # -- the release ---------------------------------------------------------------------------------------------------------

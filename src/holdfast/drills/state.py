@@ -18,6 +18,7 @@ from sqlalchemy.pool import NullPool
 from ..clock import SYSTEM_CLOCK
 from ..errors import DrillFailed
 from ..ext.sqlalchemy import OPERATIONS, Database
+from ..ext.sqlalchemy.engines import flavour_of
 from .subjects import with_driver
 from .workloads import PREFIX, TableWorkload
 
@@ -88,7 +89,7 @@ class DatabaseState:
     def flavour(self) -> str:
         """`mysql`, `mariadb`, `postgresql` or `sqlite`; asks the server."""
         with self._engine.connect() as connection:
-            return "mariadb" if getattr(connection.dialect, "is_mariadb", False) else connection.dialect.name
+            return flavour_of(connection.dialect).value
 
     # -- tables ------------------------------------------------------------------------------------------------------
 

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import DBAPIConnection, Dialect
     from sqlalchemy.pool import ConnectionPoolEntry, PoolResetState
 
-__all__ = ["READ_ONLY", "Endpoint", "PooledSession", "open_endpoint", "session_of"]
+__all__ = ["READ_ONLY", "Endpoint", "PooledSession", "flavour_of", "open_endpoint", "session_of"]
 
 READ_ONLY = "holdfast_read_only"
 """The execution option of a connection whose transactions write nothing. SQLite then takes no write lock for them."""
@@ -329,7 +329,7 @@ class Endpoint:
 
     def _connected(self, connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
         dialect = self.engine.dialect
-        flavour = _flavour_of(dialect)
+        flavour = flavour_of(dialect)
         if self._version is None or self._flavour is not flavour:
             self._flavour = flavour
             self._version = ".".join(str(part) for part in (dialect.server_version_info or ())[:3])
@@ -486,7 +486,8 @@ def _bound_connecting(engine: Engine, address: Address, longest_s: float) -> Non
     event.listen(engine, "do_connect", bound)
 
 
-def _flavour_of(dialect: Dialect) -> Flavour:
+def flavour_of(dialect: Dialect) -> Flavour:
+    """Whose server a dialect that has connected speaks to: MariaDB's answers to `mysql` URLs, too."""
     if getattr(dialect, "is_mariadb", False):
         return Flavour.MARIADB
     return Flavour(dialect.name)

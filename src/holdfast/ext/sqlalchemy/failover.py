@@ -20,11 +20,12 @@ from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ...deadline import seconds, within
-from ...dialects import Flavour, classify
+from ...dialects import classify
 from ...events import FailoverEnded, FailoverStarted
 from ...failover import Ask, FailoverGate, FailoverSettings, Pause, Phase, Proof, search
 from ...outcome import Stage
 from .address import Host
+from .engines import flavour_of
 from .interrupt import cut
 from .origin import NO_CONNECTION_LEFT
 from .roles import CATCH_UP, proof_from, questions
@@ -138,10 +139,10 @@ class Failover:
         self._lost_at: float | None = None
         self._reasons: dict[Host | None, str] = {}
         self._closed = False
-        several = len(self._hosts) > 1
-        self._current: Host | None = None if several else self._hosts[0]
-        self._known = not several
-        self.gate = FailoverGate(waiting_max=settings.waiting_max, clock=clock, wake_search=self._wake, closed=several)
+        self._known = len(self._hosts) == 1
+        self.gate = FailoverGate(
+            waiting_max=settings.waiting_max, clock=clock, wake_search=self._wake, closed=not self._known
+        )
 
     # -- told by the operations ----------------------------------------------------------------------------------------
 
@@ -197,7 +198,7 @@ class Failover:
         return search(
             self.gate,
             self._hosts,
-            self._current if self._known else None,
+            self._endpoint.host,
             self._settings,
             random=self._random,
             lost=self._on_lost,
@@ -224,7 +225,7 @@ class Failover:
 
     def _on_found(self, host: Host | None) -> None:
         first, moved = not self._known, host != self._endpoint.host
-        self._known, self._current = True, host
+        self._known = True
         if moved and host is not None:
             self._endpoint.move_to(host)
             for attempt in list(self._attempts):
@@ -256,8 +257,7 @@ class Failover:
         return engine
 
     def _question(self, connection: Connection, command: Ask[Host | None]) -> Proof:
-        dialect = connection.dialect
-        flavour = Flavour.MARIADB if getattr(dialect, "is_mariadb", False) else Flavour(dialect.name)
+        flavour = flavour_of(connection.dialect)
         proof = proof_from(flavour, [connection.exec_driver_sql(asked).all() for asked in questions(flavour)])
         if proof.writable and command.caught_up:
             for statement in CATCH_UP:

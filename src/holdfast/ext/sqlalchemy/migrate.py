@@ -31,6 +31,7 @@ from ...deadline import seconds
 from ...dialects import Flavour, classify
 from ...errors import ConfigurationError, InProgress, MissingExtra
 from ...outcome import FailureClass, Stage
+from .engines import flavour_of
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -97,7 +98,7 @@ def migrate(
     if lock_wait_s <= 0:
         raise ConfigurationError("lock_wait must be more than 0 seconds")
     with engine.connect() as connection:
-        flavour = _flavour_of(connection)
+        flavour = flavour_of(connection.dialect)
         if dry_run:
             return _Migration(connection, metadata, dry_run=True).run()
         with _alone(connection, flavour, lock_wait_s):
@@ -115,10 +116,6 @@ def _require_alembic() -> None:
         import alembic  # noqa: F401
     except ImportError as error:
         raise MissingExtra("migrate needs alembic: pip install 'holdfast[sqlalchemy]'") from error
-
-
-def _flavour_of(connection: Connection) -> Flavour:
-    return Flavour.MARIADB if getattr(connection.dialect, "is_mariadb", False) else Flavour(connection.dialect.name)
 
 
 # -- one process at a time -------------------------------------------------------------------------------------------------
