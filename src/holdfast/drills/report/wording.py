@@ -9,14 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..verdict import Validity, Verdict
-from .content import Bound, Report, Run, Span
+from .content import Report, Run, Span
 from .scales import clock_label
 
 __all__ = [
     "GLYPHS",
     "NOTHING",
     "Headline",
-    "bound_sentence",
     "checker_title",
     "count",
     "duration",
@@ -100,12 +99,6 @@ def measure(name: str, value: float) -> str:
 def fault_title(span: Span) -> str:
     """`kill-server, 0:12 to 0:15`."""
     return f"{span.name}, {clock_label(span.start_s)} to {clock_label(span.end_s)}"
-
-
-def bound_sentence(bound: Bound) -> str:
-    """`0 of 4,021 ambiguous commits; at most 0.07 % (95 %)`."""
-    seen = f"{count(bound.events)} of {count(bound.trials)} {bound.of}"
-    return seen if bound.upper is None else f"{seen}; at most {percentage(bound.upper)} (95 %)"
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,11 +82,4 @@ def start(parent: Path | None = None) -> MariaDB:
     """
     program("mariadbd")
     account = account_or_caller("mysql")
-    server = MariaDB(temporary_folder("mariadb", account, parent), account)
-    try:
-        initialise(server)
-        server.start()
-    except BaseException:
-        server.close()
-        raise
-    return server
+    return MariaDB(temporary_folder("mariadb", account, parent), account).bring_up(initialise)

@@ -72,10 +72,9 @@ def start() -> MySQL:
         ServerMissing: not root, mmdebstrap is not installed, or Debian's archive cannot be reached.
     """
     root = _root()
-    server = MySQL(_data_folder(root), root)
-    try:
-        accounts = server.folder / "accounts.sql"
-        accounts.write_text(ACCOUNTS_SQL)
+
+    def initialise(server: MySQL) -> None:
+        (server.folder / "accounts.sql").write_text(ACCOUNTS_SQL)
         inside = _inside(root, server.folder)
         run(
             [
@@ -88,11 +87,8 @@ def start() -> MySQL:
                 *_SMALL,
             ]
         )
-        server.start()
-    except BaseException:
-        server.close()
-        raise
-    return server
+
+    return MySQL(_data_folder(root), root).bring_up(initialise)
 
 
 def _inside(root: Path, path: Path) -> str:

@@ -143,14 +143,7 @@ def start(parent: Path | None = None) -> PostgreSQL:
     """
     program("initdb")
     account = account_or_caller("postgres")
-    server = PostgreSQL(temporary_folder("postgresql", account, parent), account)
-    try:
-        initialise(server)
-        server.start()
-    except BaseException:
-        server.close()
-        raise
-    return server
+    return PostgreSQL(temporary_folder("postgresql", account, parent), account).bring_up(initialise)
 
 
 def _make_accounts(server: PostgreSQL) -> None:

@@ -13,11 +13,11 @@ import signal
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import psutil
 
@@ -337,6 +337,16 @@ class Server(abc.ABC):
         if not self.is_running:
             self._process = None
             self.start()
+
+    def bring_up(self, initialise: Callable[[Self], object]) -> Self:
+        """Initialise a new server and start it; where that fails nothing of it is left."""
+        try:
+            initialise(self)
+            self.start()
+        except BaseException:
+            self.close()
+            raise
+        return self
 
     def close(self) -> None:
         """Stop it and remove everything it left."""

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from ...errors import ConfigurationError
+from ...ext.sqlalchemy.address import resolve
 from ..workloads import TableWorkload, Workload
 from .app import AppSubject, opener_named
 from .over_http import OverHttp
@@ -72,7 +73,9 @@ def open_subject(name: str, url: str, workload: Workload, terms: Terms, *, app: 
         return OverHttp(app or "", terms)
     assert isinstance(workload, TableWorkload)
     if issubclass(kind, Plain):
-        return kind(with_driver(_first_host(url), asynchronous=True), workload, terms)
+        # SQLAlchemy knows of no more than one server.
+        first = resolve(with_driver(url, asynchronous=True), asynchronous=True).url
+        return kind(first.render_as_string(hide_password=False), workload, terms)
     if issubclass(kind, (Protected, ProtectedThreads)):
         return kind(with_driver(url, asynchronous=kind is not ProtectedThreads), workload, terms)
     raise ConfigurationError(f"the subject {name!r} cannot be opened")
@@ -103,10 +106,3 @@ def with_driver(url: str, *, asynchronous: bool) -> str:
         )
     fitting = _DRIVERS[backend][asynchronous]
     return f"{backend}+{driver if driver in fitting else fitting[0]}://{rest}"
-
-
-def _first_host(url: str) -> str:
-    """`url` with the first of its hosts alone: SQLAlchemy knows of no others."""
-    head, at, tail = url.rpartition("@")
-    hosts, slash, database = tail.partition("/")
-    return f"{head}{at}{hosts.partition(',')[0]}{slash}{database}" if "," in hosts else url
