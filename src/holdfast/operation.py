@@ -161,6 +161,8 @@ class JsonCodec:
         try:
             text = _RESULTS.encode(_prepare(result))
             text.encode()  # half a surrogate pair is text to Python and to no database
+            if type(result) is self._result_type and self._result_type in _KEPT_BY_JSON:
+                return text
             rebuilt = self.decode(text)
         except (TypeError, ValueError, RecursionError) as error:
             raise ResultNotSerializable(
@@ -180,6 +182,9 @@ class JsonCodec:
         """The result that `text` stands for."""
         return _rebuild(_STORED.decode(text), self._result_type)
 
+
+_KEPT_BY_JSON = frozenset({str, int, bool})
+"""Types whose every value comes back as it was, so that nobody has to try."""
 
 _ENCODERS: tuple[tuple[type, str, Callable[[Any], Any]], ...] = (
     (Decimal, "$decimal", str),

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ANSWERS",
+    "DRAWS",
     "Action",
     "Do",
     "Happening",
@@ -209,6 +210,9 @@ ANSWERS: dict[Do | None, frozenset[What]] = {
     Do.RAISE: frozenset(),
 }
 """Which happenings answer which action; nothing follows `RETURN` and `RAISE`."""
+
+DRAWS = frozenset({What.FAILED, What.ROLLED_BACK, What.DISCARDED, What.AWAITED, What.ANSWERED})
+"""Happenings after which there may be a delay to draw; the path where nothing fails draws nothing."""
 
 # The ones that carry nothing are made once: an operation that meets no failure creates no object here but its `RETURN`.
 BEGIN = Action(Do.BEGIN)

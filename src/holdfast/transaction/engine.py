@@ -123,7 +123,7 @@ class Engine:
         Args:
             happened: the answer to the action asked last (`STARTED` at first).
             now: monotonic seconds.
-            draw: a number from [0, 1).
+            draw: a number from [0, 1); used after `DRAWS` alone.
 
         Raises:
             EngineMisused: `happened` does not answer the last action.

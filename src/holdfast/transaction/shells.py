@@ -11,6 +11,7 @@ from .actions import (
     CLAIMED,
     CLAIMED_IN_CLUSTER,
     DISCARDED,
+    DRAWS,
     RETURNED,
     ROLLED_BACK,
     RUN,
@@ -57,7 +58,8 @@ class _Memory(Generic[T]):
 
     def _step(self, happened: Happening) -> Action:
         engine = self._engine
-        action = engine.step(happened, self._clock.monotonic(), self._random())
+        draw = self._random() if happened.what in DRAWS else 0.0
+        action = engine.step(happened, self._clock.monotonic(), draw)
         if engine.notes:
             notes, engine.notes = engine.notes, []
             for note in notes:
