@@ -134,14 +134,16 @@ class retry(AroundCallables):
 
     def _around(self, function: Callable[P, R], name: str | None = None) -> Callable[P, R]:
         name = self._name or name or name_of(function)
-        get_layer, set_layer, reset_layer = LAYER.get, LAYER.set, LAYER.reset
+        get_layer, set_layer = LAYER.get, LAYER.set
         monotonic, sleep = self._clock.monotonic, self._clock.sleep
         budget, events = self._budget, self._events
         window = _NO_WINDOW if budget is None else budget._window
 
         def retried(*args: P.args, **kwargs: P.kwargs) -> R:
             outer, layer = get_layer(), [True]
-            token = set_layer(layer)
+            nested = outer is not None and outer[0]
+            if not nested:
+                set_layer(layer)  # and never taken away: a mark that is turned off says nothing
             call = None
             started = monotonic()
             try:
@@ -150,7 +152,7 @@ class retry(AroundCallables):
                         result = function(*args, **kwargs)
                     except Exception as error:
                         if call is None:
-                            call = _Call(self, name, started, nested=outer is not None and outer[0])
+                            call = _Call(self, name, started, nested=nested)
                         delay_s = call.failed(error)
                         if delay_s is None:
                             raise
@@ -159,7 +161,7 @@ class retry(AroundCallables):
                             call.succeeded()
                         elif events.subscriptions:
                             _tell_end(events, name, 1, monotonic() - started, succeeded=True)
-                        if budget is not None and (outer is None or not outer[0]):
+                        if budget is not None and not nested:
                             # `deposit` by hand, for the price of the call. It counts for when the call began: one clock
                             # reading less, and a success that is forgotten early errs on the safe side.
                             if started < window.slot_ends:
@@ -170,20 +172,21 @@ class retry(AroundCallables):
                     sleep(delay_s)
             finally:
                 layer[0] = False
-                reset_layer(token)
 
         return retried if self._deadline_s is None else self._bounded(retried)
 
     def _around_async(self, function: Callable[P, Awaitable[R]], name: str | None = None) -> Callable[P, Awaitable[R]]:
         name = self._name or name or name_of(function)
-        get_layer, set_layer, reset_layer = LAYER.get, LAYER.set, LAYER.reset
+        get_layer, set_layer = LAYER.get, LAYER.set
         monotonic, sleep_async = self._clock.monotonic, self._clock.sleep_async
         budget, events = self._budget, self._events
         window = _NO_WINDOW if budget is None else budget._window
 
         async def retried(*args: P.args, **kwargs: P.kwargs) -> R:
             outer, layer = get_layer(), [True]
-            token = set_layer(layer)
+            nested = outer is not None and outer[0]
+            if not nested:
+                set_layer(layer)  # and never taken away: a mark that is turned off says nothing
             call = None
             started = monotonic()
             try:
@@ -192,7 +195,7 @@ class retry(AroundCallables):
                         result = await function(*args, **kwargs)
                     except Exception as error:
                         if call is None:
-                            call = _Call(self, name, started, nested=outer is not None and outer[0])
+                            call = _Call(self, name, started, nested=nested)
                         delay_s = call.failed(error)
                         if delay_s is None:
                             raise
@@ -201,7 +204,7 @@ class retry(AroundCallables):
                             call.succeeded()
                         elif events.subscriptions:
                             _tell_end(events, name, 1, monotonic() - started, succeeded=True)
-                        if budget is not None and (outer is None or not outer[0]):
+                        if budget is not None and not nested:
                             # `deposit` by hand, for the price of the call. It counts for when the call began: one clock
                             # reading less, and a success that is forgotten early errs on the safe side.
                             if started < window.slot_ends:
@@ -212,7 +215,6 @@ class retry(AroundCallables):
                     await sleep_async(delay_s)
             finally:
                 layer[0] = False
-                reset_layer(token)
 
         return retried if self._deadline_s is None else self._bounded_async(retried)
 
