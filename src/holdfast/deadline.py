@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 __all__ = ["Deadline", "current_deadline", "seconds", "within"]
 
 
+_NEVER = float("inf")
+
+
 def seconds(duration: float | timedelta, *, name: str = "duration") -> float:
     """`duration` in seconds.
 
@@ -37,12 +40,14 @@ def seconds(duration: float | timedelta, *, name: str = "duration") -> float:
     Raises:
         ConfigurationError: it is not a number, not finite, or negative.
     """
+    if type(duration) is float and 0 <= duration < _NEVER:
+        return duration
     # Asked for by its method, not by its class: importing datetime would cost `import holdfast` a millisecond.
     measure = getattr(duration, "total_seconds", None)
     total: object = duration if measure is None else measure()
     if not isinstance(total, (int, float)) or isinstance(total, bool):
         raise ConfigurationError(f"{name} must be seconds or a timedelta, not {type(duration).__name__}")
-    if not 0 <= total < float("inf"):
+    if not 0 <= total < _NEVER:
         raise ConfigurationError(f"{name} must be a finite number of seconds, 0 or more, not {total}")
     return float(total)
 

@@ -15,6 +15,7 @@ from ...stream import EVENTS, EventStream
 from ...transaction import AsyncShell
 from . import saving
 from .async_unit import AsyncUnit
+from .current import body_of, open_unit, running_unit
 from .database_settings import DatabaseSettings
 from .engines import Endpoint, open_endpoint
 from .health import database_checks, reading_async
@@ -24,7 +25,7 @@ from .migrate import MigrationReport, migrate
 from .operations import AsyncOperation, call_hooks_async, check_joining
 from .options import OperationOptions, options_for
 from .runtime import Runtime
-from .unit import Ran, Unit, open_unit, running_unit
+from .unit import Ran, Unit
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -179,7 +180,7 @@ class AsyncDatabase:
             await shell.enter()
             assert port.session is not None
             failed: BaseException | None = None
-            with unit.inside():
+            with body_of(unit):
                 try:
                     yield port.session
                 except BaseException as error:  # the shell raises it after the rollback

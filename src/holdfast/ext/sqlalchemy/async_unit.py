@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from sqlalchemy.util import greenlet_spawn
 
+from .current import body_of
 from .unit import Ran, Unit
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class AsyncUnit(Generic[T]):
     async def run(self) -> Ran[T]:
         """As in `Unit`."""
         assert self.session is not None
-        with self.unit.inside():
+        with body_of(self.unit):
             result = await self._body(self.session)
         await greenlet_spawn(self.unit.finish_body)
         return Ran(result, self.unit.hooks)

@@ -12,6 +12,7 @@ from ...outcome import Outcome
 from ...stream import EVENTS, EventStream
 from ...transaction import Shell
 from . import saving
+from .current import body_of, open_unit, running_unit
 from .database_settings import DatabaseSettings
 from .engines import Endpoint, open_endpoint
 from .health import database_checks, reading
@@ -21,7 +22,7 @@ from .migrate import MigrationReport, migrate
 from .operations import Operation, call_hooks, check_joining
 from .options import OperationOptions, options_for
 from .runtime import Runtime
-from .unit import Ran, open_unit, running_unit
+from .unit import Ran
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -205,7 +206,7 @@ class Database:
             shell.enter()
             assert unit.session is not None
             failed: BaseException | None = None
-            with unit.inside():
+            with body_of(unit):
                 try:
                     yield unit.session
                 except BaseException as error:  # the shell raises it after the rollback

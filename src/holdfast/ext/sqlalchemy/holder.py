@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import sys
 import threading
-from contextlib import suppress
 
 __all__ = ["who_runs_here"]
 
@@ -15,8 +14,10 @@ __all__ = ["who_runs_here"]
 def who_runs_here() -> object:
     """The calling task, or the calling thread where no task runs."""
     asyncio = sys.modules.get("asyncio")
-    task = None
-    if asyncio is not None:
-        with suppress(RuntimeError):  # no event loop runs in this thread
-            task = asyncio.current_task()
+    if asyncio is None:
+        return threading.current_thread()
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:  # no event loop runs in this thread
+        task = None
     return task or threading.current_thread()

@@ -25,10 +25,10 @@ from ...asgi.answers import Answer, AnswerCodec, StoredAnswer
 from ...asgi.keyed_request import Fate
 from ...errors import NotCommitted, OutcomeUnknown
 from ...operation import OperationKey, ResultCodec
+from .current import running_unit
 from .keyrows import live_keys
 from .operations import run_async
 from .options import OperationOptions
-from .unit import running_unit
 
 if TYPE_CHECKING:
     from ...asgi.idempotency import KeyedRun

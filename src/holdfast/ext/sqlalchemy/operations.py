@@ -29,7 +29,8 @@ from ...operation import SCOPE_LENGTH_MAX, OperationKey, fingerprint
 from ...outcome import FailureClass, Stage
 from ...transaction import AsyncShell, Shell
 from .async_unit import AsyncUnit
-from .unit import Hook, Unit, open_unit
+from .current import open_unit
+from .unit import Hook, Unit
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -80,8 +81,13 @@ def _refuse_generator(fn: Callable[..., Any]) -> None:
         raise ConfigurationError(f"{fn.__qualname__} is a generator; a transaction function returns its result at once")
 
 
+_PLAIN = frozenset({str, int, float, bool, type(None)})  # what most arguments are, and no session hides in
+
+
 def _refuse_caller_session(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     for value in (*args, *kwargs.values()):
+        if type(value) in _PLAIN:
+            continue
         state = getattr(value, "_sa_instance_state", None)
         if isinstance(value, (Session, AsyncSession)) or (state is not None and state.session_id is not None):
             what = "a session" if state is None else f"a {type(value).__name__} that belongs to a session"

@@ -26,11 +26,12 @@ from ...operation import TOMBSTONE, OperationKey
 from ...outcome import FailureClass, Outcome
 from ...stream import EventStream
 from ...transaction import Plan, Protection
+from .current import open_unit, opening_or_ending_unit, running_unit
 from .failover import Failover, failover_of
 from .holder import who_runs_here
 from .keyrows import KeyRows
 from .sessions import UnitAsyncSession, UnitSession
-from .unit import UNIT_OPTION, Unit, open_unit, opening_or_ending_unit, running_unit
+from .unit import UNIT_OPTION, Unit
 from .watchdog import WATCHDOG
 
 if TYPE_CHECKING:

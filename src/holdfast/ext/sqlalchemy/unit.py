@@ -8,7 +8,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -19,14 +18,13 @@ from ...clock import new_token
 from ...dialects import Flavour, classify
 from ...errors import HoldfastError, LoadShed, NoWriter, Rejected, UsageError
 from ...events import ConnectionDiscarded, HookFailed
-from ...layer import retry_layer
 from ...operation import TOMBSTONE
 from ...outcome import Failure, FailureClass, Outcome, Stage
 from ...transaction import Do, ProbeAnswer, Protection
 from . import pushdown, status
+from .current import AT_WORK, body_of
 from .engines import READ_ONLY, PooledSession, session_of
 from .failover import Attempt
-from .holder import who_runs_here
 from .isolation import set_level
 from .keyrows import of_block
 from .origin import comes_from_sqlalchemy, doubts_server, ran_out_of_connections
@@ -42,52 +40,12 @@ if TYPE_CHECKING:
     from .runtime import Runtime
     from .watchdog import Guard
 
-__all__ = ["UNIT_OPTION", "Hook", "Ran", "Unit", "open_unit", "opening_or_ending_unit", "running_unit"]
+__all__ = ["UNIT_OPTION", "Hook", "Ran", "Unit"]
 
 T = TypeVar("T")
 
 UNIT_OPTION = "holdfast_unit"
 """The execution option by which a connection's events find their unit."""
-
-_current: ContextVar[Unit[Any] | None] = ContextVar("holdfast_unit", default=None)
-
-_at_work: ContextVar[Unit[Any] | None] = ContextVar("holdfast_unit_at_work", default=None)
-
-opening_or_ending_unit = _at_work.get
-"""The unit that is taking its connection or sending its COMMIT in the calling context, or None."""
-
-
-def open_unit(runtime: Runtime) -> Unit[Any] | None:
-    """The unit of `runtime` whose body is running here: what starts here joins it.
-
-    Raises:
-        UsageError: its body is running, but in the task or thread that started this one.
-    """
-    unit = _current.get()
-    while unit is not None and unit.runtime is not runtime:
-        unit = unit.outer
-    if unit is None or unit.holder is None:
-        return None
-    if unit.holder is not who_runs_here():
-        raise UsageError(
-            f"{unit.name} is still running, in another task or thread: its session serves that one alone, and a transaction "
-            "of your own would be applied again whenever it is rerun. Do this in the transaction function itself, or "
-            "after it with after_commit()"
-        )
-    return unit
-
-
-def running_unit(runtime: Runtime, what: str) -> Unit[Any]:
-    """As `open_unit`, where there has to be one.
-
-    Raises:
-        UsageError: there is none; `what` asked for it.
-    """
-    unit = open_unit(runtime)
-    if unit is None:
-        raise UsageError(f"{what} works inside a transaction function or block of this database")
-    return unit
-
 
 Hook = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
 
@@ -217,11 +175,11 @@ class Unit(Generic[T]):
             self.outages = failover.gate.outages
         try:
             self._permit = runtime.breaker.acquire()
-            token = _at_work.set(self)
+            token = AT_WORK.set(self)
             try:
                 self.connection = connection = session.connection(execution_options=self._options)
             finally:
-                _at_work.reset(token)
+                AT_WORK.reset(token)
             self._pooled = pooled = session_of(connection)
             driver_connection = connection.connection.driver_connection
             self._watch = runtime.watch(driver_connection, self.expires_at)
@@ -266,24 +224,10 @@ class Unit(Generic[T]):
         """Run the body, then send what it left unsent."""
         assert self.session is not None
         assert self._body is not None
-        with self.inside():
+        with body_of(self):
             result = self._body(self.session)
         self.finish_body()
         return Ran(result, self.hooks)
-
-    @contextmanager
-    def inside(self) -> Iterator[None]:
-        """The context in which the body runs: the current unit, and the only layer that retries."""
-        self.outer = _current.get()
-        self.holder = who_runs_here()
-        _current.set(self)
-        try:
-            with retry_layer():
-                yield
-        finally:
-            self.holder = None
-            if _current.get() is self:  # not a token: a block may end in another context than it began in
-                _current.set(self.outer)
 
     def finish_body(self) -> None:
         """Flush, refuse to commit over an error that the body swallowed, and learn the transaction's id."""
@@ -337,7 +281,7 @@ class Unit(Generic[T]):
             return
         # The connection goes back to the pool inside the call, and only if COMMIT was answered.
         self._pooled.is_clean = True
-        token = _at_work.set(self)
+        token = AT_WORK.set(self)
         try:
             end_by_commit(session)
         except BaseException as error:
@@ -347,7 +291,7 @@ class Unit(Generic[T]):
             # A listener of the session raised after the server had answered: the save stands.
             self._hook_failed("after_commit", error)
         finally:
-            _at_work.reset(token)
+            AT_WORK.reset(token)
         self._release(None)
         session.close()
 
