@@ -12,6 +12,7 @@ import typer
 from typer.testing import CliRunner
 
 from holdfast.cli.app import CommandGroup
+from holdfast.cli.choices import FAULT_TEXTS
 from holdfast.cli.doctor import doctor
 from holdfast.cli.explain import explain
 from holdfast.dialects import Flavour
@@ -20,6 +21,7 @@ from holdfast.doctor.galera import CHECKS as GALERA_CHECKS
 from tests.docs.documents import code_spans, read, rows, section
 
 PAGES = {"doctor": "docs/doctor.md", "explain": "docs/explain.md"}
+DRILLS = "docs/drills.md"
 SECTIONS: dict[str, list[Check]] = {
     "MySQL and MariaDB": [check for check in checks(Flavour.MARIADB) if check not in GALERA_CHECKS],
     "Galera": list(GALERA_CHECKS),
@@ -54,6 +56,12 @@ def test_planted_row_is_found_wrong() -> None:
     """A severity that was changed by hand is told."""
     text = section(read(PAGES["doctor"]), "Galera").replace("| error |", "| note |", 1)
     assert stated_checks(text) != stated_checks(section(read(PAGES["doctor"]), "Galera"))
+
+
+def test_faults_are_those_of_the_code() -> None:
+    """The page of the drills has every fault, in order, with what `--list` says of it."""
+    stated = [(name.strip("`"), what) for name, what, _ in rows(section(read(DRILLS), "What goes wrong"))]
+    assert stated == list(FAULT_TEXTS.items())
 
 
 def test_severities_are_those_of_the_code() -> None:

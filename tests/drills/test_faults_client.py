@@ -17,9 +17,10 @@ import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool, QueuePool
 
-from holdfast.drills.faults import DnsFailure, SignalClient, StarvePool
+from holdfast.drills.faults import DnsFailure, SignalClient, StarvePool, StarveTaskPool, is_asked_in_python
 from holdfast.errors import ConfigurationError
 
 REAL = socket.getaddrinfo
@@ -75,6 +76,15 @@ def test_two_failing_names_are_healed_in_any_order() -> None:
     assert socket.getaddrinfo is REAL
 
 
+@pytest.mark.parametrize(
+    ("driver", "asynchronous", "asked"),
+    [("pymysql", False, True), ("asyncmy", True, True), ("psycopg", True, True), ("psycopg", False, False)],
+)
+def test_libraries_in_c_ask_the_operating_system(driver: str, asynchronous: bool, asked: bool) -> None:
+    """It is known which drivers a failing name meets; libpq, which looks names up itself, is none of them."""
+    assert is_asked_in_python(driver, asynchronous=asynchronous) is asked
+
+
 # ---- pools
 
 
@@ -93,7 +103,7 @@ def engine(tmp_path: Path) -> Iterator[Engine]:
     made.dispose()
 
 
-def _until_held(fault: StarvePool, count: int) -> None:
+def _until_held(fault: StarvePool | StarveTaskPool, count: int) -> None:
     waiting = threading.Event()
     for _ in range(int(WITHIN_S / 0.02)):
         if fault.held == count:
@@ -139,6 +149,28 @@ def test_pool_without_a_bound_cannot_be_starved(tmp_path: Path) -> None:
     for options in ({"poolclass": NullPool}, {"poolclass": QueuePool, "max_overflow": -1}):
         with pytest.raises(ConfigurationError, match="has no bound"):
             StarvePool(create_engine(f"sqlite:///{tmp_path / 'pool.db'}", **options))
+
+
+async def test_starved_pool_of_tasks_has_no_connection_until_healed(tmp_path: Path) -> None:
+    """As in threads: those in use are waited for, whoever asks waits in vain, and afterwards every connection is back."""
+    engine = create_async_engine(
+        f"sqlite+aiosqlite:///{tmp_path / 'pool.db'}", pool_size=2, max_overflow=0, pool_timeout=0.1
+    )
+    fault = StarveTaskPool(engine.sync_engine, asyncio.get_running_loop())
+    await asyncio.to_thread(fault.heal)
+    for _ in range(2):
+        async with engine.connect() as mine:
+            assert await asyncio.to_thread(fault.start) == {"bound": 2}
+            assert (await mine.execute(text("SELECT 1"))).scalar() == 1
+        await asyncio.to_thread(_until_held, fault, 2)
+        with pytest.raises(PoolTimeout):
+            await engine.connect()
+        await asyncio.to_thread(fault.heal)
+        await asyncio.to_thread(fault.heal)
+        assert fault.held == 0
+        async with engine.connect() as connection, engine.connect():
+            assert (await connection.execute(text("SELECT 1"))).scalar() == 1
+    await engine.dispose()
 
 
 # ---- clients

@@ -75,6 +75,8 @@ def test_a_killed_client_is_succeeded(tmp_path: Path) -> None:
     for operation in killed:
         again = [other for other in history.operations if other.key == operation.key and other is not operation]
         assert [other.answer for other in again] == [Answer.OK]
+    disturbed = {str(line.connection).partition("-")[0] for line in history.wire}
+    assert {"w1", "w2", "w3"} <= disturbed  # the third succeeded the first, and is disturbed as that was
     final = history.final("set")
     assert final is not None
     times = Counter(final.value["ids"])
@@ -88,6 +90,33 @@ def test_a_client_that_is_told_to_go_leaves_nothing_open(tmp_path: Path) -> None
     assert {operation.process for operation in history.operations} == {"w1", "w2", "w3"}
     assert {operation.answer for operation in history.operations} == {Answer.OK}
     assert answers(result)["no-lost-ack"] is Validity.VALID
+
+
+@pytest.mark.parametrize("subject", ["holdfast", "holdfast-threads"])
+def test_a_starved_pool_serves_nobody_until_it_is_healed(tmp_path: Path, subject: str) -> None:
+    """Inside the clients every connection is taken: who asks then is answered after the heal, and nothing is left checked out."""
+    result = drill(
+        tmp_path,
+        workload="set",
+        subject=subject,
+        faults=("pool-starvation",),
+        seconds=1.5,
+        every=1.5,
+        rate=40,
+        workers=1,
+    )
+    history = History.load(result.history_path)
+    (fault,) = history.faults
+    assert fault.end is not None
+    waited = [
+        operation
+        for operation in history.operations
+        if operation.ended and fault.start < operation.invoked < fault.end < operation.ended
+    ]
+    assert len(waited) > 5
+    assert {operation.answer for operation in history.operations} == {Answer.OK}
+    ended_with = [sample.value["checked_out"] for sample in history.samples if "checked_out" in sample.value]
+    assert ended_with == [0]
 
 
 def test_an_app_of_the_users_is_drilled(tmp_path: Path) -> None:
@@ -149,6 +178,20 @@ def test_a_folder_with_a_history_is_left_alone(tmp_path: Path) -> None:
     [
         ({"faults": ("earthquake",)}, "unknown fault"),
         ({"faults": ("blackhole",)}, "network connection"),
+        ({"faults": ("dns-failure",)}, "network connection"),
+        (
+            {
+                "subject": "app",
+                "workload": "app",
+                "app": f"{saving_app.__name__}:Careful",
+                "faults": ("pool-starvation",),
+            },
+            "opens its own",
+        ),
+        (
+            {"server": "postgresql", "subject": "holdfast-threads", "faults": ("dns-failure",)},
+            "psycopg has the operating system look names up",
+        ),
         ({"subject": "http", "workload": "http"}, "needs an address"),
         ({"subject": "http", "workload": "http", "app": "http://192.0.2.1:80"}, "--may-break"),
         ({"database": "mysql://app@192.0.2.1/shop"}, "--may-break"),
@@ -233,3 +276,16 @@ def _tables(url: str) -> list[str]:
         return inspect(engine).get_table_names()
     finally:
         engine.dispose()
+
+
+@pytest.mark.servers
+def test_a_lost_name_is_waited_for(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """The server's name leads nowhere while connections get lost: operations wait for it, and every one is done in the end."""
+    url = request.getfixturevalue("mariadb_server").url("pymysql")
+    result = drill(tmp_path, database=url, workload="set", faults=("dns-failure",), seconds=2.0, every=2.0, workers=1)
+    history = History.load(result.history_path)
+    (fault,) = history.faults
+    assert fault.value["host"] == "localhost"
+    assert {operation.answer for operation in history.operations} == {Answer.OK}
+    assert any(operation.failure_class == "unsent" for operation in history.operations)
+    assert answers(result)["no-double-apply"] is Validity.VALID

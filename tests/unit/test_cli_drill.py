@@ -144,7 +144,9 @@ def test_none_is_a_drill_without_faults(tmp_path: Path) -> None:
     ("server", "has", "lacks"),
     [
         ("sqlite", "kill-client", "outage"),
+        ("sqlite", "pool-starvation", "dns-failure"),
         ("mariadb", "kill-server", "kill-node"),
+        ("postgresql", "dns-failure", "freeze-node"),
         ("galera", "kill-node", "kill-server"),
     ],
 )

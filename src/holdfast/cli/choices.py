@@ -22,6 +22,8 @@ FAULT_TEXTS: Mapping[str, str] = {
     "outage": "the server cannot be reached, and every connection to it is cut",
     "kill-client": "SIGKILL for a client process; its successor asks again by key",
     "stop-client": "SIGTERM for a client process, as when it is deployed",
+    "pool-starvation": "every connection of the clients' pools is taken and kept",
+    "dns-failure": "the server's name leads nowhere, while connections get lost",
     "kill-server": "SIGKILL for the server, then its recovery",
     "restart-server": "an orderly stop and start of the server",
     "freeze-server": "SIGSTOP: connections stay open and nothing answers",

@@ -120,7 +120,7 @@ class Crew:
         self._spawned = 0
         self._turn = 0
         self._start_s: float | None = None
-        self._injected = 0.0
+        self._standing: dict[str, str] = {}
         self._past: Counter[str] = Counter()
         self._members: list[_Member] = []
         try:
@@ -136,10 +136,15 @@ class Crew:
         self._start_s = moment_s
         self._order(f"start {moment_s}")
 
-    def inject(self, share: float) -> None:
-        """Have every process hit this share of its transactions, as their faults."""
-        self._injected = share
-        self._order(f"inject {share}")
+    def disturb(self, fault: str, argument: str = "") -> None:
+        """Have every process do one of `inside.INSIDE` to itself, those that are started later as well, until it is healed."""
+        self._standing[fault] = f"disturb {fault} {argument}".rstrip()
+        self._order(self._standing[fault])
+
+    def heal(self, fault: str) -> None:
+        """Have it healed in every process; nothing to do where it is not there."""
+        self._standing.pop(fault, None)
+        self._order(f"heal {fault}")
 
     def stop_one(self) -> int:
         """Ask the next client in turn by SIGTERM to end what it has begun and go; its place in the crew, for `bring_back`."""
@@ -184,8 +189,8 @@ class Crew:
             successor = self._spawn(dead.index, self._folder / f"{dead.assignment.name}.jsonl")
             self._members[place] = successor
         self._wait_until_ready([successor])
-        if self._injected:
-            successor.order(f"inject {self._injected}")
+        for order in self._standing.values():
+            successor.order(order)
         successor.order(f"start {SYSTEM_CLOCK.monotonic()}")
 
     def stop(self) -> None:

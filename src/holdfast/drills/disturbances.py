@@ -20,10 +20,12 @@ from .faults import (
     LockStorm,
     ReadOnly,
     UseUpConnections,
+    is_asked_in_python,
     lockable_rows,
 )
 from .guard import check_started
-from .subjects import SUBJECTS, Remote
+from .place import NAMED
+from .subjects import SUBJECTS, Remote, with_driver
 from .workloads import PREFIX
 
 if TYPE_CHECKING:
@@ -36,6 +38,7 @@ __all__ = ["LASTING", "PASSING", "check_faults", "lasting_fault", "passing_fault
 
 _VANISHING = 0.01
 _LATE_S = 0.02
+_LOSING_TOUCH = 0.05
 
 
 _Toxics = Sequence[tuple[Toxic, Phase, Kind | None, float]]
@@ -71,20 +74,41 @@ class _OnTheWire:
 
 
 class _InTheClients:
-    """Faults injected below the subject, where there is no wire."""
+    """Done by each client process to itself, where no proxy reaches."""
 
-    name = "commit"
-
-    def __init__(self, crew: Crew, share: float) -> None:
+    def __init__(self, name: str, crew: Crew, told: dict[str, Any], argument: str = "") -> None:
+        self.name = name
         self._crew = crew
-        self._share = share
+        self._told = told
+        self._argument = argument
 
     def start(self) -> dict[str, Any]:
-        self._crew.inject(self._share)
-        return {"share": self._share, "injected": True}
+        self._crew.disturb(self.name, self._argument)
+        return self._told
 
     def heal(self) -> None:
-        self._crew.inject(0.0)
+        self._crew.heal(self.name)
+
+
+class _NamesLost:
+    """No client finds its server by name any more, and one statement in twenty loses its connection.
+
+    A name is looked up for a new connection alone: without resets nobody would ask.
+    """
+
+    name = "dns-failure"
+
+    def __init__(self, place: Place, crew: Crew) -> None:
+        self._names = _InTheClients(self.name, crew, {"host": NAMED}, NAMED)
+        resets: _Toxics = [(ResetPeer(), Phase.BEFORE, None, _LOSING_TOUCH)]
+        self._wire = _OnTheWire(self.name, place.proxies, resets, {"share": _LOSING_TOUCH})
+
+    def start(self) -> dict[str, Any]:
+        return self._names.start() | self._wire.start()
+
+    def heal(self) -> None:
+        self._wire.heal()
+        self._names.heal()
 
 
 class _EndClients:
@@ -113,7 +137,7 @@ def _commit(place: Place, crew: Crew, settings: DrillSettings) -> Fault:
                 f"the subject {settings.subject!r} opens connections that the drill cannot disturb here: drill it on a server "
                 "(--server, or a database URL), or choose the fault kill-client"
             )
-        return _InTheClients(crew, settings.share)
+        return _InTheClients("commit", crew, {"share": settings.share, "injected": True}, str(settings.share))
     # Half of them never reach the server, half are carried out: to the client both look the same.
     half = settings.share / 2
     toxics: _Toxics = [
@@ -146,10 +170,12 @@ _PROCESSES = tuple(SERVER_PROCESS_FAULTS)
 _NODES = tuple(CLUSTER_FAULTS)
 _SERVER = (*_PROCESSES, "kill-sessions", "read-only", "no-connections", "lock-storm")
 
-PASSING = ("outage", "kill-client", "stop-client", *_SERVER, "disk-full", *_NODES)
-"""`outage` resets every connection at once, the clients' ones end a client; the others are those of `holdfast.drills.faults`."""
+PASSING = ("outage", "kill-client", "stop-client", "pool-starvation", "dns-failure", *_SERVER, "disk-full", *_NODES)
+"""`outage` resets every connection at once, the clients' ones end a client, starve its pool or take the server's name from it;
+the others are those of `holdfast.drills.faults`."""
 
-_NEEDS_A_WIRE = frozenset({"blackhole", "latency", "outage"})
+_NEEDS_A_WIRE = frozenset({"blackhole", "latency", "outage", "dns-failure"})
+_IN_THE_CLIENTS = frozenset({"pool-starvation", "dns-failure"})
 
 
 def check_faults(settings: DrillSettings) -> None:
@@ -165,6 +191,8 @@ def check_faults(settings: DrillSettings) -> None:
             raise ConfigurationError(f"unknown fault {name!r}; choose {', '.join((*LASTING, *PASSING))}")
         if name in _NEEDS_A_WIRE and (not served or settings.backend == "sqlite"):
             raise ConfigurationError(f"the fault {name!r} is done to a network connection, and SQLite has none")
+        if name in _IN_THE_CLIENTS:
+            _check_clients(name, settings)
         if name in _SERVER and not own:
             raise ConfigurationError(
                 f"the fault {name!r} stops the server, or changes its settings for everybody, so it needs one of the drill's "
@@ -178,6 +206,23 @@ def check_faults(settings: DrillSettings) -> None:
             raise ConfigurationError(
                 "the fault 'disk-full' needs SQLite, or a MariaDB or PostgreSQL server of the drill's own"
             )
+
+
+def _check_clients(name: str, settings: DrillSettings) -> None:
+    """Whether a fault that a client does to itself meets the subject's connections."""
+    if issubclass(SUBJECTS[settings.subject], Remote):
+        raise ConfigurationError(
+            f"the fault {name!r} is done inside the client processes, to connections that the drill opens there itself, and the "
+            f"subject {settings.subject!r} opens its own"
+        )
+    asynchronous = settings.subject != "holdfast-threads"
+    url = with_driver(settings.database or f"{settings.backend}://", asynchronous=asynchronous)
+    driver = url.partition("://")[0].partition("+")[2]
+    if name == "dns-failure" and not is_asked_in_python(driver, asynchronous=asynchronous):
+        raise ConfigurationError(
+            f"the fault 'dns-failure' is done to Python's own look-ups, and {driver} has the operating system look names up: "
+            "take another subject, or a driver written in Python"
+        )
 
 
 def lasting_fault(name: str, place: Place, crew: Crew, settings: DrillSettings) -> Fault:
@@ -198,6 +243,10 @@ def passing_fault(planned: Planned, place: Place, crew: Crew, settings: DrillSet
         return _OnTheWire(name, place.proxies, toxics, {"outage": True})
     if name in ("kill-client", "stop-client"):
         return _EndClients(name, crew.kill_one if name == "kill-client" else crew.stop_one, crew)
+    if name == "pool-starvation":
+        return _InTheClients(name, crew, {})
+    if name == "dns-failure":
+        return _NamesLost(place, crew)
     if name in CLUSTER_FAULTS:
         fault = CLUSTER_FAULTS[name](check_started(place.cluster, name), planned.harm, planned.heal)
         return cast("Fault", fault)  # whose name belongs to its class

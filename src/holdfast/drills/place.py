@@ -26,7 +26,10 @@ if TYPE_CHECKING:
     from .servers.galera import Galera
     from .settings import DrillSettings
 
-__all__ = ["Place", "open_place"]
+__all__ = ["NAMED", "Place", "open_place"]
+
+NAMED = "localhost"
+"""What the clients call their server's machine where names are to be lost; else they are given its address."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +94,8 @@ def _server(stack: ExitStack, settings: DrillSettings, wire: HistoryWriter) -> P
     driver = _SYNCHRONOUS[settings.server]
     proxy = _proxy(stack, settings, wire, "", (server.host, server.port))
     direct_url = server.url(driver)
-    return Place(
-        _through(direct_url, proxy), direct_url, server.admin_url(driver), {"server": proxy}, server=server, disk=disk
-    )
+    url = _through(direct_url, proxy, settings)
+    return Place(url, direct_url, server.admin_url(driver), {"server": proxy}, server=server, disk=disk)
 
 
 def _small_disk(stack: ExitStack, settings: DrillSettings) -> SmallDisk | None:
@@ -106,7 +108,7 @@ def _cluster(stack: ExitStack, settings: DrillSettings, wire: HistoryWriter) -> 
     proxies = {node.name: _proxy(stack, settings, wire, node.name, (node.host, node.port)) for node in cluster.nodes}
     first = cluster.nodes[0]
     direct_url = first.url("pymysql")
-    hosts = ",".join(f"{proxy.host}:{proxy.port}" for proxy in proxies.values())
+    hosts = ",".join(f"{_name_of(proxy, settings)}:{proxy.port}" for proxy in proxies.values())
     url = direct_url.replace(f"{first.host}:{first.port}", hosts)
     return Place(url, direct_url, first.admin_url("pymysql"), proxies, cluster=cluster)
 
@@ -123,11 +125,19 @@ def _given(stack: ExitStack, settings: DrillSettings, database: str, wire: Histo
     # The address that was checked is the one that is used: a name may lead elsewhere a moment later.
     addresses = check_target(url.host, settings.may_break)
     proxy = _proxy(stack, settings, wire, "", (addresses[0] if addresses else url.host, url.port or _PORTS[backend]))
-    return Place(_through(database, proxy), database, database, {"server": proxy})
+    return Place(_through(database, proxy, settings), database, database, {"server": proxy})
 
 
-def _through(url: str, proxy: FaultProxy) -> str:
-    return make_url(url).set(host=proxy.host, port=proxy.port).render_as_string(hide_password=False)
+def _through(url: str, proxy: FaultProxy, settings: DrillSettings) -> str:
+    host = _name_of(proxy, settings)
+    return make_url(url).set(host=host, port=proxy.port).render_as_string(hide_password=False)
+
+
+def _name_of(proxy: FaultProxy, settings: DrillSettings) -> str:
+    if "dns-failure" not in settings.faults:
+        return proxy.host
+    check_target(NAMED)  # on a machine where it leads elsewhere nobody is drilled
+    return NAMED
 
 
 def _proxy(

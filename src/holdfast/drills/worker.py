@@ -1,9 +1,9 @@
 """One client process of a drill: `python -m holdfast.drills.worker`, started by the runner.
 
 Reads its assignment as one line of JSON from standard input, which keeps the password in it out of the process list; then it
-says that it is ready, and obeys orders: `start 1234.5` (at that moment of the monotonic clock), `inject 0.2` (disturb that share
-of the transactions in this process), `stop`. It stops as well on SIGTERM, and when its standard input ends, so it cannot outlive
-the runner.
+says that it is ready, and obeys orders: `start 1234.5` (at that moment of the monotonic clock), `disturb commit 0.2` and `heal
+commit` (one of the faults that a process does to itself, `inside.py`), `stop`. It stops as well on SIGTERM, and when its standard
+input ends, so it cannot outlive the runner.
 
 Sends operations at a stated rate whether or not earlier ones have ended (an open loop), and writes each to its own history
 before it acts, so that it can be killed at any moment. Says on standard output once a second how it goes.
@@ -27,9 +27,8 @@ from typing import Any
 import psutil
 
 from ..clock import SYSTEM_CLOCK, seeded_random
-from ..errors import UsageError
-from ..ext.sqlalchemy.faults import Fault, FaultPlan, Injection, SeededFaults, inject
 from .history import Answer, History, HistoryWriter, OpenOperation, nanoseconds
+from .inside import InsideFaults
 from .subjects import Remote, Subject, Terms, open_subject
 from .workloads import Call, Identity, workload_named
 
@@ -122,10 +121,11 @@ def unfinished(path: Path | str) -> list[tuple[str, dict[str, Any], str]]:
 class _Client:
     """Sends the operations of one process."""
 
-    def __init__(self, assignment: Assignment, subject: Subject, writer: HistoryWriter) -> None:
+    def __init__(self, assignment: Assignment, subject: Subject, writer: HistoryWriter, faults: InsideFaults) -> None:
         self._assignment = assignment
         self._subject = subject
         self._writer = writer
+        self._faults = faults
         self._workload = workload_named(assignment.workload)
         self._tally = Tally()
         self._under_way: set[asyncio.Task[None]] = set()
@@ -157,6 +157,7 @@ class _Client:
                 await asyncio.wait(self._under_way)
         finally:
             reporting.cancel()
+            await asyncio.to_thread(self._faults.heal_all)  # before it is counted what is still checked out
             self._say(at_the_end=True)
 
     async def _resume(self) -> None:
@@ -267,54 +268,6 @@ def _seed(assignment: Assignment, what: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
 
 
-# -- faults where there is no wire ---------------------------------------------------------------------------------------
-
-
-class _Hits(Counter[Fault]):
-    """Counts what was injected, and writes each lost COMMIT into the history as a proxy would."""
-
-    def __init__(self, writer: HistoryWriter) -> None:
-        super().__init__()
-        self._writer = writer
-
-    def __setitem__(self, fault: Fault, times: int) -> None:
-        super().__setitem__(fault, times)
-        if fault not in _LOST:
-            return
-        seen, applied = _LOST[fault]
-        connection = f"{self._writer.process}-{fault}-{times}"
-        self._writer.wire(seen, connection)
-        self._writer.wire("cut", connection, {"fault": fault.value, "applied": applied})
-
-
-_LOST = {Fault.LOST_BEFORE_COMMIT: ("commit-seen", False), Fault.LOST_AFTER_COMMIT: ("commit-forwarded", True)}
-
-
-class _Disturbance:
-    """Faults injected into the subject's own engine; none until a share is set."""
-
-    def __init__(self, assignment: Assignment, subject: Subject, writer: HistoryWriter) -> None:
-        self._seed = _seed(assignment, "faults")
-        self._subject = subject
-        self._writer = writer
-        self._plan: FaultPlan | None = None
-        self._injection: Injection | None = None
-
-    def set_share(self, share: float) -> None:
-        """Hit this share of all transactions from now on.
-
-        Raises:
-            UsageError: the subject's transactions run elsewhere.
-        """
-        engine = self._subject.engine
-        if engine is None:
-            raise UsageError(f"the subject {self._subject.name} has no engine in this process to disturb")
-        if self._injection is None:
-            self._injection = inject(engine, lambda: self._plan() if self._plan is not None else None)
-            self._injection.hits = _Hits(self._writer)
-        self._plan = SeededFaults(self._seed, share, tuple(_LOST)) if share else None
-
-
 # -- the process ---------------------------------------------------------------------------------------------------------
 
 
@@ -325,11 +278,11 @@ async def _work(assignment: Assignment) -> None:
     subject = open_subject(assignment.subject, assignment.url, workload, terms, app=assignment.app)
     if isinstance(subject, Remote):
         subject.begin(assignment.known)
-    client = _Client(assignment, subject, writer)
-    disturbance = _Disturbance(assignment, subject, writer)
     loop = asyncio.get_running_loop()
+    faults = InsideFaults(_seed(assignment, "faults"), subject, writer, loop)
+    client = _Client(assignment, subject, writer, faults)
     loop.add_signal_handler(signal.SIGTERM, client.stop)
-    threading.Thread(target=_listen, args=(loop, client, disturbance), daemon=True).start()
+    threading.Thread(target=_listen, args=(loop, client, faults), daemon=True).start()
     try:
         await client.run()
     finally:
@@ -339,15 +292,22 @@ async def _work(assignment: Assignment) -> None:
             await subject.close()
 
 
-def _listen(loop: asyncio.AbstractEventLoop, client: _Client, disturbance: _Disturbance) -> None:
-    for line in sys.stdin:
-        order, _, argument = line.strip().partition(" ")
-        if order == "start":
-            loop.call_soon_threadsafe(client.start, float(argument))
-        elif order == "inject":
-            loop.call_soon_threadsafe(disturbance.set_share, float(argument))
-        else:
-            break
+def _listen(loop: asyncio.AbstractEventLoop, client: _Client, faults: InsideFaults) -> None:
+    try:
+        for line in sys.stdin:
+            order, _, argument = line.strip().partition(" ")
+            if order == "start":
+                loop.call_soon_threadsafe(client.start, float(argument))
+            elif order == "disturb":
+                name, _, how = argument.partition(" ")
+                faults.begin(name, how)
+            elif order == "heal":
+                faults.heal(argument)
+            else:
+                break
+    except Exception:
+        # A fault that did not happen must not pass for one that did no harm: the runner sees a client that went by itself.
+        traceback.print_exc()
     loop.call_soon_threadsafe(client.stop)
 
 

@@ -5,8 +5,8 @@
     fault.heal()        # runs again, as before; may be called twice
 
 Each leaves what it touched as it was, also when `start` was cut short. They act with an administrator's rights and on processes,
-so they are for servers that the drill started (`holdfast.drills.guard`); only `DnsFailure`, `StarvePool` and `SignalClient` act
-on the drill's own processes alone.
+so they are for servers that the drill started (`holdfast.drills.guard`); only `DnsFailure`, `StarvePool`, `StarveTaskPool`
+and `SignalClient` act on the drill's own processes alone.
 
 A fault is used from one thread at a time.
 """
@@ -19,8 +19,8 @@ from .connections import UseUpConnections
 from .disk import DiskFull, SmallDisk
 from .fault import Fault
 from .locks import LockStorm, lockable_rows
-from .names import DnsFailure
-from .pools import StarvePool
+from .names import DnsFailure, is_asked_in_python
+from .pools import StarvePool, StarveTaskPool
 from .processes import SERVER_PROCESS_FAULTS, FreezeServer, KillServer, RestartServer, SlowServer
 from .roles import PromoteStandby, ReadOnly, SwitchRoles
 from .sessions import KillSessions
@@ -46,8 +46,10 @@ __all__ = [
     "SlowServer",
     "SmallDisk",
     "StarvePool",
+    "StarveTaskPool",
     "StopNodes",
     "SwitchRoles",
     "UseUpConnections",
+    "is_asked_in_python",
     "lockable_rows",
 ]

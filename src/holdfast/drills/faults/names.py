@@ -6,7 +6,9 @@ import socket
 import threading
 from typing import Any
 
-__all__ = ["DnsFailure"]
+__all__ = ["DnsFailure", "is_asked_in_python"]
+
+_IN_PYTHON = frozenset({"pymysql", "asyncmy", "aiomysql", "asyncpg"})
 
 _lock = threading.Lock()
 _failing: dict[str, list[DnsFailure]] = {}
@@ -54,3 +56,8 @@ def _getaddrinfo(host: Any, *arguments: Any, **options: Any) -> Any:
     if name.lower() in _failing:
         raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
     return _real(host, *arguments, **options)
+
+
+def is_asked_in_python(driver: str, *, asynchronous: bool) -> bool:
+    """Whether a driver, by SQLAlchemy's name for it, looks names up through Python's `socket`, so that `DnsFailure` meets it."""
+    return driver in _IN_PYTHON or (driver == "psycopg" and asynchronous)

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from contextlib import suppress
 from typing import Any
 
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import QueuePool
+from sqlalchemy.util import greenlet_spawn
 
+from ...clock import SYSTEM_CLOCK
 from ...errors import ConfigurationError
 
-__all__ = ["StarvePool"]
+__all__ = ["StarvePool", "StarveTaskPool"]
+
+_NAME = "pool-starvation"
+_PAUSE_S = 0.05
+"""How long to wait after a connection that was not to be had."""
 
 
 class StarvePool:
@@ -26,16 +32,11 @@ class StarvePool:
         ConfigurationError: the pool has no bound, so it cannot be emptied.
     """
 
-    name = "pool-starvation"
+    name = _NAME
 
     def __init__(self, engine: Engine) -> None:
-        pool = engine.pool
-        if not isinstance(pool, QueuePool) or pool._max_overflow < 0:
-            raise ConfigurationError(
-                f"{type(pool).__name__} has no bound and cannot be starved; use a QueuePool with one"
-            )
+        self._bound = _bound_of(engine)
         self._engine = engine
-        self._bound = pool.size() + pool._max_overflow
         self._held: list[Connection] = []
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
@@ -64,9 +65,80 @@ class StarvePool:
 
     def _give_back(self) -> None:
         while self._held:
-            self._held.pop().close()
+            with suppress(SQLAlchemyError):  # its server went away meanwhile
+                self._held.pop().close()
 
     def _take(self) -> None:
         while not self._over.is_set() and len(self._held) < self._bound:
-            with suppress(PoolTimeout, SQLAlchemyError):  # taken by others, or the server is away: try again
+            try:
                 self._held.append(self._engine.connect())
+            except SQLAlchemyError:  # taken by others, or the server is away: try again
+                self._over.wait(_PAUSE_S)
+
+
+class StarveTaskPool:
+    """As `StarvePool`, for the pool of an asynchronous engine. Start and heal it from another thread than its event loop's.
+
+    Args:
+        engine: the synchronous engine inside the asynchronous one.
+        loop: the running event loop that the engine belongs to.
+
+    Raises:
+        ConfigurationError: the pool has no bound, so it cannot be emptied.
+    """
+
+    name = _NAME
+
+    def __init__(self, engine: Engine, loop: asyncio.AbstractEventLoop) -> None:
+        self._bound = _bound_of(engine)
+        self._engine = engine
+        self._loop = loop
+        self._held: list[Connection] = []
+        self._over = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def held(self) -> int:
+        """How many it has by now."""
+        return len(self._held)
+
+    def start(self) -> dict[str, Any]:
+        """As in `StarvePool`."""
+        asyncio.run_coroutine_threadsafe(self._begin(), self._loop).result()
+        return {"bound": self._bound}
+
+    def heal(self) -> None:
+        """As in `StarvePool`."""
+        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result()
+
+    async def _begin(self) -> None:
+        self._over.clear()
+        self._task = asyncio.create_task(self._take(), name="starve-pool")
+
+    async def _end(self) -> None:
+        self._over.set()
+        await self._give_back()
+        if self._task is not None:
+            await self._task
+            self._task = None
+        await self._give_back()
+
+    async def _give_back(self) -> None:
+        while self._held:
+            with suppress(SQLAlchemyError):  # its server went away meanwhile
+                await greenlet_spawn(self._held.pop().close)
+
+    async def _take(self) -> None:
+        while not self._over.is_set() and len(self._held) < self._bound:
+            try:
+                self._held.append(await greenlet_spawn(self._engine.connect))
+            except (SQLAlchemyError, OSError):  # some drivers tell of a server that is away by the system's error
+                await SYSTEM_CLOCK.wait_async(self._over, _PAUSE_S)
+
+
+def _bound_of(engine: Engine) -> int:
+    """How many connections its pool opens at most."""
+    pool = engine.pool
+    if not isinstance(pool, QueuePool) or pool._max_overflow < 0:
+        raise ConfigurationError(f"{type(pool).__name__} has no bound and cannot be starved; use a QueuePool with one")
+    return pool.size() + pool._max_overflow
