@@ -34,6 +34,7 @@ from ...deadline import current_deadline, seconds
 from ...dialects import Flavour
 from ...errors import ConfigurationError
 from .address import Address, Host, resolve
+from .cancellation import leave_at_once
 from .interrupt import Identity, cut, identify, roll_back_unseen
 from .isolation import level_of
 from .killer import AsyncKiller, Killer
@@ -469,7 +470,9 @@ _SHORTEST_S = 0.05
 
 
 def _bound_connecting(engine: Engine, address: Address, longest_s: float) -> None:
-    """Have every connect of `engine` end within `longest_s` seconds, or by the caller's deadline."""
+    """Have every connect of `engine` end within `longest_s` seconds, or by the caller's deadline; a cancelled one at once."""
+    if address.driver == "psycopg" and engine.dialect.is_async:
+        leave_at_once(engine)
     if address.driver not in _CONNECT_TIMEOUTS:
         return
     name, rounded = _CONNECT_TIMEOUTS[address.driver]
