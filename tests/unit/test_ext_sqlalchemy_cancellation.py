@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import importlib
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from types import SimpleNamespace
 from typing import Any
 
 import psycopg
+import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from holdfast.ext.sqlalchemy.cancellation import opener
 from holdfast.ext.sqlalchemy.engines import open_endpoint
 from holdfast.ext.sqlalchemy.interrupt import connection_id, cut
 
+WITHIN_S = 10.0
 WELCOME = b"R" + struct.pack("!ii", 8, 0) + b"K" + struct.pack("!iii", 12, 4711, 1) + b"Z" + struct.pack("!i", 5) + b"I"
 
 
@@ -77,6 +81,38 @@ async def test_cancelled_statement_asks_nobody_and_waits_for_nothing() -> None:
         assert type(ended) is asyncio.CancelledError
         assert connection.closed
         assert silent.connections == 1
+
+
+@pytest.mark.parametrize("driver", ["psycopg", "asyncpg"])
+async def test_connection_that_is_cancelled_while_it_is_made_is_closed(driver: str) -> None:
+    """The server sees it go although the exception is still there, as it is in whoever reports it."""
+    module: Any = importlib.import_module(driver)
+    connect = opener(module) if driver == "psycopg" else module.connect
+    knocked, gone = asyncio.Event(), asyncio.Event()
+
+    async def never_answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        knocked.set()
+        with suppress(ConnectionError):
+            while await reader.read(1000):
+                pass
+        gone.set()
+        writer.close()
+
+    async def connecting(port: int) -> None:
+        await connect(host="127.0.0.1", port=port, user="app")
+
+    async with await asyncio.start_server(never_answer, "127.0.0.1", 0) as server:
+        task = asyncio.ensure_future(connecting(server.sockets[0].getsockname()[1]))
+        await knocked.wait()
+        task.cancel()
+        gc.disable()
+        try:
+            async with asyncio.timeout(WITHIN_S):
+                kept = await asyncio.gather(task, return_exceptions=True)
+                await gone.wait()
+        finally:
+            gc.enable()
+        assert type(kept[0]) is asyncio.CancelledError
 
 
 async def test_planted_farewell_is_seen() -> None:

@@ -1,17 +1,21 @@
-"""How a cancelled call leaves its connection: at once.
+"""How a cancelled call leaves its connection: at once, and closed.
 
 Psycopg's asynchronous side does not let go when its task is cancelled. It first opens another connection to have the server
 cancel the statement, up to 5 s, then waits for the statement's end, up to 5 s more. Where the network says nothing, that is
 how late the caller's deadline becomes. Holdfast cuts such a connection anyway, never uses it again, and has its session ended
 from a side connection, for which nobody waits (`killer`).
 
-The other asynchronous drivers raise the cancellation as it comes.
+And a connection that was cancelled while it was being made stays open until the last reference to its exception is gone, which
+may be when the garbage collector comes by: a session on the server that no pool knows of.
+
+The other asynchronous drivers raise the cancellation as it comes, and close what they had begun.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator
+from contextvars import ContextVar
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +31,10 @@ __all__ = ["leave_at_once", "opener"]
 
 _INTERVAL_S = 0.1
 """Psycopg's own."""
+
+_Attempts = list[Generator[Any, Any, Any]]
+
+_attempts: ContextVar[_Attempts] = ContextVar("holdfast_connecting")
 
 
 def leave_at_once(engine: Engine) -> None:
@@ -54,7 +62,30 @@ def opener(psycopg: ModuleType) -> Callable[..., Awaitable[Any]]:
             self.pgconn.finish()
             raise
 
+    def connect_gen(cls: Any, *arguments: Any, **options: Any) -> Any:
+        attempt = base._connect_gen.__func__(cls, *arguments, **options)
+        _attempts.get().append(attempt)
+        return attempt
+
     # A driver is known by the module of its connections' class.
-    kind: Any = type("AsyncConnection", (base,), {"__module__": base.__module__, "__doc__": base.__doc__, "wait": wait})
-    connect: Callable[..., Awaitable[Any]] = kind.connect
+    body = {
+        "__module__": base.__module__,
+        "__doc__": base.__doc__,
+        "wait": wait,
+        "_connect_gen": classmethod(connect_gen),
+    }
+    kind: Any = type("AsyncConnection", (base,), body)
+
+    async def connect(*arguments: Any, **options: Any) -> Any:
+        attempts: _Attempts = []
+        token = _attempts.set(attempts)
+        try:
+            return await kind.connect(*arguments, **options)
+        except BaseException:
+            for attempt in attempts:
+                attempt.close()  # and with it what it had opened
+            raise
+        finally:
+            _attempts.reset(token)
+
     return connect
