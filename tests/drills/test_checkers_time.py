@@ -7,9 +7,10 @@ from collections.abc import Callable
 import pytest
 
 from holdfast.drills.checkers import deadline_kept, liveness, recovery_time
+from holdfast.drills.history import NS
 from holdfast.drills.verdict import Validity
 
-from .histories import Story
+from .histories import Story, ns
 
 # -- deadline_kept -----------------------------------------------------------------------------------------------------
 
@@ -32,6 +33,47 @@ def test_the_tail_of_the_overshoots_is_told() -> None:
     verdict = deadline_kept.check(told.op("insert", {}, at=1, took=1.2, deadline=2).history())
     assert verdict.counts["overshoot_p999_s"] == 0
     assert verdict.counts["overshoot_max_s"] == pytest.approx(0.2)
+
+
+def starved(*spans: tuple[float, float, float]) -> list[list[int]]:
+    """From when to when a process was looked at, and how long of it it had no processor; seconds."""
+    return [[ns(since), ns(until), round(waited * NS)] for since, until, waited in spans]
+
+
+@pytest.mark.parametrize(
+    ("spans", "valid", "own_s"),
+    [
+        ((), Validity.INVALID, 0.6),
+        (((2.0, 2.5, 0.4),), Validity.UNKNOWN, 0.2),
+        (((1.8, 2.2, 0.4), (2.2, 2.4, 0.2)), Validity.UNKNOWN, 0.2),  # half of the first span is before the deadline
+        (
+            ((1.0, 2.0, 1.0), (2.0, 2.4, 0.3), (2.6, 3.0, 0.4)),
+            Validity.INVALID,
+            0.3,
+        ),  # as is what came before and after
+    ],
+    ids=["none", "enough", "share", "elsewhere"],
+)
+def test_want_of_a_processor_tells_nothing(
+    spans: tuple[tuple[float, float, float], ...], valid: Validity, own_s: float
+) -> None:
+    """What is late for want of a processor alone is neither kept nor missed; what would have been late anyway is missed."""
+    told = Story().op("insert", {}, at=1, took=1.6, deadline=2, process="runner").sample(4, starved=starved(*spans))
+    verdict = deadline_kept.check(told.history())
+    assert verdict.valid is valid
+    assert verdict.counts["overshoot_max_s"] == pytest.approx(0.6)
+    assert verdict.counts["own_max_s"] == pytest.approx(own_s)
+    assert verdict.counts["late"] == 1
+
+
+def test_planted_excuse_of_another_process_is_none() -> None:
+    """Only the process that was asked counts, and one that is late by itself is not hidden by those that starved."""
+    told = Story().sample(4, starved=starved((2.0, 2.6, 0.6)))
+    told.op("insert", {}, at=1, took=1.6, deadline=2, process="runner").op("insert", {}, at=1, took=1.6, deadline=2)
+    verdict = deadline_kept.check(told.history())
+    assert verdict.valid is Validity.INVALID
+    assert "1 late" in verdict.reason
+    assert "1 more for want of a processor" in verdict.reason
 
 
 def test_an_operation_that_hangs_is_late() -> None:

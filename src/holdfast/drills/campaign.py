@@ -73,6 +73,7 @@ class Totals:
         told: the sum of each figure that a checker told, as `checker.figure`; `wrong` is one of every checker.
         worst: the greatest of each.
         wrong: what was found wrong, the first of each piece, with the piece's folder.
+        untold: which deadlines could not be judged because the machine was too busy, likewise.
     """
 
     pieces: int = 0
@@ -81,6 +82,7 @@ class Totals:
     told: Mapping[str, float] = field(default_factory=dict)
     worst: Mapping[str, float] = field(default_factory=dict)
     wrong: tuple[str, ...] = ()
+    untold: tuple[str, ...] = ()
 
     @property
     def validity(self) -> Validity:
@@ -139,6 +141,7 @@ class Campaign:
         counts: Counter[str] = Counter()
         worst: dict[str, float] = {}
         wrong: list[str] = []
+        untold: list[str] = []
         pieces = self._pieces(drill)
         for path in pieces:
             told = json.loads((path / _SUMMARY).read_text())
@@ -149,9 +152,12 @@ class Campaign:
                 for name, value in verdict["counts"].items():
                     counts[f"{checker}.{name}"] += value
                     worst[f"{checker}.{name}"] = max(value, worst.get(f"{checker}.{name}", value))
+                said = f"{drill.name}/{path.name}: {checker}: {verdict['reason']}"
                 if verdict["valid"] == Validity.INVALID:
-                    wrong.append(f"{drill.name}/{path.name}: {checker}: {verdict['reason']}")
-        return Totals(len(pieces), figures, verdicts, counts, worst, tuple(wrong))
+                    wrong.append(said)
+                elif verdict["counts"].get("late_starved"):
+                    untold.append(said)
+        return Totals(len(pieces), figures, verdicts, counts, worst, tuple(wrong), tuple(untold))
 
     def _progress(self, drill: LongDrill) -> float:
         figures = self.totals(drill).figures

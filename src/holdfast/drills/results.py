@@ -15,8 +15,9 @@ recipe (`tenacity`)."""
 
 _LEGEND = """*Lost*: acknowledged and not there. *Doubled*: there more than once. *Denied*: said not to be done, and there.
 *Bound*: the largest rate of these per ambiguous COMMIT that could have shown so few, with 95 % confidence. *Late*: the worst
-99.9th percentile, over all pieces, by which an answer came after its deadline. *Wire*: tries that arrived at the server for
-each operation while it was away. *Back*: the longest time from a heal until the goodput was at 95 % of its baseline."""
+99.9th percentile, over all pieces, by which an answer came after its deadline; *own*: the same without the time in which its
+process waited for a processor, as the kernel counts it. *Wire*: tries that arrived at the server for each operation while it
+was away. *Back*: the longest time from a heal until the goodput was at 95 % of its baseline."""
 
 _ANSWERS = {Validity.VALID: "holds", Validity.INVALID: "**broken**", Validity.UNKNOWN: "nothing yet"}
 
@@ -69,9 +70,9 @@ def _bound(events: int, trials: int) -> str:
 def _table(rows: list[tuple[LongDrill, Totals]]) -> str:
     head = (
         "| drill | pieces | operations | done | not done | unknown | faults | ambiguous | lost | doubled | denied | bound | late "
-        "| wire | back | |"
+        "| own | wire | back | |"
     )
-    line = "|---|" + "---:|" * 14 + "---|"
+    line = "|---|" + "---:|" * 15 + "---|"
     return "\n".join([head, line, *(_row(drill, totals) for drill, totals in rows)])
 
 
@@ -86,6 +87,7 @@ def _row(drill: LongDrill, totals: Totals) -> str:
         *map(str, found),
         _bound(sum(found), int(figures.get("ambiguous", 0))),
         _worst(totals, "deadline-kept.overshoot_p999_s", " s"),
+        _worst(totals, "deadline-kept.own_p999_s", " s"),
         _wire(totals),
         _worst(totals, "recovery-time.recovery_worst_s", " s"),
         _ANSWERS[totals.validity],
@@ -105,4 +107,9 @@ def _wire(totals: Totals) -> str:
 
 def _found(rows: list[tuple[LongDrill, Totals]]) -> list[str]:
     wrong = [sentence for _, totals in rows for sentence in totals.wrong]
-    return ["What was found:\n\n" + "\n".join(f"- {sentence}" for sentence in wrong)] if wrong else []
+    untold = [sentence for _, totals in rows for sentence in totals.untold]
+    return [*_list("What was found:", wrong), *_list("What could not be told:", untold)]
+
+
+def _list(title: str, sentences: list[str]) -> list[str]:
+    return [f"{title}\n\n" + "\n".join(f"- {sentence}" for sentence in sentences)] if sentences else []

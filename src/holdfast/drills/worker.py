@@ -27,8 +27,10 @@ from typing import Any
 import psutil
 
 from ..clock import SYSTEM_CLOCK, seeded_random
+from ..deadline import within
 from .history import Answer, History, HistoryWriter, OpenOperation, nanoseconds
 from .inside import InsideFaults
+from .starvation import Starvation
 from .subjects import Remote, Subject, Terms, open_subject
 from .workloads import Call, Identity, workload_named
 
@@ -134,6 +136,7 @@ class _Client:
         self._stopping = asyncio.Event()
         self._index = assignment.first_index
         self._process = psutil.Process()
+        self._starvation = Starvation()
 
     def start(self, moment_s: float) -> None:
         """The first operation is due at `moment_s` of the monotonic clock."""
@@ -149,6 +152,7 @@ class _Client:
         """Send operations until told to stop, then wait for the last ones."""
         _tell({"ready": True})
         start_s = await self._started
+        self._starvation.watch()
         reporting = asyncio.create_task(self._report())
         try:
             await self._resume()
@@ -157,6 +161,7 @@ class _Client:
                 await asyncio.wait(self._under_way)
         finally:
             reporting.cancel()
+            self._starvation.stop()
             await asyncio.to_thread(self._faults.heal_all)  # before it is counted what is still checked out
             self._say(at_the_end=True)
 
@@ -194,22 +199,24 @@ class _Client:
         task.add_done_callback(self._under_way.discard)
 
     async def _operate(self, call: Call, due_s: float) -> None:
-        writer, deadline_s = self._writer, self._assignment.deadline_s
-        operation = writer.invoke(
-            call.f,
-            call.v,
-            key=call.key,
-            intended=nanoseconds(due_s),
-            deadline=nanoseconds(SYSTEM_CLOCK.monotonic() + deadline_s),
-        )
-        try:
-            await self._perform(call, operation)
-        except Exception:
-            # A defect of the drill or of its subject: nobody knows what became of the operation.
-            traceback.print_exc()
-            operation.info(error="Defect")
-        finally:
-            self._room.release()
+        writer = self._writer
+        # As in a service, whose request has a deadline when it comes in: whatever it waits for later, also for a thread, counts.
+        with within(self._assignment.deadline_s) as deadline:
+            operation = writer.invoke(
+                call.f,
+                call.v,
+                key=call.key,
+                intended=nanoseconds(due_s),
+                deadline=nanoseconds(deadline.expires_at),
+            )
+            try:
+                await self._perform(call, operation)
+            except Exception:
+                # A defect of the drill or of its subject: nobody knows what became of the operation.
+                traceback.print_exc()
+                operation.info(error="Defect")
+            finally:
+                self._room.release()
 
     async def _perform(self, call: Call, operation: OpenOperation) -> None:
         performing = asyncio.ensure_future(self._subject.perform(call))
@@ -246,6 +253,7 @@ class _Client:
                     "rss_bytes": self._process.memory_info().rss,
                     connections: self._subject.checked_out,
                     "under_way": len(self._under_way),
+                    "starved": self._starvation.take(),
                     _DROPPED: counts.get(_DROPPED, 0),
                 }
             )
