@@ -25,7 +25,7 @@ from holdfast.dialects import Flavour
 from holdfast.ext.sqlalchemy import AsyncDatabase, Database, SessionSettings
 from holdfast.ext.sqlalchemy.faults import Fault
 from holdfast.ext.sqlalchemy.pushdown import limits_for
-from holdfast.ext.sqlalchemy.settings import login_settings, pragmas, session_statement
+from holdfast.ext.sqlalchemy.settings import client_check, login_settings, pragmas, session_statement
 from tests.docs.documents import DOCUMENTS, PAGES, POLICIES, anchors, code_spans, headings, prose, read, rows, section
 from tests.house.sources import ROOT
 from tests.house.test_errors import drawn_tree
@@ -332,6 +332,7 @@ def test_what_is_set_on_servers_is_told() -> None:
         statement = session_statement(flavour, settings, detect_conflicts=True, recycle_s=300)
         names = re.findall(r"SESSION (\w+)=", statement)
         assert {name for name in names if f"`{name}`" not in told[flavour]} == {"time_zone"}
+    assert (client_check((14,)) or "").split()[1] in told[Flavour.POSTGRESQL]
     assert {name for name in login_settings(settings) if f"`{name}`" not in told[Flavour.POSTGRESQL]} == {"TimeZone"}
     on_sqlite = [pragma.removeprefix("PRAGMA ") for pragma in pragmas()] + list(limits_for(Flavour.SQLITE, 1.0))
     assert {name for name in on_sqlite if f"`{name}`" not in told[Flavour.SQLITE]} == set()

@@ -64,6 +64,7 @@ SHOWN: dict[str, dict[str, object]] = {
         "current_setting('statement_timeout')": "8250ms",
         "current_setting('idle_in_transaction_session_timeout')": "9s",
         "current_setting('TimeZone')": "UTC",
+        "current_setting('client_connection_check_interval')": "1s",
     },
 }
 PRAGMAS = {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "busy_timeout": 7900}

@@ -22,6 +22,7 @@ from holdfast.drills.servers.process import free_port
 from holdfast.ext.sqlalchemy.engines import open_endpoint, session_of
 from holdfast.ext.sqlalchemy.interrupt import Identity, connection_id, cut
 from holdfast.ext.sqlalchemy.killer import AsyncKiller, Killer
+from holdfast.ext.sqlalchemy.settings import SessionSettings
 from holdfast.ext.sqlalchemy.watchdog import WATCHDOG
 from tests.integration.endpoints import ASYNC, SYNC, Case, Opened, on, opening, url_of
 
@@ -201,6 +202,23 @@ async def test_session_with_another_port_is_left_alone(opened: Opened) -> None:
     for asked in (replace(identity, port=identity.port + 1), replace(identity, port=None), identity):
         killer.kill_soon(asked, told)
     assert await told.wait() == [False, False, True]
+
+
+async def test_postgresql_notices_by_itself_that_its_client_has_gone(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """Where nothing can be killed, as behind a proxy, a statement ends long before its limit once its client is cut off."""
+    case = Case("postgresql", "psycopg", False)
+    server: Server = request.getfixturevalue("postgresql_server")
+    async with opening(server.url("psycopg"), case, session=SessionSettings(deadline=600.0)) as opened:
+        connection = opened.engine.connect()
+        identity = session_of(connection).identity
+        assert identity is not None
+        raw = connection.connection.driver_connection
+        with WATCHDOG.guard(raw, time.monotonic() + 0.1), pytest.raises(exc.DBAPIError):
+            connection.exec_driver_sql("SELECT pg_sleep(600)")
+        connection.close()
+        assert await wait_until_gone(server, identity.number)
 
 
 @pytest.mark.parametrize("case", [case for case in SYNC if case.flavour in ("mariadb", "postgresql")], ids=str)

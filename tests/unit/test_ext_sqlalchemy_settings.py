@@ -10,7 +10,13 @@ import pytest
 from holdfast.dialects import Flavour
 from holdfast.errors import ConfigurationError
 from holdfast.ext.sqlalchemy.isolation import ISOLATIONS, check_isolation, level_of
-from holdfast.ext.sqlalchemy.settings import PoolSettings, SessionSettings, login_settings, session_statement
+from holdfast.ext.sqlalchemy.settings import (
+    PoolSettings,
+    SessionSettings,
+    client_check,
+    login_settings,
+    session_statement,
+)
 
 
 @pytest.mark.parametrize(
@@ -90,6 +96,12 @@ def test_session_without_end_in_the_pool_has_none_on_the_server() -> None:
     """Where connections are never recycled the server must not end them either."""
     statement = session_statement(Flavour.MYSQL, SessionSettings(), detect_conflicts=True, recycle_s=None)
     assert " wait_timeout" not in statement
+
+
+@pytest.mark.parametrize(("version", "checks"), [((), False), ((13, 22), False), ((14,), True), ((18, 1), True)])
+def test_old_postgresql_is_not_asked_what_it_cannot(version: tuple[int, ...], checks: bool) -> None:
+    """Before version 14 there is no such setting, and it would be an error."""
+    assert (client_check(version) is not None) is checks
 
 
 def test_login_tells_postgresql_everything() -> None:

@@ -11,7 +11,7 @@ a move none of the old connections comes out of it again.
 What happens when, by SQLAlchemy's own events:
 
 - *do_connect*: the server in use is filled in, and the connect timeout is shortened to the caller's deadline.
-- *connect*, once a physical connection: one statement sets the session up (PostgreSQL: none, it comes with the login).
+- *connect*, once a physical connection: one statement sets the session up (PostgreSQL: the limits come with the login).
 - *checkout*: a connection from before `retire()`, or idle for long and without a sign of life, is replaced.
 - *begin*, SQLite only: `BEGIN IMMEDIATE`, or `BEGIN` for `execution_options(holdfast_read_only=True)`.
 - *reset*, on the way back: ROLLBACK, unless the session is known to be clean.
@@ -31,8 +31,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from ...clock import SYSTEM_CLOCK, Clock
 from ...deadline import current_deadline, seconds
-from ...dialects import Flavour
+from ...dialects import Flavour, classify
 from ...errors import ConfigurationError
+from ...outcome import Stage
 from .address import Address, Host, resolve
 from .cancellation import leave_at_once
 from .interrupt import Identity, cut, identify, roll_back_unseen
@@ -40,7 +41,7 @@ from .isolation import level_of
 from .killer import AsyncKiller, Killer
 from .pool import AsyncDeadlinePool, DeadlinePool, shortened
 from .pushdown import LimitsSet, limits_for, statements_for
-from .settings import PoolSettings, SessionSettings, login_settings, pragmas, session_statement
+from .settings import PoolSettings, SessionSettings, client_check, login_settings, pragmas, session_statement
 from .watchdog import WATCHDOG, Watchdog
 
 if TYPE_CHECKING:
@@ -355,6 +356,9 @@ class Endpoint:
 
     def _set_up(self, flavour: Flavour, connection: DBAPIConnection) -> None:
         if flavour is Flavour.POSTGRESQL:
+            check = client_check(self.engine.dialect.server_version_info or ())
+            if check is not None:
+                self._have_clients_checked(connection, check)
             return
         if flavour is Flavour.SQLITE:
             # The driver must not begin transactions of its own: `_begin_sqlite` does, and says of which kind.
@@ -371,6 +375,17 @@ class Endpoint:
                 raise
             self._detect_conflicts = False
             _execute(connection, self._session_statement(flavour))
+
+    def _have_clients_checked(self, connection: DBAPIConnection, check: str) -> None:
+        autocommits = connection.autocommit
+        connection.autocommit = True  # what is set in a transaction ends with it, if that is rolled back
+        try:
+            _execute(connection, check)
+        except self.engine.dialect.loaded_dbapi.Error as error:
+            # A server on a system that cannot tell refuses the setting, and the session is as good as before.
+            if not classify(error, stage=Stage.BODY, flavour=Flavour.POSTGRESQL).connection_usable:
+                raise
+        connection.autocommit = autocommits
 
     def _session_statement(self, flavour: Flavour) -> str:
         return session_statement(

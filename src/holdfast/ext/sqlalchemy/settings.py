@@ -14,10 +14,11 @@ from .pushdown import DEADLINE_MAX_S, limits_for
 if TYPE_CHECKING:
     from datetime import timedelta
 
-__all__ = ["PoolSettings", "SessionSettings", "login_settings", "pragmas", "session_statement"]
+__all__ = ["PoolSettings", "SessionSettings", "client_check", "login_settings", "pragmas", "session_statement"]
 
 _STRICT = "STRICT_ALL_TABLES,NO_ZERO_IN_DATE,NO_ZERO_DATE,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION"
 _IDLE_BEYOND_RECYCLE_S = 60.0
+_CLIENT_CHECK_S = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +125,15 @@ def login_settings(settings: SessionSettings) -> dict[str, str]:
     limits = {name: value.strip("'") for name, value in limits_for(Flavour.POSTGRESQL, settings.deadline_s).items()}
     level = level_of(Flavour.POSTGRESQL, settings.isolation).lower()
     return {"default_transaction_isolation": level, "TimeZone": "UTC", **limits}
+
+
+def client_check(version: tuple[int | str, ...]) -> str | None:
+    """Has PostgreSQL look once a second, while a statement runs, whether its client is still there; from version 14 on.
+
+    Without, a session whose client is gone goes on waiting for its lock until its limit, takes the lock, and counts against
+    `max_connections`. It cannot come with the login: an older server would refuse that.
+    """
+    return f"SET client_connection_check_interval = '{_CLIENT_CHECK_S}s'" if version and int(version[0]) >= 14 else None
 
 
 def pragmas() -> tuple[str, ...]:
