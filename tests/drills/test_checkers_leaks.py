@@ -59,6 +59,14 @@ def test_planted_leak_is_found(changes: dict[str, Any], found: str) -> None:
     assert found in verdict.examples[0]
 
 
+def test_side_connections_are_allowed_and_no_more() -> None:
+    """Those that are opened beside the pools are told of, and counted to the last one."""
+    for connections, valid in ((12, Validity.VALID), (13, Validity.INVALID)):
+        told = run(server_connections={25.0: connections})
+        told.lines[0]["v"]["side_max"] = 2
+        assert leaks.check(told.history()).valid is valid
+
+
 def test_noise_is_no_leak() -> None:
     """A few descriptors more or less, and memory that breathes."""
     changes: dict[str, Any] = {

@@ -267,6 +267,7 @@ class _Drill:
             "rate": settings.rate,
             "deadline_s": settings.deadline,
             "pool_max": None if issubclass(SUBJECTS[settings.subject], Remote) else settings.connections,
+            "side_max": SUBJECTS[settings.subject].side_connections * settings.workers,
             "started": datetime.fromtimestamp(self._runner.path.stat().st_mtime, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
             **state.about(),
             "settings": settings.told(),

@@ -1,10 +1,12 @@
 """Nothing is left behind: connections, transactions, file descriptors, memory.
 
     sample  v {"checked_out", "server_connections", "oldest_transaction_s", "fds", "rss_bytes"}, each may be left out
-    meta    {"pool_max": connections that all pools of the drill may open together}
+    meta    {"pool_max": connections that all pools of the drill may open together, "side_max": and beside them}
 
-In the end no connection is checked out of a pool. While no fault is active the server has at most `pool_max` connections, and no
-transaction has been open for more than 5 s; the first 5 s after a heal are left out, for that is when both are put right. After
+In the end no connection is checked out of a pool. While no fault is active the server has at most `pool_max` and `side_max`
+connections, and no transaction has been open for more than 5 s; the first 5 s after a heal are left out, for that is when both are
+put right. Beside its pool each process of Holdfast's opens two connections at most: one to end sessions whose callers have gone,
+and one to ask whether a server is there. They are made outside of the pool, which may have none left just then. After
 the last heal, file descriptors and memory stay flat: the growth along a straight line through the samples is within 10 %, or
 8 descriptors or 32 MiB, whichever is more.
 """
@@ -43,6 +45,8 @@ def check(history: History, pool_max: int | None = None) -> Verdict:
         pool_max: connections that all pools may open together; None: as `meta` says, and if it does not, any number.
     """
     allowed = history.meta.get("pool_max") if pool_max is None else pool_max
+    if allowed is not None:
+        allowed += history.meta.get("side_max", 0)
     settled = (history.last_heal or history.start) + (_SETTLING if history.faults else 0)
     healed = not history.faults or history.last_heal is not None
     after = [sample for sample in history.samples if sample.t >= settled] if healed else []

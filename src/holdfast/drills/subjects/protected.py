@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 __all__ = ["Protected", "ProtectedThreads", "ProtectedUnkeyed", "reply_to"]
 
 
+_SIDE_CONNECTIONS = 2
+"""One that ends sessions, one that looks for the server."""
+
+
 @dataclass(slots=True)
 class _Trail:
     """What was seen of one operation on its way."""
@@ -81,6 +85,7 @@ class Protected(Subject):
 
     name = "holdfast"
     keyed = True
+    side_connections = _SIDE_CONNECTIONS
 
     def __init__(self, url: str, workload: TableWorkload, terms: Terms) -> None:
         stream = EventStream()
@@ -145,6 +150,7 @@ class ProtectedThreads(Subject):
 
     name = "holdfast-threads"
     keyed = True
+    side_connections = _SIDE_CONNECTIONS
 
     def __init__(self, url: str, workload: TableWorkload, terms: Terms) -> None:
         stream = EventStream()

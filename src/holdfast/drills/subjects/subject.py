@@ -80,10 +80,12 @@ class Subject(ABC):
     Attributes:
         name: what the command line calls it.
         keyed: the same key again is the same operation to it, so an operation may be asked for again.
+        side_connections: how many connections a process of it may open beside its pool.
     """
 
     name: ClassVar[str]
     keyed: ClassVar[bool] = False
+    side_connections: ClassVar[int] = 0
 
     @abstractmethod
     async def perform(self, call: Call) -> Reply:
