@@ -29,7 +29,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from enum import Enum
 from typing import TYPE_CHECKING, ClassVar
@@ -114,6 +114,7 @@ class Deadline:
     Args:
         app: the application around which this stands.
         maximum: the most a request gets, seconds or `timedelta`, default 10 s; more than `floor`.
+        maximum_for: the same for one request, by its scope, in seconds; None: `maximum`. Default: `maximum` for all.
         floor: the least with which it is worth beginning, default 20 ms; 0 or more.
         long_lived: beginnings of paths without a maximum, for streams that go on; what headers say holds there too. Default none.
         notice_after: how long a request runs before somebody listens for its client to hang up, default 0.1 s; more than 0.
@@ -126,13 +127,14 @@ class Deadline:
 
     place: ClassVar[Place] = Place.DEADLINE
 
-    __slots__ = ("_clock", "_floor_s", "_long_lived", "_maximum_s", "_notice_after_s", "app")
+    __slots__ = ("_clock", "_floor_s", "_long_lived", "_maximum_for", "_maximum_s", "_notice_after_s", "app")
 
     def __init__(
         self,
         app: App,
         *,
         maximum: float | timedelta = 10.0,
+        maximum_for: Callable[[Scope], float | None] | None = None,
         floor: float | timedelta = 0.02,
         long_lived: Iterable[str] = (),
         notice_after: float | timedelta = 0.1,
@@ -140,6 +142,7 @@ class Deadline:
     ) -> None:
         self.app = app
         self._maximum_s = seconds(maximum, name="maximum")
+        self._maximum_for = maximum_for
         self._floor_s = seconds(floor, name="floor")
         if self._maximum_s <= self._floor_s:
             raise ConfigurationError(
@@ -161,9 +164,13 @@ class Deadline:
             await self.app(scope, receive, send)
             return
         context = context_of(scope, self._clock)
-        unlimited = self._long_lived and scope["path"].startswith(self._long_lived)
+        maximum_s = self._maximum_s
+        if self._maximum_for is not None and (own_s := self._maximum_for(scope)) is not None:
+            maximum_s = own_s
+        if self._long_lived and scope["path"].startswith(self._long_lived):
+            maximum_s = math.inf
         try:
-            allowed_s = time_allowed_s(scope["headers"], math.inf if unlimited else self._maximum_s)
+            allowed_s = time_allowed_s(scope["headers"], maximum_s)
         except MalformedHeader as error:
             await send_problem(send, Problem(400, "malformed-timeout", detail=str(error)), context)
             return

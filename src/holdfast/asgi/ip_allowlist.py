@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
-from typing import ClassVar
+from typing import ClassVar, cast
 
 from ..errors import ConfigurationError
 from .client_address import peer_of
@@ -45,7 +45,8 @@ class IpAllowlist:
 
     Args:
         app: the application around which this stands.
-        rules: route patterns (`RoutePatterns`, read in the protecting way) to networks in CIDR notation.
+        rules: route patterns (`RoutePatterns`, read in the protecting way) to networks in CIDR notation; a map, or pairs where
+            one pattern has several rules.
 
     Raises:
         ConfigurationError: there is no rule, a pattern or a network cannot be read, or a rule allows everybody.
@@ -55,13 +56,14 @@ class IpAllowlist:
 
     __slots__ = ("_rules", "app")
 
-    def __init__(self, app: App, *, rules: Mapping[str, Iterable[str]]) -> None:
-        if not rules:
+    def __init__(self, app: App, *, rules: Mapping[str, Iterable[str]] | Iterable[tuple[str, Iterable[str]]]) -> None:
+        pairs = [*(cast("Mapping[str, Iterable[str]]", rules).items() if isinstance(rules, Mapping) else rules)]
+        if not pairs:
             raise ConfigurationError("an allowlist without rules protects nothing: give it rules, or leave it out")
         self.app = app
         self._rules = tuple(
             (RoutePatterns([pattern], name="rules"), Networks(networks, name=f"the rule for {pattern}"))
-            for pattern, networks in rules.items()
+            for pattern, networks in pairs
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -19,6 +19,7 @@ Nothing is buffered ahead: the body is kept while the application reads it, so a
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import ClassVar
 
 from ..backoff import Backoff
@@ -74,6 +75,8 @@ class RequestRetry:
         methods: which methods are idempotent; default `IDEMPOTENT_METHODS`.
         keyed: the author's promise that the application applies a request with an `Idempotency-Key` once, whatever the method.
             Not needed inside `Idempotency` with `SqlIdempotency`, which runs such a request again by itself. Default False.
+        may_repeat: whether one request may be, by its scope, whatever its method: True or False; None: method and key decide.
+            Default: they decide for all.
         body_max: bytes of a body that are kept for another attempt, default 64 KiB; a request that has read more is not retried.
         bodies_max: bytes that are kept of all bodies together, default 16 MiB.
         budget: what retries may add to the load; default the process-wide budget; None: no limit.
@@ -93,6 +96,7 @@ class RequestRetry:
         "_clock",
         "_events",
         "_keyed",
+        "_may_repeat_for",
         "_methods",
         "_policy",
         "_random",
@@ -111,6 +115,7 @@ class RequestRetry:
         backoff: Backoff = _DEFAULT_BACKOFF,
         methods: frozenset[str] = IDEMPOTENT_METHODS,
         keyed: bool = False,
+        may_repeat: Callable[[Scope], bool | None] | None = None,
         body_max: int = 65_536,
         bodies_max: int = 16 * 1_048_576,
         budget: RetryBudget | None = _DEFAULT_BUDGET,
@@ -132,6 +137,7 @@ class RequestRetry:
         self._policy = RetryPolicy(dict.fromkeys(_RETRIED, Allowance(attempts, backoff)))
         self._methods = methods
         self._keyed = keyed
+        self._may_repeat_for = may_repeat
         self._body_max = body_max
         self._bodies_max = bodies_max
         self._budget = budget
@@ -156,6 +162,8 @@ class RequestRetry:
             request.forget_body()
 
     def _may_repeat(self, scope: Scope) -> bool:
+        if self._may_repeat_for is not None and (said := self._may_repeat_for(scope)) is not None:
+            return said
         if scope["method"] in self._methods:
             return True
         return self._keyed and first(scope["headers"], _KEY) is not None

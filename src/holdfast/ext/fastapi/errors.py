@@ -1,8 +1,10 @@
-"""FastAPI's own errors as problem documents: fields and kinds, and never a value of the request."""
+"""FastAPI's own errors, and the application's, as problem documents: fields and kinds, and never a value of the request."""
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
+from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exception_handlers import http_exception_handler
@@ -13,15 +15,27 @@ from ...asgi.context import context_of
 from ...asgi.headers import header
 from ...asgi.problems import Problem, problem_messages
 
-__all__ = ["install_errors"]
+__all__ = ["ProblemFor", "install_errors"]
+
+ProblemFor = Problem | Callable[[Any], Problem]
+"""What answers an error of the application: always the same, or made from the error."""
 
 _FIELDS_MAX = 50
 
 
-def install_errors(app: FastAPI) -> None:
-    """Have `app` answer its own errors with problem documents, instead of handlers it has by now."""
+def install_errors(app: FastAPI, problems: Mapping[type[Exception], ProblemFor]) -> None:
+    """Have `app` answer FastAPI's own errors, and those in `problems`, with documents instead of the handlers it has by now."""
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http)
+    for kind, problem in problems.items():
+        app.add_exception_handler(kind, _answering(problem))
+
+
+def _answering(problem_for: ProblemFor) -> Callable[[Request, Exception], Awaitable[Response]]:
+    async def answer(request: Request, error: Exception) -> Response:
+        return _answer(request, problem_for if isinstance(problem_for, Problem) else problem_for(error))
+
+    return answer
 
 
 async def _on_invalid(request: Request, error: Exception) -> Response:

@@ -4,29 +4,31 @@ edge = install(app, db, EdgeSettings.load(), authenticator=tokens, idempotency=S
 
 Always on: request id, access log, recovery, draining, health, the client's address. All else is on if it is configured, and one
 line in the log says what is on and what is off. Middleware that the application gets after this call stands outside (where CORS
-belongs), what it had before stands inside.
+belongs), what it had before stands inside. What a route says by `edge(...)` beats the settings, and is refused if the layer
+that would hold to it is off: a protection that is written down and not there is worse than none.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
 from fastapi import FastAPI
-from fastapi.routing import iter_route_contexts
 
 from ...asgi.access_log import AccessLog
 from ...asgi.admission import ConcurrencyLimit
 from ...asgi.authentication import Authentication, Authenticator
-from ...asgi.body import BodyLimit
+from ...asgi.body import BodyBuffer, BodyLimit
 from ...asgi.client_address import ClientAddress
 from ...asgi.deadline import Deadline
 from ...asgi.draining import Draining
+from ...asgi.gate import Priority
 from ...asgi.health import HealthEndpoints
 from ...asgi.idempotency import Idempotency, IdempotencyStore
+from ...asgi.interface import Receive, Scope, Send
 from ...asgi.ip_allowlist import IpAllowlist
 from ...asgi.quotas import Quota, QuotaStore
 from ...asgi.rate_limit import RateLimit
@@ -34,17 +36,20 @@ from ...asgi.recovery import Recovery
 from ...asgi.request_id import RequestId
 from ...asgi.retry import RequestRetry
 from ...asgi.stack import Middleware, Stack
+from ...asgi.subjects import by_tenant
 from ...errors import ConfigurationError
 from ...health import Health, HealthCheck
 from ...shutdown import DRAIN, Drain
-from .errors import install_errors
+from .errors import ProblemFor, install_errors
 from .openapi import install_openapi
-from .routes import RouteKeys, key_mode
+from .routes import Route, Routes
 from .settings import EdgeSettings
 
 __all__ = ["Closable", "Edge", "install"]
 
 _log = logging.getLogger("holdfast")
+
+_BODIES_MAX = 64 * 1_048_576
 
 
 class Closable(Protocol):
@@ -80,6 +85,7 @@ def install(
     public: Iterable[str] = (),
     idempotency: IdempotencyStore | None = None,
     anonymous_keys: str | None = None,
+    problems: Mapping[type[Exception], ProblemFor] | None = None,
     quota_store: QuotaStore | None = None,
     checks: Iterable[HealthCheck] = (),
     drain: Drain = DRAIN,
@@ -94,25 +100,28 @@ def install(
         public: route patterns on which a proof may be missing; default those of OpenAPI and its pages.
         idempotency: where keys and answers are kept; default None: keys do not count.
         anonymous_keys: see `Idempotency.anonymous`; default None.
+        problems: the application's own errors, each with the `Problem` that answers it, or a function from the error to one.
+            Holdfast's need none. Default none.
         quota_store: where rates are counted; default this process alone.
         checks: further health checks.
         drain: what ends the process; default its own.
 
     Raises:
-        ConfigurationError: a setting cannot work, it was called before, the application runs already, or a route requires a key
-            and there is no store for keys.
+        ConfigurationError: a setting cannot work, it was called before, the application runs already, or a route asks by
+            `edge(...)` for what is off.
     """
     if getattr(app.state, "holdfast", None) is not None:
         raise ConfigurationError("the edge is around this application already; call install once")
     if app.middleware_stack is not None:
         raise ConfigurationError("the application serves already; call install where it is made")
     settings = settings if settings is not None else EdgeSettings.load()
-    if idempotency is None and any(key_mode(route) == "required" for route in iter_route_contexts(app.routes)):
-        raise ConfigurationError(
-            'a route has edge(key="required"); give install a store: idempotency=SqlIdempotency(db)'
-        )
+    routes = Routes(app)
+    for route in routes:
+        _refuse_what_is_off(route, settings, has_keys=idempotency is not None)
     health = Health([*(db.health_checks() if db is not None else ()), *checks])
-    shown = [path for path in (app.openapi_url, app.docs_url, app.redoc_url) if path]
+    shown = [
+        path for path in (app.openapi_url, app.docs_url, app.redoc_url, app.swagger_ui_oauth2_redirect_url) if path
+    ]
     layers: list[tuple[bool, Middleware]] = [
         (True, RequestId),
         (True, AccessLog),
@@ -120,17 +129,18 @@ def install(
         (True, partial(Draining, drain=drain)),
         (True, partial(HealthEndpoints, health=health, drain=drain)),
         (True, partial(ClientAddress, trusted=settings.trusted_proxies)),
-        (bool(settings.allowlist), partial(IpAllowlist, rules=settings.allowlist)),
-        *_authentication(authenticator, [*shown, *public]),
-        *_limits(settings, quota_store),
-        *_keys(app, idempotency, anonymous_keys),
-        (settings.attempts > 1, partial(RequestRetry, attempts=settings.attempts)),
+        _allowlist(routes, settings),
+        _authentication(authenticator, [*shown, *public]),
+        *_limits(routes, settings, quota_store),
+        _keys(routes, settings, idempotency, anonymous_keys),
+        (settings.attempts > 1, partial(RequestRetry, attempts=settings.attempts, may_repeat=routes.may_repeat)),
     ]
     result = Edge(health, _names(layers, is_on=True), _names(layers, is_on=False))
-    app.add_middleware(partial(Stack), *(layer for is_on, layer in layers if is_on))
-    install_errors(app)
-    limited = settings.rate_per_s is not None
-    install_openapi(app, authenticated=authenticator is not None, keyed=idempotency is not None, limited=limited)
+    used = [layer for is_on, layer in layers if is_on]
+    Stack(_nothing, *used)  # what cannot work fails here and not with the first request
+    app.add_middleware(partial(Stack), *used)
+    install_errors(app, problems or {})
+    install_openapi(app, routes, on=frozenset(result.on))
     if db is not None:
         drain.on_close("database", db.close)
     app.state.holdfast = result
@@ -138,27 +148,81 @@ def install(
     return result
 
 
-def _authentication(authenticator: Authenticator | None, public: Sequence[str]) -> list[tuple[bool, Middleware]]:
+async def _nothing(scope: Scope, receive: Receive, send: Send) -> None:
+    """An application to try the layers on."""
+
+
+def _refuse_what_is_off(route: Route, settings: EdgeSettings, *, has_keys: bool) -> None:
+    asked, cure = route.options, ""
+    if asked.key == "required" and not has_keys:
+        cure = 'key="required"); give install a store: idempotency=SqlIdempotency(db)'
+    elif asked.deadline_s is not None and settings.deadline_s is None:
+        cure = "deadline=...); set deadline_s for all other routes"
+    elif asked.priority is not Priority.NORMAL and settings.concurrency is None:
+        cure = "priority=...); set concurrency: without a limit nobody is refused"
+    elif asked.retry and settings.attempts == 1:
+        cure = "retry=True); set attempts to 2 or more"
+    elif isinstance(asked.allowlist, str) and asked.allowlist not in settings.networks:
+        cure = (
+            f"allowlist={asked.allowlist!r}); give the settings these networks: networks={{{asked.allowlist!r}: [...]}}"
+        )
+    if cure:
+        raise ConfigurationError(f"{route.path} has edge({cure}")
+
+
+def _allowlist(routes: Routes, settings: EdgeSettings) -> tuple[bool, Middleware]:
+    rules = [*settings.allowlist.items()]
+    for route in routes:
+        allowed = route.options.allowlist
+        if allowed is not None:
+            rules.append((route.pattern, settings.networks[allowed] if isinstance(allowed, str) else allowed))
+    return bool(rules), partial(IpAllowlist, rules=tuple(rules))
+
+
+def _authentication(authenticator: Authenticator | None, public: Iterable[str]) -> tuple[bool, Middleware]:
     known = () if authenticator is None else (authenticator,)
-    return [(bool(known), partial(Authentication, authenticators=known, optional=public))]
+    return bool(known), partial(Authentication, authenticators=known, optional=tuple(public))
 
 
-def _limits(settings: EdgeSettings, store: QuotaStore | None) -> list[tuple[bool, Middleware]]:
-    rate = settings.rate_per_s
-    quotas = () if rate is None else (Quota("client", rate, burst=settings.rate_burst),)
-    deadline_s, body_max, concurrency = settings.deadline_s, settings.body_max, settings.concurrency
-    return [
-        (deadline_s is not None, partial(Deadline, maximum=deadline_s or 1.0)),
-        (body_max is not None, partial(BodyLimit, limit=body_max or 0)),
-        (rate is not None, partial(RateLimit, quotas=quotas, store=store)),
-        (concurrency is not None, partial(ConcurrencyLimit, limit=concurrency or 1, queue=settings.queue)),
-    ]
+def _limits(routes: Routes, settings: EdgeSettings, store: QuotaStore | None) -> Iterator[tuple[bool, Middleware]]:
+    maximum_s, body_max, concurrency = settings.deadline_s, settings.body_max, settings.concurrency
+    yield maximum_s is not None, partial(Deadline, maximum=maximum_s or 1.0, maximum_for=routes.maximum_s)
+    yield body_max is not None, partial(BodyLimit, limit=body_max or 0, timeout=settings.body_timeout_s)
+    # The narrow ones first: what one client sends too much of costs its tenant nothing.
+    quotas = routes.quotas()
+    if settings.rate_per_s is not None:
+        quotas.append(Quota("client", settings.rate_per_s, burst=settings.rate_burst))
+    if settings.tenant_rate_per_s is not None:
+        quotas.append(Quota("tenant", settings.tenant_rate_per_s, burst=settings.tenant_rate_burst, subject=by_tenant))
+    yield bool(quotas), partial(RateLimit, quotas=quotas, store=store)
+    told_apart = any(route.options.priority is not Priority.NORMAL for route in routes)
+    yield (
+        concurrency is not None,
+        partial(
+            ConcurrencyLimit,
+            limit=concurrency or 1,
+            least=settings.concurrency_least,
+            queue=settings.queue,
+            priority=routes.priority if told_apart else None,
+        ),
+    )
 
 
-def _keys(app: FastAPI, store: IdempotencyStore | None, anonymous: str | None) -> list[tuple[bool, Middleware]]:
+def _keys(
+    routes: Routes, settings: EdgeSettings, store: IdempotencyStore | None, anonymous: str | None
+) -> tuple[bool, Middleware]:
     if store is None:
-        return [(False, Idempotency)]  # type: ignore[list-item]  # named as off, never called
-    return [(True, partial(Idempotency, store=store, rules_for=RouteKeys(app.routes), anonymous=anonymous))]
+        return False, Idempotency  # type: ignore[return-value]  # named as off, never called
+    body_max = 1_048_576 if settings.body_max is None else settings.body_max
+    body = BodyBuffer(limit=body_max, timeout=settings.body_timeout_s, total=max(body_max, _BODIES_MAX))
+    return True, partial(
+        Idempotency,
+        store=store,
+        rules_for=routes.key_rules,
+        may_replay=routes.may_replay,
+        anonymous=anonymous,
+        body=body,
+    )
 
 
 def _names(layers: Iterable[tuple[bool, Middleware]], *, is_on: bool) -> tuple[str, ...]:

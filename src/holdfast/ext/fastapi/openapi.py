@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from fastapi import FastAPI
 
-from .routes import KEY_MARK, PERMISSION_MARK
+from ...asgi.keyed_request import KEY_LENGTH_MAX
+from .options import PLAIN, EdgeOptions
+from .routes import Routes
 
 __all__ = ["documented", "install_openapi"]
 
@@ -14,13 +17,17 @@ _METHODS = ("get", "put", "post", "delete", "patch", "head", "options", "trace")
 _KEYED = frozenset({"post", "put", "patch", "delete"})
 _WAITS = frozenset({409, 429, 503, 504})
 _MEANING = {
+    400: "A header is malformed, or the Idempotency-Key that this needs is missing.",
     401: "Nobody proved who asks.",
     403: "It is not allowed.",
+    408: "The body did not arrive in time.",
     409: "A conflict, or a request with this key is still at work.",
+    413: "The body is too large.",
     422: "The request is not valid, or its key belongs to another one.",
     429: "Too many requests.",
+    500: "The service failed.",
     503: "Not now. Nothing was applied.",
-    504: "The time was up.",
+    504: "The time was up. `outcome` says whether something may have been applied.",
 }
 _SCHEMA: dict[str, Any] = {
     "title": "Problem",
@@ -33,62 +40,118 @@ _SCHEMA: dict[str, Any] = {
         "status": {"type": "integer"},
         "detail": {"type": "string"},
         "request_id": {"type": "string"},
-        "outcome": {"type": "string"},
-        "errors": {"type": "array", "items": {"type": "object"}},
+        "outcome": {"type": "string", "enum": ["committed", "not_committed", "unknown"]},
+        "errors": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {"field": {"type": "string"}, "error": {"type": "string"}},
+            },
+        },
     },
 }
+_HEADERS: dict[str, dict[str, Any]] = {
+    "Retry-After": {"description": "Seconds.", "schema": {"type": "integer", "minimum": 0}},
+    "X-Request-Id": {"description": "The request's name in the service's log.", "schema": {"type": "string"}},
+    "Idempotency-Replayed": {
+        "description": "The answer is the one that the first request with this key got.",
+        "schema": {"type": "string", "enum": ["true"]},
+    },
+    "RateLimit-Policy": {"description": "The quotas that count for this request.", "schema": {"type": "string"}},
+    "RateLimit": {"description": "What is left of them, and when they are whole again.", "schema": {"type": "string"}},
+}
+_BEARER = "bearer"
+_PROBLEM = "application/problem+json"
+_REFERENCE = {"$ref": "#/components/schemas/Problem"}
 
 
-def documented(document: dict[str, Any], *, authenticated: bool, keyed: bool, limited: bool) -> dict[str, Any]:
-    """`document` with the edge's answers and headers, changed in place.
+def documented(
+    document: dict[str, Any], options: dict[tuple[str, str], EdgeOptions], *, on: Iterable[str]
+) -> dict[str, Any]:
+    """`document` with the edge's answers and headers, changed in place. What the application says itself stays.
 
     Args:
         document: an OpenAPI document.
-        authenticated: 401 may be answered.
-        keyed: keys count.
-        limited: 429 may be answered.
+        options: what each route asks, by path and method (lower case).
+        on: the names of the layers that are on.
     """
-    document.setdefault("components", {}).setdefault("schemas", {})["Problem"] = _SCHEMA
-    for path in document.get("paths", {}).values():
+    on = frozenset(on)
+    components = document.setdefault("components", {})
+    components.setdefault("schemas", {})["Problem"] = _SCHEMA
+    components.setdefault("headers", {}).update(_HEADERS)
+    if "Authentication" in on:
+        components.setdefault("securitySchemes", {})[_BEARER] = {"type": "http", "scheme": "bearer"}
+    for path, methods in document.get("paths", {}).items():
         for method in _METHODS:
-            if method in path:
-                _describe(
-                    path[method], has_key=keyed and method in _KEYED, authenticated=authenticated, limited=limited
-                )
+            if method in methods:
+                _describe(methods[method], method, options.get((path, method), PLAIN), on)
     return document
 
 
-def _describe(operation: dict[str, Any], *, has_key: bool, authenticated: bool, limited: bool) -> None:
-    mode = operation.get(KEY_MARK, "optional")
-    has_key = has_key and mode != "ignored"
-    statuses = {409, 422, 503, 504}
-    if limited or has_key:
-        statuses.add(429)
-    if authenticated:
-        statuses.add(401)
-    if PERMISSION_MARK in operation:
-        statuses |= {401, 403}
-    for status in sorted(statuses):
-        operation.setdefault("responses", {})[str(status)] = _response(status)
+def _describe(operation: dict[str, Any], method: str, asked: EdgeOptions, on: frozenset[str]) -> None:
+    has_key = "Idempotency" in on and method in _KEYED and asked.key != "ignored"
+    headers = ["X-Request-Id"]
+    if "RateLimit" in on:
+        headers += ["RateLimit-Policy", "RateLimit"]
     if has_key:
-        operation.setdefault("parameters", []).append(
-            {"name": "Idempotency-Key", "in": "header", "required": mode == "required", "schema": {"type": "string"}}
+        headers.append("Idempotency-Replayed")
+    responses = operation.setdefault("responses", {})
+    # FastAPI's own 422 describes a body that is not sent any more.
+    responses.pop("422", None)
+    for response in responses.values():
+        _add_headers(response, headers)
+        # The application may name further problems of its own by their media type alone.
+        problem = response.get("content", {}).get(_PROBLEM)
+        if problem is not None:
+            problem.setdefault("schema", _REFERENCE)
+    for status in _statuses(asked, on, has_body="requestBody" in operation, has_key=has_key):
+        response = responses.setdefault(str(status), {"description": _MEANING[status]})
+        response.setdefault("content", {}).setdefault(_PROBLEM, {"schema": _REFERENCE})
+        _add_headers(response, ["X-Request-Id", *(["Retry-After"] if status in _WAITS else [])])
+    operation["responses"] = dict(sorted(responses.items()))
+    parameters = operation.setdefault("parameters", [])
+    if has_key:
+        key = {
+            "type": "string",
+            "minLength": 1,
+            "maxLength": KEY_LENGTH_MAX,
+            "pattern": '^("[!#-\\[\\]-~]+"|[!#-\\[\\]-~]+)$',
+        }
+        parameters.append(
+            {"name": "Idempotency-Key", "in": "header", "required": asked.key == "required", "schema": key}
         )
+    if "Deadline" in on:
+        milliseconds = {"type": "integer", "minimum": 100, "maximum": 9_999_999_999}
+        parameters.append({"name": "X-Request-Timeout-Ms", "in": "header", "required": False, "schema": milliseconds})
+    if not parameters:
+        del operation["parameters"]
+    if "Authentication" in on:
+        operation.setdefault("security", [{_BEARER: []}])
 
 
-def _response(status: int) -> dict[str, Any]:
-    schema = {"$ref": "#/components/schemas/Problem"}
-    found: dict[str, Any] = {
-        "description": _MEANING[status],
-        "content": {"application/problem+json": {"schema": schema}},
-    }
-    if status in _WAITS:
-        found["headers"] = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}}
-    return found
+def _statuses(asked: EdgeOptions, on: frozenset[str], *, has_body: bool, has_key: bool) -> list[int]:
+    statuses = {409, 422, 500, 503, 504}
+    if has_key or has_body or "Deadline" in on:
+        statuses.add(400)
+    if has_body:
+        statuses |= {408, 413}
+    if "RateLimit" in on or has_key:
+        statuses.add(429)
+    if "Authentication" in on or asked.permission is not None:
+        statuses.add(401)
+    if asked.permission is not None or asked.allowlist is not None:
+        statuses.add(403)
+    return sorted(statuses)
 
 
-def install_openapi(app: FastAPI, *, authenticated: bool, keyed: bool, limited: bool) -> None:
-    """Have `app.openapi()` give `documented`; the arguments are its own."""
+def _add_headers(response: dict[str, Any], names: Iterable[str]) -> None:
+    headers = response.setdefault("headers", {})
+    for name in names:
+        headers.setdefault(name, {"$ref": f"#/components/headers/{name}"})
+
+
+def install_openapi(app: FastAPI, routes: Routes, *, on: frozenset[str]) -> None:
+    """Have `app.openapi()` give `documented`."""
     plain = app.openapi
     done: list[dict[str, Any]] = []
 
@@ -96,7 +159,8 @@ def install_openapi(app: FastAPI, *, authenticated: bool, keyed: bool, limited: 
         document = plain()
         # FastAPI keeps its document; a fresh one comes after somebody has thrown it away.
         if not done or done[0] is not document:
-            done[:] = [documented(document, authenticated=authenticated, keyed=keyed, limited=limited)]
+            options = {(one.path_format, method.lower()): one.options for one in routes for method in one.methods}
+            done[:] = [documented(document, options, on=on)]
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]  # as FastAPI's documentation has it

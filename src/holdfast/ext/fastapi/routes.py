@@ -1,96 +1,156 @@
-"""What a route says about itself: whether it needs a key, and who may call it.
+"""The route that will serve a request, and what it says about itself; known before the application is called.
 
-@app.post("/transfers", **edge(key="required", permission="transfers:write"))
-async def transfer(principal: Annotated[Principal | None, Depends(current_principal)]): ...
+The layers ask for each request. It is looked for once, in a table of the application's routes, in their order; what is not there
+is looked for in the application, so routes that were added later count.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Literal
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import Any, NamedTuple
 
-from fastapi import Depends
+from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
-from starlette.routing import BaseRoute
+from starlette.convertors import PathConvertor
 
-from ...asgi.authentication import Principal, Requirement
-from ...asgi.authentication import current_principal as principal_now
-from ...asgi.authentication import require as requirement
+from ...asgi.answers import StoredAnswer
+from ...asgi.context import RequestContext, context_of
+from ...asgi.gate import Priority
 from ...asgi.interface import Scope
 from ...asgi.keyed_request import KeyRules
+from ...asgi.quotas import Quota
 from ...asgi.route_patterns import path_of
-from ...errors import ConfigurationError
+from ...asgi.subjects import SubjectOf
+from .options import PLAIN, EdgeOptions, options_of
 
-__all__ = ["KEY_MARK", "PERMISSION_MARK", "KeyMode", "RouteKeys", "current_principal", "edge", "key_mode", "require"]
+__all__ = ["Route", "Routes"]
 
-KeyMode = Literal["required", "optional", "ignored"]
-KEY_MARK = "x-idempotency-key"
-"""Where an operation of the OpenAPI document says what a key means to it."""
-PERMISSION_MARK = "x-permission"
+_NOTE = __name__
 
 
-async def current_principal() -> Principal | None:
-    """A dependency: who asks, or None where nobody proved anything."""
-    return principal_now()
+class Route(NamedTuple):
+    """One route of the application.
 
-
-def require(*permissions: str) -> Requirement:
-    """A dependency, `Depends(require("payments:write"))`: 401 without a principal, 403 without all of `permissions`.
-
-    Raises:
-        ConfigurationError: a permission is empty.
+    Attributes:
+        path: as it was written, with the prefixes of the routers that include it.
+        path_format: the same without convertors, as OpenAPI has it.
+        pattern: the same for `RoutePatterns`.
+        methods: those that it serves.
+        regex: matches its paths.
+        options: what it asks of the edge.
     """
-    return requirement(*permissions)
+
+    path: str
+    path_format: str
+    pattern: str
+    methods: frozenset[str]
+    regex: re.Pattern[str]
+    options: EdgeOptions
 
 
-def edge(*, key: KeyMode = "optional", permission: str | None = None) -> dict[str, Any]:
-    """Arguments for a route's decorator: `@app.post("/transfers", **edge(key="required"))`.
+class Routes:
+    """The routes of an application, and what the layers of the edge want to know of the one that will serve a request.
 
     Args:
-        key: `required`: 400 without an Idempotency-Key; `optional` (default): a key counts if it is there; `ignored`: it does
-            not count. Without a store for keys, `install` refuses an application with a required one.
-        permission: what a caller must be allowed, 403 otherwise; default None: nothing.
-
-    Raises:
-        ConfigurationError: `key` is another word, or the permission is empty.
-    """
-    if key not in {"required", "optional", "ignored"}:
-        raise ConfigurationError('key is "required", "optional" or "ignored"')
-    marks = {KEY_MARK: key}
-    if permission is None:
-        return {"openapi_extra": marks}
-    return {
-        "openapi_extra": {**marks, PERMISSION_MARK: permission},
-        "dependencies": [Depends(require(permission))],
-    }
-
-
-def key_mode(route: object) -> str:
-    """What a key means to a route, or to what `iter_route_contexts` gives for one."""
-    return str((getattr(route, "openapi_extra", None) or {}).get(KEY_MARK, "optional"))
-
-
-class RouteKeys:
-    """The rules for a request's key, by the route that will serve it; for `Idempotency(rules_for=...)`.
-
-    Args:
-        routes: the application's list, looked at for each request, so that later routes count.
+        app: the application; a mounted one inside it is none of its routes.
     """
 
-    __slots__ = ("_optional", "_required", "_routes")
+    __slots__ = ("_app", "_optional", "_required", "_table")
 
-    def __init__(self, routes: Sequence[BaseRoute]) -> None:
-        self._routes = routes
+    def __init__(self, app: FastAPI) -> None:
+        self._app = app
+        self._table: tuple[Route, ...] | None = None
         self._optional = KeyRules()
         self._required = KeyRules(required=True)
 
-    def __call__(self, scope: Scope) -> KeyRules | None:
-        """The rules; None: the key does not count."""
-        path, method = path_of(scope), scope["method"]
-        # Included routers are no routes of their own: this looks into them.
-        for route in iter_route_contexts(self._routes):
+    def __iter__(self) -> Iterator[Route]:
+        """Every route there is by now.
+
+        Raises:
+            ConfigurationError: see `options_of`.
+        """
+        for route in iter_route_contexts(self._app.routes):
             regex = getattr(route, "path_regex", None)
-            if regex is not None and method in (route.methods or ()) and regex.match(path):
-                mode = key_mode(route)
-                return self._required if mode == "required" else self._optional if mode == "optional" else None
-        return self._optional
+            methods = getattr(route, "methods", None)
+            if regex is not None and methods:
+                path, template = route.path or "", route.path_format or ""
+                yield Route(path, template, _pattern(route), frozenset(methods), regex, options_of(route))
+
+    def options(self, scope: Scope, context: RequestContext) -> EdgeOptions:
+        """What the route asks that will serve the request."""
+        notes = context.notes
+        if notes is None:
+            notes = context.notes = {}
+        known = notes.get(_NOTE)
+        if known is None:
+            known = notes[_NOTE] = self._find(scope)
+        assert isinstance(known, EdgeOptions)
+        return known
+
+    def _find(self, scope: Scope) -> EdgeOptions:
+        if self._table is None:
+            self._table = tuple(self)
+        path, method = path_of(scope), scope["method"]
+        found = _first(self._table, path, method)
+        if found is None:
+            found = _first(self, path, method)
+            if found is not None:
+                self._table = tuple(self)
+        return PLAIN if found is None else found.options
+
+    # -- what the layers ask -----------------------------------------------------------------------------------------
+
+    def key_rules(self, scope: Scope) -> KeyRules | None:
+        """For `Idempotency(rules_for=...)`."""
+        mode = self.options(scope, context_of(scope)).key
+        return self._required if mode == "required" else self._optional if mode == "optional" else None
+
+    @staticmethod
+    def may_replay(context: RequestContext, _stored: StoredAnswer) -> bool:
+        """For `Idempotency(may_replay=...)`: whether who asks now has the route's permission."""
+        # The dependency that asks for it does not run for a stored answer. `key_rules` ran before, so the route is known.
+        options = (context.notes or {}).get(_NOTE, PLAIN)
+        assert isinstance(options, EdgeOptions)
+        return options.permission is None or options.permission in context.permissions
+
+    def maximum_s(self, scope: Scope) -> float | None:
+        """For `Deadline(maximum_for=...)`."""
+        return self.options(scope, context_of(scope)).deadline_s
+
+    def priority(self, scope: Scope, context: RequestContext) -> Priority:
+        """For `ConcurrencyLimit(priority=...)`."""
+        return self.options(scope, context).priority
+
+    def may_repeat(self, scope: Scope) -> bool | None:
+        """For `RequestRetry(may_repeat=...)`."""
+        return self.options(scope, context_of(scope)).retry
+
+    def quotas(self) -> list[Quota]:
+        """The routes' own quotas, each counting nothing but requests to its routes."""
+        found = {id(route.options.quota): route.options.quota for route in self if route.options.quota is not None}
+        return [replace(quota, subject=self._subject(quota)) for quota in found.values()]
+
+    def _subject(self, quota: Quota) -> SubjectOf:
+        def subject(scope: Scope, context: RequestContext) -> str | None:
+            return quota.subject(scope, context) if self.options(scope, context).quota is quota else None
+
+        return subject
+
+
+def _first(routes: Iterable[Route], path: str, method: str) -> Route | None:
+    for route in routes:
+        if method in route.methods and route.regex.match(path):
+            return route
+    return None
+
+
+def _pattern(route: Any) -> str:
+    """The route's path in the words of `RoutePatterns`: one that swallows the rest of a path is a `*`."""
+    path: str = route.path_format
+    convertors: dict[str, object] = getattr(route, "param_convertors", {})
+    for name, convertor in convertors.items():
+        if isinstance(convertor, PathConvertor):
+            path = path.partition(f"{{{name}}}")[0] + "*"
+    return path

@@ -35,8 +35,21 @@ class EdgeSettings(BaseSettings):
     body_max: int | None = Field(
         default=None, ge=0, le=1 << 30, description="Most bytes of a body; default off; 0 to 1 GiB."
     )
+    body_timeout_s: float = Field(
+        default=10.0,
+        gt=0,
+        le=3600,
+        description="Seconds a body may take to arrive; default 10; above 0, at most 3600. Less than deadline_s, so that a slow "
+        "client is told what is wrong.",
+    )
     concurrency: int | None = Field(
         default=None, ge=1, le=100_000, description="Requests at a time; default off; 1 to 100,000."
+    )
+    concurrency_least: int | None = Field(
+        default=None,
+        ge=1,
+        le=100_000,
+        description="How far the limit may fall when the service bears less; default None, it is fixed; 1 to below concurrency.",
     )
     queue: int = Field(
         default=20,
@@ -56,6 +69,18 @@ class EdgeSettings(BaseSettings):
         le=100_000,
         description="Requests that may come at once under `rate_per_s`; default 20; 1 to 100,000.",
     )
+    tenant_rate_per_s: float | None = Field(
+        default=None,
+        gt=0,
+        le=1_000_000,
+        description="Requests a second of one tenant; default off; above 0, at most 1,000,000.",
+    )
+    tenant_rate_burst: int = Field(
+        default=100,
+        ge=1,
+        le=100_000,
+        description="Requests that may come at once under `tenant_rate_per_s`; default 100; 1 to 100,000.",
+    )
     attempts: int = Field(
         default=1,
         ge=1,
@@ -68,6 +93,10 @@ class EdgeSettings(BaseSettings):
     )
     allowlist: dict[str, tuple[str, ...]] = Field(
         default={}, description="Route patterns, each with the networks (CIDR) that may come; default none."
+    )
+    networks: dict[str, tuple[str, ...]] = Field(
+        default={},
+        description="Names, each with networks (CIDR), for routes that say edge(allowlist=name); default none.",
     )
 
     @classmethod
