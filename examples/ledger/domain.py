@@ -5,15 +5,17 @@ The rules stand at the fields (`Annotated`); whoever makes a value from the outs
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
 
 __all__ = [
     "Account",
+    "Books",
     "CurrencyMismatch",
     "Entry",
     "InsufficientFunds",
@@ -22,6 +24,7 @@ __all__ = [
     "NewUser",
     "NotFound",
     "Order",
+    "Sum",
     "Transfer",
     "User",
 ]
@@ -134,6 +137,29 @@ class Entry:
     balance: Decimal
     reference: str
     created: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Sum:
+    """All accounts in one currency: what was brought in, and what they hold."""
+
+    currency: str
+    opened: Decimal
+    held: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class Books:
+    """A tenant's books. They balance if no money came or went between its accounts."""
+
+    sums: list[Sum]
+    balanced: bool
+
+    @classmethod
+    def of(cls, rows: Iterable[Iterable[Any]]) -> Books:
+        """The books that consist of these sums: currency, opened, held."""
+        sums = [Sum(*row) for row in rows]
+        return cls(sums, all(one.opened == one.held for one in sums))
 
 
 # -- what can go wrong ----------------------------------------------------------------------------------------------------

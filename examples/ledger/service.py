@@ -1,7 +1,9 @@
 """What the ledger does. Each operation reads as if nothing could ever fail: no retry, no commit, no rollback.
 
 Holdfast runs an operation from BEGIN to COMMIT, runs it again as a whole when the database says so, and returns when it is
-known to be committed. A key makes it one operation however often it is asked for.
+known to be committed. A request with an Idempotency-Key is one transaction altogether: the operation joins it.
+
+Each works for one tenant. What belongs to another one is not there: `tables.py` makes the tenant a part of every row's identity.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TypeVar
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import joinedload
 
@@ -18,6 +20,7 @@ from holdfast.ext.sqlalchemy import AsyncDatabase
 from . import tables
 from .domain import (
     Account,
+    Books,
     CurrencyMismatch,
     Entry,
     InsufficientFunds,
@@ -42,52 +45,54 @@ class Ledger:
 
     def __init__(self, db: AsyncDatabase) -> None:
         self._db = db
-        self._open_account_once = db.transaction(name="open_account")(self._open_account)
-        self._transfer_once = db.transaction(name="transfer")(self._transfer)
+        self.open_account = db.transaction(name="open_account")(self._open_account)
+        self.transfer = db.transaction(name="transfer")(self._transfer)
 
     # -- users -------------------------------------------------------------------------------------------------------
 
-    async def add_user(self, new: NewUser, key: str | None = None) -> User:
+    async def add_user(self, tenant: str, new: NewUser) -> User:
         """Save a user.
 
         Raises:
             Conflict: the name is taken.
         """
-        user = tables.User(username=new.username, name=new.name, age=new.age)
-        return (await self._db.save(user, key=key)).read()
+        user = tables.User(tenant=tenant, username=new.username, name=new.name, age=new.age)
+        return (await self._db.save(user)).read()
 
-    async def user(self, user_id: int) -> User:
+    async def user(self, tenant: str, user_id: int) -> User:
         """One user.
 
         Raises:
             NotFound: there is none with this id.
         """
-        return (await self._get(tables.User, user_id)).read()
+        return (await self._get(tables.User, tenant, user_id)).read()
 
-    async def users(self, after: int, limit: int) -> list[User]:
+    async def users(self, tenant: str, after: int, limit: int) -> list[User]:
         """Up to `limit` users in the order they joined, from the one behind `after`."""
 
         async def query(tx: AsyncSession) -> list[User]:
-            page = select(tables.User).where(tables.User.id > after).order_by(tables.User.id).limit(limit)
+            page = (
+                select(tables.User)
+                .where(tables.User.tenant == tenant, tables.User.id > after)
+                .order_by(tables.User.id)
+                .limit(limit)
+            )
             return [row.read() for row in await tx.scalars(page)]
 
         return await self._db.read(query)
 
     # -- accounts ----------------------------------------------------------------------------------------------------
 
-    async def open_account(self, new: NewAccount, key: str | None = None) -> Account:
+    async def _open_account(self, tx: AsyncSession, tenant: str, new: NewAccount) -> Account:
         """Open an account.
 
         Raises:
             NotFound: there is no such owner.
         """
-        operation = self._open_account_once if key is None else self._open_account_once.keyed(key)
-        return await operation(new)
-
-    async def _open_account(self, tx: AsyncSession, new: NewAccount) -> Account:
-        if await tx.get(tables.User, new.owner_id) is None:
+        if await tx.get(tables.User, (tenant, new.owner_id)) is None:
             raise NotFound("there is no user with the id in owner_id")
         account = tables.Account(
+            tenant=tenant,
             owner_id=new.owner_id,
             currency=new.currency,
             opening_balance=new.opening_balance,
@@ -97,15 +102,15 @@ class Ledger:
         await tx.flush()
         return account.read()
 
-    async def account(self, account_id: int) -> Account:
+    async def account(self, tenant: str, account_id: int) -> Account:
         """One account with its balance.
 
         Raises:
             NotFound: there is none with this id.
         """
-        return (await self._get(tables.Account, account_id)).read()
+        return (await self._get(tables.Account, tenant, account_id)).read()
 
-    async def history(self, account_id: int, before: int, limit: int) -> list[Entry]:
+    async def history(self, tenant: str, account_id: int, before: int, limit: int) -> list[Entry]:
         """Up to `limit` entries of an account, the newest first, from the one before `before`.
 
         Raises:
@@ -113,11 +118,11 @@ class Ledger:
         """
 
         async def query(tx: AsyncSession) -> list[Entry]:
-            if await tx.get(tables.Account, account_id) is None:
+            if await tx.get(tables.Account, (tenant, account_id)) is None:
                 raise NotFound("there is no account with this id")
             page = (
                 select(tables.Entry)
-                .where(tables.Entry.account_id == account_id, tables.Entry.id < before)
+                .where(tables.Entry.tenant == tenant, tables.Entry.account_id == account_id, tables.Entry.id < before)
                 .order_by(tables.Entry.id.desc())
                 .limit(limit)
                 .options(joinedload(tables.Entry.transfer))
@@ -128,20 +133,17 @@ class Ledger:
 
     # -- transfers ---------------------------------------------------------------------------------------------------
 
-    async def transfer(self, order: Order, key: str) -> Transfer:
-        """Move money, once for this key.
+    async def _transfer(self, tx: AsyncSession, tenant: str, order: Order) -> Transfer:
+        """Move money.
 
         Raises:
             NotFound: one of the accounts does not exist.
             CurrencyMismatch: they have different currencies.
             InsufficientFunds: the source has less than the amount.
         """
-        return await self._transfer_once.keyed(key)(order)
-
-    async def _transfer(self, tx: AsyncSession, order: Order) -> Transfer:
-        accounts = await self._db.lock(tables.Account, [order.source_id, order.target_id])
-        source = _found(accounts, order.source_id, "source_id")
-        target = _found(accounts, order.target_id, "target_id")
+        accounts = await self._db.lock(tables.Account, [(tenant, order.source_id), (tenant, order.target_id)])
+        source = _found(accounts, (tenant, order.source_id), "source_id")
+        target = _found(accounts, (tenant, order.target_id), "target_id")
         if source.currency != target.currency:
             raise CurrencyMismatch("the two accounts have different currencies")
         if source.balance < order.amount:
@@ -149,31 +151,52 @@ class Ledger:
         source.balance -= order.amount
         target.balance += order.amount
         transfer = tables.Transfer(
+            tenant=tenant,
             source_id=source.id,
             target_id=target.id,
             currency=source.currency,
             amount=order.amount,
             reference=order.reference,
             entries=[
-                tables.Entry(account_id=source.id, amount=-order.amount, balance=source.balance),
-                tables.Entry(account_id=target.id, amount=order.amount, balance=target.balance),
+                tables.Entry(tenant=tenant, account_id=source.id, amount=-order.amount, balance=source.balance),
+                tables.Entry(tenant=tenant, account_id=target.id, amount=order.amount, balance=target.balance),
             ],
         )
         tx.add(transfer)
         await tx.flush()
         return transfer.read()
 
-    async def find_transfer(self, transfer_id: int) -> Transfer:
+    async def find_transfer(self, tenant: str, transfer_id: int) -> Transfer:
         """One transfer.
 
         Raises:
             NotFound: there is none with this id.
         """
-        return (await self._get(tables.Transfer, transfer_id)).read()
+        return (await self._get(tables.Transfer, tenant, transfer_id)).read()
 
-    async def _get(self, table: type[_Row], row_id: int) -> _Row:
+    # -- the whole ---------------------------------------------------------------------------------------------------
+
+    async def books(self, tenant: str) -> Books:
+        """What all accounts of a tenant hold, in each currency, against what was brought in."""
+
+        async def query(tx: AsyncSession) -> Books:
+            sums = (
+                select(
+                    tables.Account.currency,
+                    func.sum(tables.Account.opening_balance),
+                    func.sum(tables.Account.balance),
+                )
+                .where(tables.Account.tenant == tenant)
+                .group_by(tables.Account.currency)
+                .order_by(tables.Account.currency)
+            )
+            return Books.of(await tx.execute(sums))
+
+        return await self._db.read(query)
+
+    async def _get(self, table: type[_Row], tenant: str, row_id: int) -> _Row:
         async def query(tx: AsyncSession) -> _Row:
-            row = await tx.get(table, row_id)
+            row = await tx.get(table, (tenant, row_id))
             if row is None:
                 raise NotFound(f"there is no {table.__name__.lower()} with this id")
             return row
@@ -181,7 +204,7 @@ class Ledger:
         return await self._db.read(query)
 
 
-def _found(accounts: Mapping[int, tables.Account], account_id: int, field: str) -> tables.Account:
-    if account_id not in accounts:
+def _found(accounts: Mapping[tuple[str, int], tables.Account], identity: tuple[str, int], field: str) -> tables.Account:
+    if identity not in accounts:
         raise NotFound(f"there is no account with the id in {field}")
-    return accounts[account_id]
+    return accounts[identity]

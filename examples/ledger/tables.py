@@ -1,4 +1,9 @@
-"""The ledger's tables. `db.migrate(METADATA)` creates them, on SQLite, MariaDB, MySQL and PostgreSQL alike."""
+"""The ledger's tables. `db.migrate(METADATA)` creates them, on SQLite, MariaDB, MySQL and PostgreSQL alike.
+
+Every row belongs to a tenant, and is known by tenant *and* id: so SQLAlchemy names the tenant wherever it looks for a row, locks
+or changes it. References hold the tenant too, so the database itself refuses a row that points at another tenant's. Names of
+tenants are lower-case ASCII (`access.py` sees to it), because databases disagree on whether "north" and "North" are the same.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +11,27 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Annotated, Any
 
-from sqlalchemy import BigInteger, CheckConstraint, DateTime, Dialect, ForeignKey, Integer, String, TypeDecorator
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    DateTime,
+    Dialect,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    TypeDecorator,
+    UniqueConstraint,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from . import domain
 
-__all__ = ["METADATA", "Account", "Entry", "Transfer", "User"]
+__all__ = ["METADATA", "TENANT_MAX", "Account", "Entry", "Transfer", "User"]
+
+TENANT_MAX = 63
+"""Characters in the name of a tenant."""
 
 _BigInteger = BigInteger().with_variant(Integer, "sqlite")
 
@@ -46,22 +66,40 @@ def _now() -> datetime:
     return datetime.now(UTC).replace(microsecond=0)
 
 
+def _refers(column: str, table: str) -> ForeignKeyConstraint:
+    """A reference to a row of the same tenant."""
+    return ForeignKeyConstraint(["tenant", column], [f"{table}.tenant", f"{table}.id"])
+
+
 _Id = Annotated[int, mapped_column(_BigInteger, primary_key=True)]
+_Tenant = Annotated[str, mapped_column(String(TENANT_MAX))]
+_Other = Annotated[int, mapped_column(_BigInteger)]
 _Created = Annotated[datetime, mapped_column(_Moment, default=_now)]
 _INNODB: dict[str, Any] = {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4"}
 
 
 class _Base(DeclarativeBase):
+    metadata = MetaData(
+        naming_convention={
+            "ix": "%(table_name)s_%(column_0_N_name)s",
+            "uq": "%(table_name)s_%(column_0_N_name)s_unique",
+            "fk": "%(table_name)s_%(column_0_N_name)s_fkey",
+        }
+    )
     __table_args__: Any = _INNODB
+    # A new row has no id yet, and must not be looked for without one.
+    __mapper_args__: Any = {"primary_key": ["tenant", "id"], "allow_partial_pks": False}  # noqa: RUF012 - SQLAlchemy's name
 
 
 class User(_Base):
     """See `domain.User`."""
 
     __tablename__ = "users"
+    __table_args__ = (UniqueConstraint("tenant", "id"), UniqueConstraint("tenant", "username"), _INNODB)
 
     id: Mapped[_Id]
-    username: Mapped[str] = mapped_column(String(100), unique=True)
+    tenant: Mapped[_Tenant]
+    username: Mapped[str] = mapped_column(String(100))
     name: Mapped[str] = mapped_column(String(200))
     age: Mapped[int]
     created: Mapped[_Created]
@@ -75,10 +113,17 @@ class Account(_Base):
     """See `domain.Account`. The database itself refuses a balance below nothing."""
 
     __tablename__ = "accounts"
-    __table_args__ = (CheckConstraint("balance >= 0", name="accounts_balance_not_negative"), _INNODB)
+    __table_args__ = (
+        UniqueConstraint("tenant", "id"),
+        _refers("owner_id", "users"),
+        Index(None, "tenant", "owner_id"),
+        CheckConstraint("balance >= 0", name="accounts_balance_not_negative"),
+        _INNODB,
+    )
 
     id: Mapped[_Id]
-    owner_id: Mapped[int] = mapped_column(_BigInteger, ForeignKey("users.id"), index=True)
+    tenant: Mapped[_Tenant]
+    owner_id: Mapped[_Other]
     currency: Mapped[str] = mapped_column(String(3))
     opening_balance: Mapped[Decimal] = mapped_column(_Money)
     balance: Mapped[Decimal] = mapped_column(_Money)
@@ -93,10 +138,17 @@ class Transfer(_Base):
     """See `domain.Transfer`."""
 
     __tablename__ = "transfers"
+    __table_args__ = (
+        UniqueConstraint("tenant", "id"),
+        _refers("source_id", "accounts"),
+        _refers("target_id", "accounts"),
+        _INNODB,
+    )
 
     id: Mapped[_Id]
-    source_id: Mapped[int] = mapped_column(_BigInteger, ForeignKey("accounts.id"))
-    target_id: Mapped[int] = mapped_column(_BigInteger, ForeignKey("accounts.id"))
+    tenant: Mapped[_Tenant]
+    source_id: Mapped[_Other]
+    target_id: Mapped[_Other]
     currency: Mapped[str] = mapped_column(String(3))
     amount: Mapped[Decimal] = mapped_column(_Money)
     reference: Mapped[str] = mapped_column(String(140))
@@ -114,10 +166,18 @@ class Entry(_Base):
     """See `domain.Entry`."""
 
     __tablename__ = "entries"
+    __table_args__ = (
+        _refers("transfer_id", "transfers"),
+        _refers("account_id", "accounts"),
+        Index(None, "tenant", "transfer_id"),
+        Index(None, "tenant", "account_id"),
+        _INNODB,
+    )
 
     id: Mapped[_Id]
-    transfer_id: Mapped[int] = mapped_column(_BigInteger, ForeignKey("transfers.id"), index=True)
-    account_id: Mapped[int] = mapped_column(_BigInteger, ForeignKey("accounts.id"), index=True)
+    tenant: Mapped[_Tenant]
+    transfer_id: Mapped[_Other]
+    account_id: Mapped[_Other]
     amount: Mapped[Decimal] = mapped_column(_Money)
     balance: Mapped[Decimal] = mapped_column(_Money)
     transfer: Mapped[Transfer] = relationship(back_populates="entries")

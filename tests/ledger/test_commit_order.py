@@ -19,7 +19,8 @@ from tests.ledger.conftest import Running
 class Recorder:
     """What happened in which order: COMMIT at the database, the answer at the network."""
 
-    def __init__(self, app: ASGIApp, db: AsyncDatabase) -> None:
+    def __init__(self, app: ASGIApp, db: AsyncDatabase, headers: dict[str, str]) -> None:
+        self._headers = headers
         self.order: list[str] = []
         self._app = app
         dialect: Any = db.engine.dialect
@@ -43,7 +44,7 @@ class Recorder:
         self.order.clear()
         transport = httpx2.ASGITransport(app=self)
         async with httpx2.AsyncClient(transport=transport, base_url="http://ledger") as http:
-            await http.post(path, json=body, headers={"Idempotency-Key": f"key-{path}"})
+            await http.post(path, json=body, headers={"Idempotency-Key": f"key-{path}", **self._headers})
         return self.order
 
 
@@ -56,7 +57,7 @@ async def test_service_commits_before_it_answers(ledger: Running, path: str) -> 
         "accounts": {"owner_id": 1, "currency": "EUR"},
         "transfers": {"source_id": source, "target_id": target, "amount": "1"},
     }
-    order = await Recorder(ledger.app, ledger.db).post(f"/api/v1/{path}", bodies[path])
+    order = await Recorder(ledger.app, ledger.db, ledger.bearer()).post(f"/api/v1/{path}", bodies[path])
     assert order == ["COMMIT", "answer 201"]
 
 
@@ -70,6 +71,6 @@ async def test_planted_violation_is_seen(ledger: Running) -> None:
 
     @app.post("/users")
     async def add(opened: AsyncConnection = Depends(connection)) -> None:  # noqa: B008, FAST002 - local, so no annotation
-        await opened.execute(text("INSERT INTO users VALUES (7, 'ada', 'Ada', 36, '2026-01-01 00:00:00')"))
+        await opened.execute(text("INSERT INTO users VALUES (7, 'north', 'ada', 'Ada', 36, '2026-01-01 00:00:00')"))
 
-    assert await Recorder(app, ledger.db).post("/users", {}) == ["answer 200", "COMMIT"]
+    assert await Recorder(app, ledger.db, {}).post("/users", {}) == ["answer 200", "COMMIT"]

@@ -21,10 +21,12 @@ import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from holdfast.ext.sqlalchemy.faults import Fault, inject
+from holdfast.ext.uvicorn import Server
+from holdfast.shutdown import DRAIN, DrainSettings
 
 from ..main import create_app
-from ..settings import LedgerSettings
-from .traffic import fate
+from ..settings import LedgerSettings, edge_settings
+from .traffic import KEY, fate
 from .ways import WAYS
 
 __all__ = ["main"]
@@ -50,14 +52,17 @@ class _RestOfTheHandler:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         key = dict(scope.get("headers", ())).get(b"idempotency-key") if scope["type"] == "http" else None
-        if key is not None:
+        if key is not None and key.startswith(KEY.encode()):
             _current.set(_Progress(key.decode()))
             await asyncio.sleep(self._work_s)
         await self._app(scope, receive, send)
 
 
 async def _serve(arguments: argparse.Namespace) -> None:
-    db = WAYS[arguments.way](LedgerSettings().database_url.get_secret_value())
+    settings = LedgerSettings()
+    # The demo's clients are one client to the service, and it is not about limits on that.
+    edge = edge_settings().model_copy(update={"rate_per_s": None, "tenant_rate_per_s": None})
+    db, keys = WAYS[arguments.way](settings.database_url.get_secret_value())
     attempts = 0
 
     def plan() -> Fault | None:
@@ -69,18 +74,19 @@ async def _serve(arguments: argparse.Namespace) -> None:
         request.attempts += 1
         return fate(arguments.seed, request.key, request.attempts, arguments.share)
 
-    app = _RestOfTheHandler(create_app(db), arguments.work)
+    app = _RestOfTheHandler(create_app(db, settings, edge, keys=keys), arguments.work)
     # The protocol is said because asyncio looks at it before it turns Nagle's algorithm off, which would cost 40 ms an answer.
     listener = socket.socket(proto=socket.IPPROTO_TCP)
     with inject(db.engine, plan, slow=arguments.slow) as injection, listener:
         listener.bind(("127.0.0.1", 0))
-        server = _Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=15))
+        DRAIN.settings = DrainSettings(lame_duck=0)
+        server = _Server(uvicorn.Config(app, log_level="error"))
         threading.Thread(target=_stop_with_input, args=(server,), daemon=True).start()
         await server.serve(sockets=[listener])
         _say({"attempts": attempts, "hits": injection.hits})
 
 
-class _Server(uvicorn.Server):
+class _Server(Server):
     """A server that says where it listens."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -95,7 +101,7 @@ def _say(said: dict[str, object]) -> None:
     print(json.dumps(said), flush=True)
 
 
-def _stop_with_input(server: uvicorn.Server) -> None:
+def _stop_with_input(server: Server) -> None:
     while os.read(sys.stdin.fileno(), 1024):
         pass
     server.should_exit = True

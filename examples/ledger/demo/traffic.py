@@ -9,7 +9,10 @@ from typing import Any
 
 from holdfast.ext.sqlalchemy.faults import Fault, SeededFaults
 
-__all__ = ["ACCOUNTS", "OPENING_BALANCE", "Request", "fate", "requests"]
+__all__ = ["ACCOUNTS", "KEY", "OPENING_BALANCE", "Request", "fate", "requests"]
+
+KEY = "demo-"
+"""What the keys of the traffic begin with. Faults are for these requests alone."""
 
 ACCOUNTS = 20
 OPENING_BALANCE = Decimal(1_000_000)
@@ -42,7 +45,7 @@ def requests(seed: int, count: int, rate: float) -> list[Request]:
     due_s = 0.0
     for number in range(count):
         due_s += draw.expovariate(rate)
-        key = f"demo-{number:06d}"
+        key = f"{KEY}{number:06d}"
         if draw.random() < 0.5:
             body: dict[str, Any] = {"username": key, "name": f"Customer {number}", "age": draw.randint(18, 99)}
             made.append(Request(key, due_s, "/api/v1/users", body))

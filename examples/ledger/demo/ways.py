@@ -1,4 +1,4 @@
-"""Three ways to run the ledger's transactions. The ledger itself is the same in all three, and so is the engine below.
+"""Three ways to run the ledger's transactions. The ledger and its edge are the same in all three, and so is the engine below.
 
 The first two have the part of `AsyncDatabase` that the ledger uses. They are what people write today, at its best: a fresh
 session for every attempt, the whole unit of work retried and not just its commit, only errors that can pass, jittered waits as
@@ -9,14 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
 from contextvars import ContextVar
-from typing import Any, Self, cast
+from functools import partial
+from typing import Any, cast
 
-from sqlalchemy import MetaData, select
+from sqlalchemy import MetaData, select, tuple_
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
+from holdfast.asgi.answers import Answer
+from holdfast.asgi.idempotency import IdempotencyStore, KeyedRun
+from holdfast.asgi.keyed_request import KeyIdentity
 from holdfast.ext.sqlalchemy import AsyncDatabase, open_endpoint
+from holdfast.ext.sqlalchemy.idempotency import SqlIdempotency
 
 __all__ = ["WAYS", "Unprotected", "WithTenacity"]
 
@@ -46,11 +51,11 @@ class Unprotected:
 
     read = run
 
-    def transaction(self, *, name: str) -> Callable[[_Work], _Operation]:
+    def transaction(self, *, name: str) -> Callable[[_Work], _Work]:
         """As in `AsyncDatabase`, without its promises."""
-        return lambda work: _Operation(self.run, work)
+        return lambda work: partial(self.run, work)
 
-    async def save(self, obj: object, *, key: str | None = None) -> object:
+    async def save(self, obj: object) -> object:
         """Save a copy of `obj`, new at every attempt."""
 
         async def write(session: AsyncSession) -> object:
@@ -60,18 +65,21 @@ class Unprotected:
 
     async def lock(self, model: Any, ids: Iterable[Any]) -> dict[Any, Any]:
         """Lock rows in a fixed order."""
-        wanted = select(model).where(model.id.in_(list(ids))).order_by(model.id).with_for_update()
-        return {row.id: row for row in await _session.get().scalars(wanted)}
+        chosen = tuple_(model.tenant, model.id).in_(list(ids))
+        rows = await _session.get().scalars(select(model).where(chosen).order_by(model.id).with_for_update())
+        return {(row.tenant, row.id): row for row in rows}
 
     async def migrate(self, metadata: MetaData) -> None:
         """Create the tables."""
         async with self.engine.begin() as connection:
             await connection.run_sync(metadata.create_all)
 
-    async def __aenter__(self) -> Self:
-        return self
+    def health_checks(self) -> tuple[()]:
+        """None."""
+        return ()
 
-    async def __aexit__(self, *_: object) -> None:
+    async def close(self) -> None:
+        """Close the connections."""
         await self.engine.dispose()
 
 
@@ -88,23 +96,32 @@ class WithTenacity(Unprotected):
     read = run
 
 
-class _Operation:
-    """A transaction function. There is nothing that could make use of a key."""
+class _NoKeys:
+    """An `IdempotencyStore` that keeps nothing: a plain session has no place for a key in its transaction."""
 
-    def __init__(self, run: _Work, work: _Work) -> None:
-        self._run = run
-        self._work = work
+    async def answer(self, identity: KeyIdentity, run: KeyedRun) -> Answer:
+        return await run()
 
-    def keyed(self, _key: str) -> Self:
-        return self
-
-    async def __call__(self, *args: Any) -> Any:
-        return await self._run(self._work, *args)
+    async def live_keys(self, scope: str, most: int) -> int:
+        return 0
 
 
-WAYS: dict[str, Callable[[str], AsyncDatabase]] = {
-    "unprotected": lambda url: cast("AsyncDatabase", Unprotected(url)),
-    "tenacity": lambda url: cast("AsyncDatabase", WithTenacity(url)),
-    "Holdfast": AsyncDatabase,
+def _unprotected(url: str) -> tuple[AsyncDatabase, IdempotencyStore]:
+    return cast("AsyncDatabase", Unprotected(url)), _NoKeys()
+
+
+def _with_tenacity(url: str) -> tuple[AsyncDatabase, IdempotencyStore]:
+    return cast("AsyncDatabase", WithTenacity(url)), _NoKeys()
+
+
+def _with_holdfast(url: str) -> tuple[AsyncDatabase, IdempotencyStore]:
+    db = AsyncDatabase(url)
+    return db, SqlIdempotency(db)
+
+
+WAYS: dict[str, Callable[[str], tuple[AsyncDatabase, IdempotencyStore]]] = {
+    "unprotected": _unprotected,
+    "tenacity": _with_tenacity,
+    "Holdfast": _with_holdfast,
 }
-"""What the demo compares, by the name it has in the table."""
+"""What the demo compares, by the name it has in the table: a database, and where Idempotency-Keys are kept."""
