@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from holdfast.asgi.headers import MalformedHeader, first, header, only, replaced, text
+from holdfast.asgi.headers import MalformedHeader, first, header, only, put, text
 from holdfast.errors import ConfigurationError
 
 LIST = [(b"a", b"1"), (b"b", b"2"), (b"a", b"3")]
@@ -58,6 +58,8 @@ def test_header_is_what_asgi_wants() -> None:
     assert header(b"a", "b\tc") == (b"a", b"b\tc")
 
 
-def test_replaced_leaves_no_second() -> None:
-    """Ours takes the place of the application's, whatever its case."""
-    assert replaced([(b"A", b"1"), (b"b", b"2")], (b"a", b"9")) == [(b"b", b"2"), (b"a", b"9")]
+def test_put_leaves_no_second() -> None:
+    """Ours takes the place of the application's, whatever its case, in the same list."""
+    headers = [(b"A", b"1"), (b"b", b"2")]
+    put(headers, (b"a", b"9"))
+    assert headers == [(b"b", b"2"), (b"a", b"9")]

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, ClassVar, Self
 from ..deadline import seconds
 from ..errors import ConfigurationError
 from .context import context_of
+from .exchange import Exchange, exchange_of
 from .headers import first
 from .interface import App, Message, Receive, Scope, Send
 from .problems import Problem, RequestRefused, send_problem
@@ -219,32 +220,35 @@ class BodyLimit:
             return
         # Where the head already says that no body comes there is nothing to wait for. What comes nevertheless is counted.
         timed = length is not None or not scope["http_version"].startswith("1") or _is_chunked(scope)
-        counted = _Counted(receive, send, self._limit, self._timeout_s if timed else None)
+        context = context_of(scope)
+        exchange, receive, send = exchange_of(context, receive, send)
+        counted = _Counted(receive, exchange, self._limit, self._timeout_s if timed else None)
         try:
-            await self.app(scope, counted.receive, counted.send)
+            await self.app(scope, counted.receive, send)
         except Exception:
             # Whatever the application made of being interrupted: the client learns the cause. An answer that was begun is
             # another matter; somebody further out has to end it.
-            if counted.problem is None or counted.started:
+            if counted.problem is None or exchange.started:
                 raise
-        if counted.problem is not None and not counted.started:
-            await send_problem(send, counted.problem, context_of(scope))
+        finally:
+            exchange.muted = False
+        if counted.problem is not None and not exchange.started:
+            await send_problem(send, counted.problem, context)
 
 
 class _Counted:
-    """One request: what arrived so far, until when it may, and whether the answer was begun."""
+    """One request: what arrived so far, and until when it may."""
 
-    __slots__ = ("_left", "_receive", "_send", "_timeout_s", "_until", "_whole", "problem", "started")
+    __slots__ = ("_exchange", "_left", "_receive", "_timeout_s", "_until", "_whole", "problem")
 
-    def __init__(self, receive: Receive, send: Send, limit: int, timeout_s: float | None) -> None:
+    def __init__(self, receive: Receive, exchange: Exchange, limit: int, timeout_s: float | None) -> None:
         self._receive = receive
-        self._send = send
+        self._exchange = exchange
         self._left = limit
         self._timeout_s = timeout_s
         self._until: float | None = None
         self._whole = False
         self.problem: Problem | None = None
-        self.started = False
 
     async def receive(self) -> Message:
         if self._whole:  # from here on it is only the client's hanging up that can be heard
@@ -256,8 +260,8 @@ class _Counted:
             self._left -= len(message.get("body", b""))
             self._whole = not message.get("more_body", False)
             if self._left < 0:
-                self.problem, self._whole = _TOO_LARGE, False
-                raise RequestRefused(_TOO_LARGE)
+                self._whole = False
+                raise self._refused(_TOO_LARGE)
         return message
 
     async def _receive_in_time(self, timeout_s: float) -> Message:
@@ -267,12 +271,10 @@ class _Counted:
             async with asyncio.timeout_at(self._until):
                 return await self._receive()
         except TimeoutError:
-            self.problem = _TOO_SLOW
-            raise RequestRefused(_TOO_SLOW) from None
+            raise self._refused(_TOO_SLOW) from None
 
-    async def send(self, message: Message) -> None:
-        if self.problem is None:
-            self.started = True
-        elif not self.started:
-            return  # what the application says about it; ours follows
-        await self._send(message)
+    def _refused(self, problem: Problem) -> RequestRefused:
+        self.problem = problem
+        if not self._exchange.started:
+            self._exchange.muted = True  # for what the application says about it; ours follows
+        return RequestRefused(problem)

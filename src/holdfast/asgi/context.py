@@ -113,13 +113,17 @@ def context_of(scope: Scope, clock: Clock = SYSTEM_CLOCK) -> RequestContext:
         scope: the scope of a `http` or `websocket` connection; gets a `state` of its own if a context must be made.
         clock: where `started_at` comes from.
     """
-    state = scope.get("state")
-    if state is not None:
-        known = state.get(STATE_KEY)
-        if known is not None:
-            assert isinstance(known, RequestContext)
-            return known
+    # Every layer asks, and all but the first find it: the two lookups that succeed are all it may cost them.
+    try:
+        known: RequestContext = scope["state"][STATE_KEY]
+    except (KeyError, TypeError):  # no state, or None
+        return _new_context(scope, clock)
+    return known
+
+
+def _new_context(scope: Scope, clock: Clock) -> RequestContext:
     context = RequestContext(clock.monotonic())
+    state = scope.get("state")
     scope["state"] = {**state, STATE_KEY: context} if state else {STATE_KEY: context}
     CURRENT.set(context)
     return context

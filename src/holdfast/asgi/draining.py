@@ -31,12 +31,13 @@ from typing import TYPE_CHECKING
 
 from ..shutdown import DRAIN, Drain, Phase, Work, use_drain
 from .context import STATE_KEY, context_of
-from .headers import replaced
+from .exchange import Exchange, exchange_of
+from .headers import put
 from .problems import Problem, send_problem
 from .stack import Place
 
 if TYPE_CHECKING:
-    from .interface import App, Message, Receive, Scope, Send
+    from .interface import App, Headers, Message, Receive, Scope, Send
 
 __all__ = ["Draining"]
 
@@ -87,16 +88,21 @@ class Draining:
         scope[_MARK] = drain
         kind = scope["type"]
         if kind == "http":
-            request = _Request(scope, send, drain)
+            context = context_of(scope)
+            exchange, receive, send = exchange_of(context, receive, send)
+            # Other versions of HTTP have no such header; there it is the proxy's to say.
+            if scope.get("http_version", "1.1").startswith("1"):
+                exchange.on_head(self, self._say_close)
+            request = _Request(scope, exchange)
             if drain is not DRAIN:
                 use_drain(drain)
             if drain.is_draining:
-                context_of(scope).draining = True
+                context.draining = True
             drain.enter(request)
             try:
-                await self.app(scope, receive, request.send)
+                await self.app(scope, receive, send)
             except asyncio.CancelledError:
-                if not await request.cut():
+                if not await request.cut(send):
                     raise
             finally:
                 drain.leave(request)
@@ -106,6 +112,10 @@ class Draining:
             await self._lifespan(scope, receive, send)
         else:
             await self.app(scope, receive, send)
+
+    def _say_close(self, headers: Headers) -> None:
+        if self._drain.is_draining:
+            put(headers, _CLOSE)
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         drain = self._drain
@@ -164,18 +174,16 @@ class _Cancellable(Work):
 
 
 class _Request(_Cancellable):
-    """One request under way, and the `send` it is called with."""
+    """One request under way."""
 
-    __slots__ = ("_drain", "_scope", "_send", "_started")
+    __slots__ = ("_exchange", "_scope")
 
-    def __init__(self, scope: Scope, send: Send, drain: Drain) -> None:
+    def __init__(self, scope: Scope, exchange: Exchange) -> None:
         # One flat list instead of three calls: this runs for every request.
         self._task = asyncio.current_task()  # type: ignore[assignment]  # ASGI applications run in tasks
         self._cut = False
         self._scope = scope
-        self._send = send
-        self._drain = drain
-        self._started = False
+        self._exchange = exchange
 
     @property
     def name(self) -> str:
@@ -184,23 +192,15 @@ class _Request(_Cancellable):
         route = getattr(context, "route", None) or getattr(self._scope.get("route"), "path", None)
         return f"{self._scope['method']} {route or '<unknown route>'}"
 
-    async def send(self, message: Message) -> None:
-        if not self._started and message["type"] == "http.response.start":
-            self._started = True
-            # Other versions of HTTP have no such header; there it is the proxy's to say.
-            if self._drain.is_draining and self._scope.get("http_version", "1.1").startswith("1"):
-                message = {**message, "headers": replaced(message.get("headers", ()), _CLOSE)}
-        await self._send(message)
-
-    async def cut(self) -> bool:
+    async def cut(self, send: Send) -> bool:
         """Answer instead of the handler, if it was cancelled for the drain's sake; whether it was."""
         if not self.is_ours_to_end():
             return False
         _log.warning("shutdown: cancelled %s", self.name)
-        if self._started:
+        if self._exchange.started:
             # Half an answer must not look like a whole one: the server ends the connection for it.
             return False
-        await send_problem(self._send, _CUT, context_of(self._scope))
+        await send_problem(send, _CUT, context_of(self._scope))
         return True
 
 

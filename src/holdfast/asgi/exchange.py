@@ -1,19 +1,26 @@
 """What really passed between the service and the server: seen once per request, for all layers that need to know.
 
     exchange, receive, send = exchange_of(context, receive, send)
+    exchange.on_head(self, lambda headers: headers.append((b"x-seen", b"1")))
     ...
     if not exchange.started: ...        # an answer can still be given
 
 The outermost layer that asks puts itself between; those further in get the same exchange, and `receive` and `send` back
 unchanged. So it tells what the server was handed, whatever layers in between hold back, and costs one pair of calls a message.
+What layers add to the head of the answer is added here too: a `send` of its own for each of them would cost as much again.
 """
 
 from __future__ import annotations
 
-from .context import RequestContext
-from .interface import Message, Receive, Send
+from collections.abc import Callable
 
-__all__ = ["Exchange", "exchange_of"]
+from .context import RequestContext
+from .interface import Headers, Message, Receive, Send
+
+__all__ = ["Exchange", "OnHead", "exchange_of"]
+
+OnHead = Callable[[Headers], object]
+"""Changes the headers of an answer, in place."""
 
 
 class Exchange:
@@ -24,14 +31,17 @@ class Exchange:
         started: whether the answer was begun: from then on no other can be given.
         complete: whether it was handed over to the end.
         disconnected: whether the client hung up before that.
+        muted: a layer has taken the answer over: what is sent meanwhile is dropped.
         request_bytes, response_bytes: bytes of the bodies.
     """
 
     __slots__ = (
+        "_on_head",
         "_receive",
         "_send",
         "complete",
         "disconnected",
+        "muted",
         "request_bytes",
         "response_bytes",
         "started",
@@ -41,12 +51,21 @@ class Exchange:
     def __init__(self, receive: Receive, send: Send) -> None:
         self._receive = receive
         self._send = send
+        self._on_head: dict[object, OnHead] = {}
         self.status: int | None = None
         self.started = False
         self.complete = False
         self.disconnected = False
+        self.muted = False
         self.request_bytes = 0
         self.response_bytes = 0
+
+    def on_head(self, layer: object, change: OnHead) -> None:
+        """Have `change` called with the answer's headers, a new list, when its head is handed to the server.
+
+        Once for each layer, however often it is called: what it said last counts. The layers outside come first.
+        """
+        self._on_head[layer] = change
 
     async def receive(self) -> Message:
         """The server's `receive`, noted. Servers say `http.disconnect` also after a complete answer; that is not counted."""
@@ -59,10 +78,17 @@ class Exchange:
 
     async def send(self, message: Message) -> None:
         """The server's `send`, noted."""
+        if self.muted:
+            return
         # Noted before it is handed over: a half-sent head is sent, and what waits for the end may run before this goes on.
         if message["type"] == "http.response.start":
             self.started = True
             self.status = message["status"]
+            if self._on_head:
+                headers = list(message.get("headers", ()))
+                for change in self._on_head.values():
+                    change(headers)
+                message = {**message, "headers": headers}
         elif message["type"] == "http.response.body":
             self.response_bytes += len(message.get("body", b""))
             if not message.get("more_body", False):

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from ..errors import ConfigurationError
 from .interface import Headers
 
-__all__ = ["MalformedHeader", "first", "header", "only", "replaced", "text"]
+__all__ = ["MalformedHeader", "first", "header", "only", "put", "text"]
 
 # RFC 9110 5.6.2: what a name is made of.
 _TOKEN = frozenset(b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
@@ -83,7 +83,8 @@ def header(name: str | bytes, value: str | bytes | int) -> tuple[bytes, bytes]:
     return raw_name.lower(), raw_value
 
 
-def replaced(headers: Iterable[tuple[bytes, bytes]], *new: tuple[bytes, bytes]) -> Headers:
-    """A new list: `headers` without those that `new` names, then `new`. An application's own value does not stay beside ours."""
-    names = {name for name, _ in new}
-    return [*(pair for pair in headers if pair[0].lower() not in names), *new]
+def put(headers: Headers, pair: tuple[bytes, bytes]) -> None:
+    """Put `pair` into `headers`, in place of all of its name (lower case): an application's own value does not stay beside ours."""
+    name = pair[0]
+    headers[:] = [known for known in headers if known[0].lower() != name]
+    headers.append(pair)

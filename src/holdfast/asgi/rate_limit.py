@@ -27,7 +27,8 @@ from ..clock import SYSTEM_CLOCK, Clock
 from ..errors import ConfigurationError
 from ..stream import EVENTS, EventStream
 from .context import context_of
-from .interface import App, Message, Receive, Scope, Send
+from .exchange import exchange_of
+from .interface import App, Headers, Receive, Scope, Send
 from .problems import Problem, send_problem
 from .quotas import Decision, LocalQuotas, Quota, QuotaStore
 from .stack import Place
@@ -99,7 +100,9 @@ class RateLimit:
                 await send_problem(send, self._refusal(quota, decision, policies, states), context)
                 return
         if states:
-            send = _Standing(send, b", ".join(policies), b", ".join(states)).send
+            exchange, receive, send = exchange_of(context, receive, send)
+            standing = _standing(policies, states)
+            exchange.on_head(self, lambda headers: headers.extend(standing))
         await self.app(scope, receive, send)
 
     def _refusal(self, quota: Quota, decision: Decision, policies: list[bytes], states: list[bytes]) -> Problem:
@@ -114,7 +117,7 @@ class RateLimit:
             retry_after_s=decision.retry_after_s,
             # The member's name is the draft's, for its problem type of the same meaning.
             extensions={"outcome": "not_committed", "violated-policies": [quota.name]},
-            headers=((b"ratelimit-policy", b", ".join(policies)), (b"ratelimit", b", ".join(states))),
+            headers=tuple(_standing(policies, states)),
         )
 
 
@@ -123,18 +126,6 @@ def _policy(quota: Quota) -> bytes:
     return b'"%b";q=%d;w=%d' % (quota.name.encode(), quota.burst, whole_after_s)
 
 
-class _Standing:
-    """The `send` that adds where the caller stands."""
-
-    __slots__ = ("_policies", "_send", "_states")
-
-    def __init__(self, send: Send, policies: bytes, states: bytes) -> None:
-        self._send = send
-        self._policies = policies
-        self._states = states
-
-    async def send(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            added = [(b"ratelimit-policy", self._policies), (b"ratelimit", self._states)]
-            message = {**message, "headers": [*message.get("headers", ()), *added]}
-        await self._send(message)
+def _standing(policies: list[bytes], states: list[bytes]) -> Headers:
+    """The two fields that say where the caller stands."""
+    return [(b"ratelimit-policy", b", ".join(policies)), (b"ratelimit", b", ".join(states))]

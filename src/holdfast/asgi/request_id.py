@@ -15,8 +15,9 @@ import logging
 from typing import ClassVar
 
 from ..clock import SYSTEM_CLOCK, Clock, new_token
-from .context import CURRENT, context_of
-from .headers import header
+from .context import CURRENT, RequestContext, context_of
+from .exchange import exchange_of
+from .headers import header, put
 from .interface import App, Message, Receive, Scope, Send
 from .stack import Place
 from .trace_context import child_of, parse_traceparent, parse_tracestate
@@ -24,12 +25,12 @@ from .trace_context import child_of, parse_traceparent, parse_tracestate
 __all__ = ["RequestFilter", "RequestId", "acceptable_id"]
 
 _ID_MAX = 128
-_ID = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.:")
+_ID = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.:"
 
 
 def acceptable_id(value: bytes) -> str | None:
     """An id from outside, if it has 1 to 128 letters, digits, hyphens, underscores, dots and colons; else None. Pure."""
-    if not 0 < len(value) <= _ID_MAX or not _ID.issuperset(value):
+    if not 0 < len(value) <= _ID_MAX or value.translate(None, _ID):
         return None
     return value.decode("ascii")
 
@@ -78,21 +79,36 @@ class RequestId:
         if context.request_id:  # an application inside an application: it has its name
             await self.app(scope, receive, send)
             return
-        request_id: str | None = None
-        ids = 0
+        self._name_it(scope, context)
+        outgoing = self._outgoing
+        if outgoing is not None:
+            pair = (outgoing, context.request_id.encode("ascii"))
+            if scope["type"] == "http":
+                exchange, receive, send = exchange_of(context, receive, send)
+                exchange.on_head(self, lambda headers: put(headers, pair))
+            else:
+                send = _Naming(send, pair)
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            CURRENT.set(before)
+
+
+    def _name_it(self, scope: Scope, context: RequestContext) -> None:
+        incoming = self._incoming
+        ids: list[bytes] = []
         parents: list[bytes] = []
         states: list[bytes] = []
         for name, value in scope["headers"]:
-            if name == self._incoming:
-                request_id = acceptable_id(value)
-                ids += 1
+            if name == incoming:
+                ids.append(value)
             elif name == b"traceparent":
                 parents.append(value)
             elif name == b"tracestate":
                 states.append(value)
         fresh = new_token()
         # Two ids, or two parents, are as good as none: which of them would the next service take?
-        context.request_id = request_id if request_id is not None and ids == 1 else fresh
+        context.request_id = (acceptable_id(ids[0]) if len(ids) == 1 else None) or fresh
         parent = parse_traceparent(parents[0]) if len(parents) == 1 else None
         if parent is not None:
             context.trace_id, flags = parent
@@ -103,33 +119,21 @@ class RequestId:
             # A token is a version 4 UUID's worth of chance: never all zeros in practice, which the format forbids.
             context.trace_id = fresh
             context.traceparent = child_of(fresh, new_token()[:16], self._flags)
-        CURRENT.set(context)
-        try:
-            outgoing = self._outgoing
-            if outgoing is None:
-                await self.app(scope, receive, send)
-            else:
-                await self.app(scope, receive, _Naming(send, outgoing, context.request_id.encode("ascii")))
-        finally:
-            CURRENT.set(before)
 
 
 class _Naming:
-    """A `send` that puts the id into the head of the answer, in place of any other."""
+    """A `send` that puts the id into the head of what a WebSocket's handshake is answered with, in place of any other."""
 
-    __slots__ = ("_name", "_send", "_value")
+    __slots__ = ("_pair", "_send")
 
-    def __init__(self, send: Send, name: bytes, value: bytes) -> None:
+    def __init__(self, send: Send, pair: tuple[bytes, bytes]) -> None:
         self._send = send
-        self._name = name
-        self._value = value
+        self._pair = pair
 
     async def __call__(self, message: Message) -> None:
-        # http.response.start, websocket.accept, websocket.http.response.start
-        if message["type"].endswith(("start", "accept")):
-            name = self._name
-            headers = [pair for pair in message.get("headers", ()) if pair[0] != name]
-            headers.append((name, self._value))
+        if message["type"] in {"websocket.accept", "websocket.http.response.start"}:
+            headers = list(message.get("headers", ()))
+            put(headers, self._pair)
             message = {**message, "headers": headers}
         await self._send(message)
 
