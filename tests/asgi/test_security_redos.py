@@ -13,7 +13,7 @@ import pytest
 
 from holdfast.asgi.body import promised_length
 from holdfast.asgi.deadline import parse_grpc_timeout, parse_milliseconds, time_allowed_s
-from holdfast.asgi.headers import MalformedHeader, only, text
+from holdfast.asgi.headers import Fields, MalformedHeader, only, text
 from holdfast.asgi.log_lines import capped, one_line, visible
 from holdfast.asgi.request_id import acceptable_id
 from holdfast.asgi.trace_context import parse_traceparent, parse_tracestate
@@ -25,7 +25,7 @@ PARSERS: dict[str, Callable[[bytes], object]] = {
     "request id": acceptable_id,
     "milliseconds": parse_milliseconds,
     "grpc-timeout": parse_grpc_timeout,
-    "content-length": lambda value: promised_length({"headers": [(b"content-length", value)]}),
+    "content-length": lambda value: promised_length(Fields([(b"content-length", value)])),
     "text": lambda value: text(b"x", value, length_max=100_000),
     "visible": lambda value: visible(value.decode("latin-1")),
     "line": lambda value: one_line({"x": capped(value.decode("latin-1"))}),
@@ -87,7 +87,7 @@ def test_numbers_of_any_length_are_not_computed() -> None:
     for parse in (parse_milliseconds, parse_grpc_timeout):
         with pytest.raises(MalformedHeader):
             parse(b"9" * 1_000_000)
-    assert promised_length({"headers": [(b"content-length", b"9" * 1_000_000)]}) is None
+    assert promised_length(Fields([(b"content-length", b"9" * 1_000_000)])) is None
 
 
 def test_many_headers_are_gone_through_once() -> None:

@@ -30,7 +30,7 @@ from typing import ClassVar
 
 from ..clock import SYSTEM_CLOCK, Clock
 from ..errors import ConfigurationError
-from .context import RequestContext, context_of
+from .context import RequestContext
 from .exchange import Exchange, exchange_of
 from .interface import App, Receive, Scope, Send
 from .log_lines import LogFields, capped
@@ -93,8 +93,7 @@ class AccessLog:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        context = context_of(scope, self._clock)
-        exchange, receive, send = exchange_of(context, receive, send)
+        exchange, receive, send = exchange_of(scope, receive, send, self._clock)
         cancelled = False
         try:
             await self.app(scope, receive, send)
@@ -103,9 +102,10 @@ class AccessLog:
             raise
         finally:
             if self._logger.isEnabledFor(logging.INFO):
-                self._write(scope, context, exchange, cancelled=cancelled)
+                self._write(scope, exchange, cancelled=cancelled)
 
-    def _write(self, scope: Scope, context: RequestContext, exchange: Exchange, *, cancelled: bool) -> None:
+    def _write(self, scope: Scope, exchange: Exchange, *, cancelled: bool) -> None:
+        context = exchange.context
         method = scope["method"]
         client = context.client_address
         if client is None and scope.get("client"):

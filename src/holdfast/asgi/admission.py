@@ -31,7 +31,7 @@ from ..clock import SYSTEM_CLOCK, WaitingClock
 from ..deadline import current_deadline, seconds
 from ..errors import BulkheadFull, ConfigurationError, LoadShed, Overloaded
 from ..stream import EVENTS, EventStream
-from .context import RequestContext, context_of
+from .context import RequestContext
 from .exchange import exchange_of
 from .gate import Gate, Priority, Ticket
 from .headers import first
@@ -182,7 +182,8 @@ class ConcurrencyLimit:
         if scope["type"] != "http" or self._mode == "off" or scope["path"] in self._exempt:
             await self.app(scope, receive, send)
             return
-        context = context_of(scope, self._clock)
+        exchange, receive, send = exchange_of(scope, receive, send, self._clock)
+        context = exchange.context
         ticket = Ticket(
             Priority.NORMAL if self._priority is None else self._priority(scope, context),
             None if self._tenant is None else self._tenant(scope, context),
@@ -199,12 +200,8 @@ class ConcurrencyLimit:
             self._tell_shed(retry_after_s, dark=False)
             await send_problem(send, problem_for(LoadShed(retry_after_s=retry_after_s)), context)
             return
-        await self._serve(ticket, context, scope, receive, send)
-
-    async def _serve(self, ticket: Ticket, context: RequestContext, scope: Scope, receive: Receive, send: Send) -> None:
         outcome: _Outcome = "ignored"
         try:
-            exchange, receive, send = exchange_of(context, receive, send)
             await self.app(scope, receive, send)
             status = exchange.status or 0
             if status in _TOO_MUCH:
@@ -249,12 +246,13 @@ class ConcurrencyLimit:
                 aimd.succeeded(now - ticket.began_s, gate.in_flight)
             elif outcome == "dropped":
                 aimd.dropped()
-        if aimd.limit != before:
+        changed = aimd.limit != before
+        if changed:
             gate.resize(aimd.limit)
         for woken in gate.leave(ticket, now):
             woken.began_s, woken.generation = now, aimd.generation
             self._waiting[woken].set()
-        if aimd.limit != before and self._events.subscriptions:
+        if changed and self._events.subscriptions:
             from ..events import LimitChanged
 
             self._events.emit(LimitChanged(self._name, before, aimd.limit))

@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, ClassVar, Self
 
 from ..deadline import seconds
 from ..errors import ConfigurationError
-from .context import context_of
+from .context import fields_of
 from .exchange import Exchange, exchange_of
-from .headers import first
+from .headers import Fields
 from .interface import App, Message, Receive, Scope, Send
 from .problems import Problem, RequestRefused, send_problem
 from .stack import Place
@@ -60,16 +60,11 @@ class ClientLeft(Exception):
     """The client hung up before its request was complete: there is nobody to answer."""
 
 
-def promised_length(scope: Scope) -> int | None:
+def promised_length(headers: Fields) -> int | None:
     """The body's length as the request states it, or None where it does not or says nonsense. Only ever a hint."""
-    value = first(scope["headers"], b"content-length")
+    value = headers.get(b"content-length")
     # 19 digits fit in 64 bits; turning more into a number is work that an attacker chooses.
     return int(value) if value is not None and value.isdigit() and len(value) < 20 else None
-
-
-def _is_chunked(scope: Scope) -> bool:
-    # RFC 9112 6.3: in HTTP/1 a request with neither header ends with its head. Later versions need neither.
-    return first(scope["headers"], b"transfer-encoding") is not None
 
 
 def _bounds(limit: int, timeout: float | timedelta) -> tuple[int, float]:
@@ -156,7 +151,7 @@ class BodyBuffer:
             RequestRefused: with 413, 408 or 503, as the text at the top says; what was read is gone.
             ClientLeft: the client hung up first.
         """
-        length = promised_length(scope)
+        length = promised_length(Fields(scope["headers"]))
         if length is not None and length > self._limit:
             raise RequestRefused(_TOO_LARGE)
         pieces: list[bytes] = []
@@ -214,14 +209,15 @@ class BodyLimit:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        length = promised_length(scope)
+        exchange, receive, send = exchange_of(scope, receive, send)
+        headers = fields_of(scope, exchange.context)
+        length = promised_length(headers)
         if length is not None and length > self._limit:
-            await send_problem(send, _TOO_LARGE, context_of(scope))
+            await send_problem(send, _TOO_LARGE, exchange.context)
             return
-        # Where the head already says that no body comes there is nothing to wait for. What comes nevertheless is counted.
-        timed = length is not None or not scope["http_version"].startswith("1") or _is_chunked(scope)
-        context = context_of(scope)
-        exchange, receive, send = exchange_of(context, receive, send)
+        # RFC 9112 6.3: in HTTP/1 a request with neither header ends with its head; later versions need neither. Where no body
+        # comes there is nothing to wait for. What comes nevertheless is counted.
+        timed = length is not None or b"transfer-encoding" in headers or not scope["http_version"].startswith("1")
         counted = _Counted(receive, exchange, self._limit, self._timeout_s if timed else None)
         try:
             await self.app(scope, counted.receive, send)
@@ -233,7 +229,7 @@ class BodyLimit:
         finally:
             exchange.muted = False
         if counted.problem is not None and not exchange.started:
-            await send_problem(send, counted.problem, context)
+            await send_problem(send, counted.problem, exchange.context)
 
 
 class _Counted:

@@ -14,13 +14,14 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 from ..clock import SYSTEM_CLOCK, Clock
+from .headers import Fields
 from .interface import Scope
 
 if TYPE_CHECKING:
     from ..deadline import Deadline
     from .exchange import Exchange
 
-__all__ = ["CURRENT", "STATE_KEY", "RequestContext", "context_of", "current_request"]
+__all__ = ["CURRENT", "STATE_KEY", "RequestContext", "context_of", "current_request", "fields_of"]
 
 STATE_KEY = "holdfast"
 """The name of the context in `scope["state"]`."""
@@ -47,6 +48,7 @@ class RequestContext:
         replayed: the answer is a stored one.
         problem: the code of the problem document that answered, or None; for the access log.
         outcome: what became of the work (`holdfast.outcome.Outcome` values) where an error told; for the access log.
+        fields: the request's headers, once somebody read them (`fields_of`).
         exchange: what passed between the service and the server, once a layer watches it (`exchange.exchange_of`).
         notes: what further layers have to tell each other; keys are module names.
     """
@@ -58,6 +60,7 @@ class RequestContext:
         "deadline",
         "draining",
         "exchange",
+        "fields",
         "notes",
         "outcome",
         "permissions",
@@ -91,6 +94,7 @@ class RequestContext:
         self.replayed = False
         self.problem: str | None = None
         self.outcome: str | None = None
+        self.fields: Fields | None = None
         self.exchange: Exchange | None = None
         self.notes: dict[str, object] | None = None
 
@@ -127,3 +131,12 @@ def _new_context(scope: Scope, clock: Clock) -> RequestContext:
     scope["state"] = {**state, STATE_KEY: context} if state else {STATE_KEY: context}
     CURRENT.set(context)
     return context
+
+
+def fields_of(scope: Scope, context: RequestContext) -> Fields:
+    """The headers of a request, read by the first who asks, and anew where a layer in between put another list in their place."""
+    pairs = scope["headers"]
+    fields = context.fields
+    if fields is None or fields.pairs is not pairs:
+        fields = context.fields = Fields(pairs)
+    return fields

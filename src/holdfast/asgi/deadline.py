@@ -32,14 +32,14 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from enum import Enum
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..clock import SYSTEM_CLOCK, Clock
 from ..deadline import CURRENT, seconds
 from ..deadline import Deadline as Moment
 from ..errors import BlockTimedOut, ConfigurationError, DeadlineExceeded, HoldfastError, OutcomeUnknown, report_of
 from ..outcome import Outcome
-from .context import RequestContext, context_of
+from .context import fields_of
 from .exchange import Exchange, exchange_of
 from .headers import MalformedHeader
 from .interface import App, Message, Receive, Scope, Send
@@ -127,7 +127,16 @@ class Deadline:
 
     place: ClassVar[Place] = Place.DEADLINE
 
-    __slots__ = ("_clock", "_floor_s", "_long_lived", "_maximum_for", "_maximum_s", "_notice_after_s", "app")
+    __slots__ = (
+        "_clock",
+        "_floor_s",
+        "_long_lived",
+        "_maximum_for",
+        "_maximum_s",
+        "_notice_after_s",
+        "_watch",
+        "app",
+    )
 
     def __init__(
         self,
@@ -157,23 +166,22 @@ class Deadline:
         if self._notice_after_s == 0:
             raise ConfigurationError("notice_after must be more than 0 s")
         self._clock = clock
+        self._watch: _Watch | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one connection."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        context = context_of(scope, self._clock)
-        maximum_s = self._maximum_s
-        if self._maximum_for is not None and (own_s := self._maximum_for(scope)) is not None:
-            maximum_s = own_s
-        if self._long_lived and scope["path"].startswith(self._long_lived):
-            maximum_s = math.inf
-        try:
-            allowed_s = time_allowed_s(scope["headers"], maximum_s)
-        except MalformedHeader as error:
-            await send_problem(send, Problem(400, "malformed-timeout", detail=str(error)), context)
-            return
+        exchange, receive, send = exchange_of(scope, receive, send, self._clock)
+        context = exchange.context
+        allowed_s = self._maximum_of(scope)
+        if not _PARSERS.keys().isdisjoint(fields_of(scope, context)):
+            try:
+                allowed_s = time_allowed_s(scope["headers"], allowed_s)
+            except MalformedHeader as error:
+                await send_problem(send, Problem(400, "malformed-timeout", detail=str(error)), context)
+                return
         outer = CURRENT.get()
         deadline = outer if allowed_s == math.inf else Moment(context.started_at + allowed_s, self._clock)
         if deadline is not None and outer is not None and outer.expires_at < deadline.expires_at:
@@ -183,8 +191,9 @@ class Deadline:
             await send_problem(send, _TOO_LITTLE, context)
             return
         context.deadline = deadline
-        exchange, receive, send = exchange_of(context, receive, send)
-        work = _Work(receive, exchange, self._notice_after_s, left_s)
+        task = asyncio.current_task()
+        assert task is not None, "ASGI applications run in tasks"
+        work = _Work(receive, exchange, self._watch_of(task), task, left_s)
         cut: HoldfastError | None = None
         # What `async with within(...)` does, with the timer that also looks for the client: it would cost twice as much.
         CURRENT.set(deadline)
@@ -201,7 +210,20 @@ class Deadline:
         finally:
             CURRENT.set(outer)
             await work.close()
-        await _settle(cut, work.ended_by, exchange, context, scope["method"], send)
+        if cut is not None or work.ended_by is not None:
+            await _settle(cut, work.ended_by, exchange, scope["method"], send)
+
+    def _maximum_of(self, scope: Scope) -> float:
+        if self._long_lived and scope["path"].startswith(self._long_lived):
+            return math.inf
+        own_s = None if self._maximum_for is None else self._maximum_for(scope)
+        return self._maximum_s if own_s is None else own_s
+
+    def _watch_of(self, task: asyncio.Task[Any]) -> _Watch:
+        watch = self._watch
+        if watch is None or watch.loop is not task.get_loop():
+            watch = self._watch = _Watch(task.get_loop(), self._notice_after_s)
+        return watch
 
 
 _LATE = "the request did not end within its time"
@@ -220,17 +242,17 @@ async def _settle(
     cut: HoldfastError | None,
     ended_by: _EndedBy | None,
     exchange: Exchange,
-    context: RequestContext,
     method: str,
     send: Send,
 ) -> None:
-    """What is left to do when the work has ended, one way or another."""
+    """What is left to do when the work was ended, from here or by itself."""
+    context = exchange.context
     if ended_by is _EndedBy.CLIENT or exchange.disconnected:  # nobody is left to be answered
         if cut is not None and cut.outcome is not None:
             context.outcome = cut.outcome.value
         return
     if cut is None:
-        if ended_by is None or exchange.started:
+        if exchange.started:
             return
         cut = BlockTimedOut(_LATE)  # the application swallowed being cancelled, and left without a word
     if exchange.started:
@@ -240,6 +262,42 @@ async def _settle(
         # What was under way was not committed, but what the request had finished before that may have been.
         problem = replace(problem, detail=_MAYBE.detail, extensions=_MAYBE.extensions)
     await send_problem(send, problem, context)
+
+
+class _Watch:
+    """The requests under way in one event loop, each to be looked at when it has run for a while: one timer for all of them.
+
+    All wait for the same time, so they come up in the order in which they joined.
+    """
+
+    __slots__ = ("_timer", "_works", "every_s", "loop")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, every_s: float) -> None:
+        self.loop = loop
+        self.every_s = every_s
+        self._works: dict[_Work, float] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def join(self, work: _Work) -> None:
+        """Look at `work` after `every_s`; nothing changes if that is to happen already."""
+        now = self.loop.time()
+        self._works.setdefault(work, now)
+        if self._timer is None:
+            self._timer = self.loop.call_at(now + self.every_s, self._look)
+
+    def leave(self, work: _Work) -> None:
+        """Look at it no more."""
+        self._works.pop(work, None)
+
+    def _look(self) -> None:
+        self._timer = None
+        now = self.loop.time()
+        for work, joined in list(self._works.items()):
+            if joined + self.every_s > now:
+                self._timer = self.loop.call_at(joined + self.every_s, self._look)
+                return
+            del self._works[work]
+            work.look(now - joined)
 
 
 class _Work:
@@ -254,28 +312,26 @@ class _Work:
 
     __slots__ = (
         "_cancelling",
-        "_due",
-        "_every_s",
         "_exchange",
         "_heard",
         "_last",
+        "_left_s",
         "_listener",
-        "_loop",
         "_open",
         "_receive",
         "_task",
-        "_timer",
         "_untaken",
         "_waiting",
+        "_watch",
         "ended_by",
     )
 
-    def __init__(self, receive: Receive, exchange: Exchange, every_s: float, left_s: float) -> None:
+    def __init__(
+        self, receive: Receive, exchange: Exchange, watch: _Watch, task: asyncio.Task[Any], left_s: float
+    ) -> None:
         self._receive = receive
         self._exchange = exchange
-        self._every_s = every_s
-        task = asyncio.current_task()
-        assert task is not None
+        self._watch = watch
         self._task = task
         self._cancelling = task.cancelling()
         self._untaken = False  # a cancellation from here is out, and was not taken back
@@ -284,12 +340,12 @@ class _Work:
         self._heard: deque[Message] | None = None
         self._waiting = 0  # calls of the application that wait for a message
         self._listener: asyncio.Task[None] | None = None
-        # Timers and no task: most requests are over before the first one fires. The last one is set when the first has.
-        self._loop = loop = task.get_loop()
-        now = loop.time()
-        self._due = now + left_s
-        self._timer: asyncio.TimerHandle | None = loop.call_at(now + min(every_s, left_s), self._look)
+        # Most requests are over before somebody looks at them. A timer of its own is set for those that are not.
+        self._left_s = left_s
         self._last: asyncio.TimerHandle | None = None
+        if left_s < watch.every_s:
+            self._last = watch.loop.call_later(left_s, self._expire)
+        watch.join(self)
 
     async def receive(self) -> Message:
         """What the application calls instead of the server's."""
@@ -310,18 +366,15 @@ class _Work:
                 await asyncio.wait({self._listener})
         finally:
             self._waiting -= 1
-            if self._timer is None and self._listener is None and self._open:
-                self._timer = self._loop.call_later(self._every_s, self._look)
+            if self._listener is None and self._open:
+                self._watch.join(self)
 
-    def _look(self) -> None:
-        self._timer = None
-        if self._last is None and self._due != math.inf:
-            if self._loop.time() >= self._due:
-                self._expire()
-                return
-            self._last = self._loop.call_at(self._due, self._expire)
-        if not self._waiting and not self._heard:  # else it hears for itself, and sets the timer afterwards
-            self._listener = self._loop.create_task(self._listen())
+    def look(self, waited_s: float) -> None:
+        """It is still under way, `waited_s` after it joined: end it in time from now on, and listen for its client."""
+        if self._last is None and self._left_s != math.inf:
+            self._last = self._watch.loop.call_later(self._left_s - waited_s, self._expire)
+        if not self._waiting and not self._heard:  # else it hears for itself, and joins again afterwards
+            self._listener = self._watch.loop.create_task(self._listen())
 
     def _expire(self) -> None:
         self._end(_EndedBy.DEADLINE)
@@ -340,7 +393,7 @@ class _Work:
             if not self._waiting:
                 self._end(_EndedBy.CLIENT)
         elif not message.get("more_body", False) and not self._waiting and self._open:
-            self._listener = self._loop.create_task(self._listen())
+            self._listener = self._watch.loop.create_task(self._listen())
 
     def _end(self, by: _EndedBy) -> None:
         # Not after a complete answer: it was in time, and every server says then that the client is gone.
@@ -359,8 +412,7 @@ class _Work:
     async def close(self) -> None:
         """End it: no timer, nobody who listens, and no cancellation left that somebody later could take for another's."""
         self._open = False
-        if self._timer is not None:
-            self._timer.cancel()
+        self._watch.leave(self)
         if self._last is not None:
             self._last.cancel()
         if self._untaken:  # the application swallowed it, or raised something else: it is over either way

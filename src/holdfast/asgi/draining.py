@@ -30,7 +30,6 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from ..shutdown import DRAIN, Drain, Phase, Work, use_drain
-from .context import STATE_KEY, context_of
 from .exchange import Exchange, exchange_of
 from .headers import put
 from .problems import Problem, send_problem
@@ -88,8 +87,7 @@ class Draining:
         scope[_MARK] = drain
         kind = scope["type"]
         if kind == "http":
-            context = context_of(scope)
-            exchange, receive, send = exchange_of(context, receive, send)
+            exchange, receive, send = exchange_of(scope, receive, send)
             # Other versions of HTTP have no such header; there it is the proxy's to say.
             if scope.get("http_version", "1.1").startswith("1"):
                 exchange.on_head(self, self._say_close)
@@ -97,7 +95,7 @@ class Draining:
             if drain is not DRAIN:
                 use_drain(drain)
             if drain.is_draining:
-                context.draining = True
+                exchange.context.draining = True
             drain.enter(request)
             try:
                 await self.app(scope, receive, send)
@@ -188,8 +186,7 @@ class _Request(_Cancellable):
     @property
     def name(self) -> str:
         """Method and route, never a concrete path."""
-        context = (self._scope.get("state") or {}).get(STATE_KEY)
-        route = getattr(context, "route", None) or getattr(self._scope.get("route"), "path", None)
+        route = self._exchange.context.route or getattr(self._scope.get("route"), "path", None)
         return f"{self._scope['method']} {route or '<unknown route>'}"
 
     async def cut(self, send: Send) -> bool:
@@ -200,7 +197,7 @@ class _Request(_Cancellable):
         if self._exchange.started:
             # Half an answer must not look like a whole one: the server ends the connection for it.
             return False
-        await send_problem(send, _CUT, context_of(self._scope))
+        await send_problem(send, _CUT, self._exchange.context)
         return True
 
 

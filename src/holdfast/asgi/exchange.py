@@ -1,6 +1,6 @@
 """What really passed between the service and the server: seen once per request, for all layers that need to know.
 
-    exchange, receive, send = exchange_of(context, receive, send)
+    exchange, receive, send = exchange_of(scope, receive, send)
     exchange.on_head(self, lambda headers: headers.append((b"x-seen", b"1")))
     ...
     if not exchange.started: ...        # an answer can still be given
@@ -14,8 +14,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from .context import RequestContext
-from .interface import Headers, Message, Receive, Send
+from ..clock import SYSTEM_CLOCK, Clock
+from .context import STATE_KEY, RequestContext, context_of
+from .interface import Headers, Message, Receive, Scope, Send
 
 __all__ = ["Exchange", "OnHead", "exchange_of"]
 
@@ -27,6 +28,7 @@ class Exchange:
     """What passed so far in one request.
 
     Attributes:
+        context: what is known of the request.
         status: the status of the answer, or None before it was begun.
         started: whether the answer was begun: from then on no other can be given.
         complete: whether it was handed over to the end.
@@ -40,6 +42,7 @@ class Exchange:
         "_receive",
         "_send",
         "complete",
+        "context",
         "disconnected",
         "muted",
         "request_bytes",
@@ -48,7 +51,8 @@ class Exchange:
         "status",
     )
 
-    def __init__(self, receive: Receive, send: Send) -> None:
+    def __init__(self, context: RequestContext, receive: Receive, send: Send) -> None:
+        self.context = context
         self._receive = receive
         self._send = send
         self._on_head: dict[object, OnHead] = {}
@@ -101,10 +105,17 @@ class Exchange:
             raise
 
 
-def exchange_of(context: RequestContext, receive: Receive, send: Send) -> tuple[Exchange, Receive, Send]:
-    """The exchange of a request, and what to call the next layer with."""
-    exchange = context.exchange
+def exchange_of(
+    scope: Scope, receive: Receive, send: Send, clock: Clock = SYSTEM_CLOCK
+) -> tuple[Exchange, Receive, Send]:
+    """The exchange of the request that `scope` describes, and what to call the next layer with. `clock` as for `context_of`."""
+    # All but the first layer find it; that path is the short one.
+    try:
+        exchange: Exchange | None = scope["state"][STATE_KEY].exchange
+    except (KeyError, TypeError):  # no state, or None
+        exchange = None
     if exchange is not None:
         return exchange, receive, send
-    context.exchange = exchange = Exchange(receive, send)
+    context = context_of(scope, clock)
+    context.exchange = exchange = Exchange(context, receive, send)
     return exchange, exchange.receive, exchange.send

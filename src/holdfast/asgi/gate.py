@@ -82,7 +82,7 @@ class Gate:
     """
 
     __slots__ = (
-        "_came", "_guaranteed", "_in_class", "_in_flight", "_limit", "_number", "_others_came", "_queue", "_shares",
+        "_came", "_guaranteed", "_in_class", "_in_flight", "_kept", "_limit", "_number", "_others_came", "_queue", "_shares",
         "_tenant_max", "_tenant_share", "_tenant_waiting_max", "_tenants", "_waiting", "_waiting_now",
     )  # fmt: skip
 
@@ -144,6 +144,7 @@ class Gate:
             kept = min(left, math.ceil(wanted) if priority is Priority.CRITICAL else int(wanted))
             self._guaranteed.append(kept)
             left -= kept
+        self._kept = limit - 1 - left
 
     def enter(self, ticket: Ticket, now: float) -> bool:
         """Get in at once, if the rules allow it; whether it did.
@@ -158,18 +159,19 @@ class Gate:
             if tenant != last:
                 self._others_came = came
             self._came = (tenant, now)
-        if not self._has_room(ticket.priority) or not self._tenant_has_room(tenant, now):
-            return False
-        self.force(ticket)
-        return True
+        if self._has_room(ticket.priority) and self._tenant_has_room(tenant, now):
+            self.force(ticket)
+            return True
+        return False
 
     def force(self, ticket: Ticket) -> None:
         """Get in whatever the rules say."""
+        tenant = ticket.tenant
         ticket._is_in = True
         self._in_flight += 1
         self._in_class[ticket.priority] += 1
-        if ticket.tenant is not None:
-            self._tenants[ticket.tenant] = self._tenants.get(ticket.tenant, 0) + 1
+        if tenant is not None:
+            self._tenants[tenant] = self._tenants.get(tenant, 0) + 1
 
     def join(self, ticket: Ticket, now: float) -> tuple[bool, Ticket | None]:
         """Wait in the queue: whether there was a place, and who lost it."""
@@ -223,8 +225,11 @@ class Gate:
 
     def _has_room(self, priority: Priority) -> bool:
         free = self._limit - self._in_flight
-        if free <= 0:
-            return False
+        if free <= self._kept:  # what is kept for others may be in the way
+            return free > 0 and self._has_room_beside_others(priority, free)
+        return True
+
+    def _has_room_beside_others(self, priority: Priority, free: int) -> bool:
         if self._in_class[priority] < self._guaranteed[priority]:
             return True
         for other, kept in enumerate(self._guaranteed):

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from ..errors import ConfigurationError
 from .interface import Headers
 
-__all__ = ["MalformedHeader", "first", "header", "only", "put", "text"]
+__all__ = ["Fields", "MalformedHeader", "first", "header", "only", "put", "text"]
 
 # RFC 9110 5.6.2: what a name is made of.
 _TOKEN = frozenset(b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
@@ -21,6 +21,28 @@ _CONTROLS = bytes(number for number in (*range(32), 127) if number != 9)
 
 class MalformedHeader(ValueError):
     """A header from outside is not what its field allows. The text names the field and the rule, never the value."""
+
+
+class Fields(dict[bytes, bytes]):
+    """The headers of one request by name, read once for all layers (`context.fields_of`): most ask for what is not there.
+
+    Of a name that is there more than once it knows the last value. Who must tell one from two asks `only`.
+
+    Attributes:
+        pairs: the list it was read from.
+        repeated: whether any name is there more than once.
+    """
+
+    __slots__ = ("pairs", "repeated")
+
+    def __init__(self, pairs: Headers) -> None:
+        super().__init__(pairs)
+        self.pairs = pairs
+        self.repeated = len(self) < len(pairs)
+
+    def only(self, name: bytes) -> bytes | None:
+        """As the function `only`."""
+        return only(self.pairs, name) if self.repeated else self.get(name)
 
 
 def first(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> bytes | None:
@@ -84,7 +106,7 @@ def header(name: str | bytes, value: str | bytes | int) -> tuple[bytes, bytes]:
 
 
 def put(headers: Headers, pair: tuple[bytes, bytes]) -> None:
-    """Put `pair` into `headers`, in place of all of its name (lower case): an application's own value does not stay beside ours."""
+    """Put `pair` into `headers`, in place of all of its name (lower case): an application's own does not stay beside it."""
     name = pair[0]
     headers[:] = [known for known in headers if known[0].lower() != name]
     headers.append(pair)

@@ -54,7 +54,7 @@ class IpAllowlist:
 
     place: ClassVar[Place] = Place.ALLOWLIST
 
-    __slots__ = ("_rules", "app")
+    __slots__ = ("_covered", "_rules", "app")
 
     def __init__(self, app: App, *, rules: Mapping[str, Iterable[str]] | Iterable[tuple[str, Iterable[str]]]) -> None:
         pairs = [*(cast("Mapping[str, Iterable[str]]", rules).items() if isinstance(rules, Mapping) else rules)]
@@ -65,6 +65,7 @@ class IpAllowlist:
             (RoutePatterns([pattern], name="rules"), Networks(networks, name=f"the rule for {pattern}"))
             for pattern, networks in pairs
         )
+        self._covered = RoutePatterns(rules, name="rules")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one connection."""
@@ -78,15 +79,12 @@ class IpAllowlist:
             await send({"type": "websocket.close", "code": _POLICY_VIOLATION})
 
     def _allowed(self, scope: Scope) -> bool:
-        path = scope["path"]
-        known = readings(path)
-        networks = [allowed for pattern, allowed in self._rules if pattern.cover(known)]
-        if scope.get("root_path"):
-            # With the server's root path and without: an application behind one may be asked for both.
-            inner = readings(path_of(scope))
-            networks += [allowed for pattern, allowed in self._rules if pattern.cover(inner)]
-        if not networks:
+        # With the server's root path and without: an application behind one may be asked for both.
+        paths = [scope["path"], path_of(scope)] if scope.get("root_path") else [scope["path"]]
+        known = [one for one in map(readings, paths) if self._covered.cover(one)]
+        if not known:
             return True
+        networks = [allowed for pattern, allowed in self._rules if any(map(pattern.cover, known))]
         context = context_of(scope)
         reason = _reason_against(scope, context, networks)
         if reason is None:

@@ -26,7 +26,6 @@ from typing import ClassVar
 from ..clock import SYSTEM_CLOCK, Clock
 from ..errors import ConfigurationError
 from ..stream import EVENTS, EventStream
-from .context import context_of
 from .exchange import exchange_of
 from .interface import App, Headers, Receive, Scope, Send
 from .problems import Problem, send_problem
@@ -86,7 +85,8 @@ class RateLimit:
         if scope["type"] != "http" or scope["path"] in self._exempt:
             await self.app(scope, receive, send)
             return
-        context = context_of(scope, self._clock)
+        exchange, receive, send = exchange_of(scope, receive, send, self._clock)
+        context = exchange.context
         policies: list[bytes] = []
         states: list[bytes] = []
         for quota, subject_of, policy, state in self._quotas:
@@ -100,7 +100,6 @@ class RateLimit:
                 await send_problem(send, self._refusal(quota, decision, policies, states), context)
                 return
         if states:
-            exchange, receive, send = exchange_of(context, receive, send)
             standing = _standing(policies, states)
             exchange.on_head(self, lambda headers: headers.extend(standing))
         await self.app(scope, receive, send)

@@ -27,7 +27,7 @@ from typing import ClassVar
 
 from ..errors import HoldfastError
 from .body import ClientLeft
-from .context import RequestContext, context_of
+from .context import RequestContext
 from .exchange import exchange_of
 from .interface import App, Receive, Scope, Send
 from .log_lines import capped, visible
@@ -68,12 +68,12 @@ class Recovery:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        context = context_of(scope)
-        exchange, receive, send = exchange_of(context, receive, send)
+        exchange, receive, send = exchange_of(scope, receive, send)
         try:
             await self.app(scope, receive, send)
         except Exception as error:
             # Cancellation is no Exception: it passes.
+            context = exchange.context
             problem = problem_for(error)
             gone = exchange.disconnected or isinstance(error, ClientLeft)
             _tell(error, problem, context, gone=gone)

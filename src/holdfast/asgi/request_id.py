@@ -15,9 +15,9 @@ import logging
 from typing import ClassVar
 
 from ..clock import SYSTEM_CLOCK, Clock, new_token
-from .context import CURRENT, RequestContext, context_of
+from .context import CURRENT, RequestContext, context_of, fields_of
 from .exchange import exchange_of
-from .headers import header, put
+from .headers import Fields, MalformedHeader, header, put
 from .interface import App, Message, Receive, Scope, Send
 from .stack import Place
 from .trace_context import child_of, parse_traceparent, parse_tracestate
@@ -84,7 +84,7 @@ class RequestId:
         if outgoing is not None:
             pair = (outgoing, context.request_id.encode("ascii"))
             if scope["type"] == "http":
-                exchange, receive, send = exchange_of(context, receive, send)
+                exchange, receive, send = exchange_of(scope, receive, send)
                 exchange.on_head(self, lambda headers: put(headers, pair))
             else:
                 send = _Naming(send, pair)
@@ -93,32 +93,30 @@ class RequestId:
         finally:
             CURRENT.set(before)
 
-
     def _name_it(self, scope: Scope, context: RequestContext) -> None:
-        incoming = self._incoming
-        ids: list[bytes] = []
-        parents: list[bytes] = []
-        states: list[bytes] = []
-        for name, value in scope["headers"]:
-            if name == incoming:
-                ids.append(value)
-            elif name == b"traceparent":
-                parents.append(value)
-            elif name == b"tracestate":
-                states.append(value)
+        fields = fields_of(scope, context)
         fresh = new_token()
-        # Two ids, or two parents, are as good as none: which of them would the next service take?
-        context.request_id = (acceptable_id(ids[0]) if len(ids) == 1 else None) or fresh
-        parent = parse_traceparent(parents[0]) if len(parents) == 1 else None
-        if parent is not None:
-            context.trace_id, flags = parent
-            if states:
-                context.tracestate = parse_tracestate(states)
+        given = None if self._incoming is None else _one(fields, self._incoming)
+        context.request_id = (acceptable_id(given) if given is not None else None) or fresh
+        parent = _one(fields, b"traceparent")
+        trace = parse_traceparent(parent) if parent is not None else None
+        if trace is not None:
+            context.trace_id, flags = trace
+            if b"tracestate" in fields:
+                context.tracestate = parse_tracestate([value for name, value in fields.pairs if name == b"tracestate"])
             context.traceparent = child_of(context.trace_id, fresh[:16], flags)
         else:
             # A token is a version 4 UUID's worth of chance: never all zeros in practice, which the format forbids.
             context.trace_id = fresh
             context.traceparent = child_of(fresh, new_token()[:16], self._flags)
+
+
+def _one(fields: Fields, name: bytes) -> bytes | None:
+    # Two ids, or two parents, are as good as none: which of them would the next service take?
+    try:
+        return fields.only(name)
+    except MalformedHeader:
+        return None
 
 
 class _Naming:
