@@ -93,7 +93,7 @@ class AccessLog:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        exchange, receive, send = exchange_of(scope, receive, send, self._clock)
+        context, exchange, receive, send = exchange_of(scope, receive, send, self._clock)
         cancelled = False
         try:
             await self.app(scope, receive, send)
@@ -102,10 +102,9 @@ class AccessLog:
             raise
         finally:
             if self._logger.isEnabledFor(logging.INFO):
-                self._write(scope, exchange, cancelled=cancelled)
+                self._write(scope, context, exchange, cancelled=cancelled)
 
-    def _write(self, scope: Scope, exchange: Exchange, *, cancelled: bool) -> None:
-        context = exchange.context
+    def _write(self, scope: Scope, context: RequestContext, exchange: Exchange, *, cancelled: bool) -> None:
         method = scope["method"]
         client = context.client_address
         if client is None and scope.get("client"):

@@ -182,8 +182,7 @@ class ConcurrencyLimit:
         if scope["type"] != "http" or self._mode == "off" or scope["path"] in self._exempt:
             await self.app(scope, receive, send)
             return
-        exchange, receive, send = exchange_of(scope, receive, send, self._clock)
-        context = exchange.context
+        context, exchange, receive, send = exchange_of(scope, receive, send, self._clock)
         ticket = Ticket(
             Priority.NORMAL if self._priority is None else self._priority(scope, context),
             None if self._tenant is None else self._tenant(scope, context),

@@ -209,11 +209,11 @@ class BodyLimit:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        exchange, receive, send = exchange_of(scope, receive, send)
-        headers = fields_of(scope, exchange.context)
+        context, exchange, receive, send = exchange_of(scope, receive, send)
+        headers = fields_of(scope, context)
         length = promised_length(headers)
         if length is not None and length > self._limit:
-            await send_problem(send, _TOO_LARGE, exchange.context)
+            await send_problem(send, _TOO_LARGE, context)
             return
         # RFC 9112 6.3: in HTTP/1 a request with neither header ends with its head; later versions need neither. Where no body
         # comes there is nothing to wait for. What comes nevertheless is counted.
@@ -229,7 +229,7 @@ class BodyLimit:
         finally:
             exchange.muted = False
         if counted.problem is not None and not exchange.started:
-            await send_problem(send, counted.problem, exchange.context)
+            await send_problem(send, counted.problem, context)
 
 
 class _Counted:

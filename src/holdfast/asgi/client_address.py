@@ -45,18 +45,24 @@ _SERVER_SETTING = "FORWARDED_ALLOW_IPS"
 
 def peer_of(scope: Scope) -> Address | None:
     """The address of whoever opened the connection, as the server says; None for a Unix socket or what is no address."""
+    peer = _peer(scope)
+    return None if peer is None else peer[0]
+
+
+def _peer(scope: Scope) -> tuple[Address, str] | None:
+    """The peer's address, and its one notation."""
     client = scope.get("client")
     if not client:
         return None
     host = client[0]
-    # A link-local peer has a zone (fe80::1%eth0), which names our own interface and not the peer.
-    return parse_address(host.partition("%")[0]) if isinstance(host, str) and len(host) <= 2 * ADDRESS_MAX else None
+    return _read(host) if isinstance(host, str) and len(host) <= 2 * ADDRESS_MAX else None
 
 
 @lru_cache(maxsize=4096)
-def _written(host: str) -> str:
-    """The one notation of a peer's address that was read before: writing it takes longer than finding it."""
-    return str(parse_address(host.partition("%")[0]))
+def _read(host: str) -> tuple[Address, str] | None:
+    # A link-local peer has a zone (fe80::1%eth0), which names our own interface and not the peer.
+    address = parse_address(host.partition("%")[0])
+    return None if address is None else (address, str(address))
 
 
 def client_of(hops: Iterable[Address | None], trusted: Networks) -> Address | None:
@@ -173,12 +179,12 @@ class ClientAddress:
         await self.app(scope, receive, send)
 
     def _address(self, scope: Scope) -> str | None:
-        peer = peer_of(scope)
+        peer = _peer(scope)
         if peer is None:
             if not self._unix or scope.get("client"):
                 return None
-        elif peer not in self._trusted:
-            return _written(scope["client"][0])
+        elif peer[0] not in self._trusted:
+            return peer[1]
         name = self._header
         found = client_of(self._read([value for known, value in scope["headers"] if known == name]), self._trusted)
         return None if found is None else str(found)

@@ -39,7 +39,7 @@ from ..deadline import CURRENT, seconds
 from ..deadline import Deadline as Moment
 from ..errors import BlockTimedOut, ConfigurationError, DeadlineExceeded, HoldfastError, OutcomeUnknown, report_of
 from ..outcome import Outcome
-from .context import fields_of
+from .context import RequestContext, fields_of
 from .exchange import Exchange, exchange_of
 from .headers import MalformedHeader
 from .interface import App, Message, Receive, Scope, Send
@@ -173,8 +173,7 @@ class Deadline:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        exchange, receive, send = exchange_of(scope, receive, send, self._clock)
-        context = exchange.context
+        context, exchange, receive, send = exchange_of(scope, receive, send, self._clock)
         allowed_s = self._maximum_of(scope)
         if not _PARSERS.keys().isdisjoint(fields_of(scope, context)):
             try:
@@ -211,7 +210,7 @@ class Deadline:
             CURRENT.set(outer)
             await work.close()
         if cut is not None or work.ended_by is not None:
-            await _settle(cut, work.ended_by, exchange, scope["method"], send)
+            await _settle(cut, work.ended_by, exchange, context, scope["method"], send)
 
     def _maximum_of(self, scope: Scope) -> float:
         if self._long_lived and scope["path"].startswith(self._long_lived):
@@ -242,11 +241,11 @@ async def _settle(
     cut: HoldfastError | None,
     ended_by: _EndedBy | None,
     exchange: Exchange,
+    context: RequestContext,
     method: str,
     send: Send,
 ) -> None:
     """What is left to do when the work was ended, from here or by itself."""
-    context = exchange.context
     if ended_by is _EndedBy.CLIENT or exchange.disconnected:  # nobody is left to be answered
         if cut is not None and cut.outcome is not None:
             context.outcome = cut.outcome.value

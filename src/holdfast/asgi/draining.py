@@ -36,6 +36,7 @@ from .problems import Problem, send_problem
 from .stack import Place
 
 if TYPE_CHECKING:
+    from .context import RequestContext
     from .interface import App, Headers, Message, Receive, Scope, Send
 
 __all__ = ["Draining"]
@@ -87,15 +88,15 @@ class Draining:
         scope[_MARK] = drain
         kind = scope["type"]
         if kind == "http":
-            exchange, receive, send = exchange_of(scope, receive, send)
+            context, exchange, receive, send = exchange_of(scope, receive, send)
             # Other versions of HTTP have no such header; there it is the proxy's to say.
             if scope.get("http_version", "1.1").startswith("1"):
                 exchange.on_head(self, self._say_close)
-            request = _Request(scope, exchange)
+            request = _Request(scope, context, exchange)
             if drain is not DRAIN:
                 use_drain(drain)
             if drain.is_draining:
-                exchange.context.draining = True
+                context.draining = True
             drain.enter(request)
             try:
                 await self.app(scope, receive, send)
@@ -174,19 +175,20 @@ class _Cancellable(Work):
 class _Request(_Cancellable):
     """One request under way."""
 
-    __slots__ = ("_exchange", "_scope")
+    __slots__ = ("_context", "_exchange", "_scope")
 
-    def __init__(self, scope: Scope, exchange: Exchange) -> None:
+    def __init__(self, scope: Scope, context: RequestContext, exchange: Exchange) -> None:
         # One flat list instead of three calls: this runs for every request.
         self._task = asyncio.current_task()  # type: ignore[assignment]  # ASGI applications run in tasks
         self._cut = False
         self._scope = scope
+        self._context = context
         self._exchange = exchange
 
     @property
     def name(self) -> str:
         """Method and route, never a concrete path."""
-        route = self._exchange.context.route or getattr(self._scope.get("route"), "path", None)
+        route = self._context.route or getattr(self._scope.get("route"), "path", None)
         return f"{self._scope['method']} {route or '<unknown route>'}"
 
     async def cut(self, send: Send) -> bool:
@@ -197,7 +199,7 @@ class _Request(_Cancellable):
         if self._exchange.started:
             # Half an answer must not look like a whole one: the server ends the connection for it.
             return False
-        await send_problem(send, _CUT, self._exchange.context)
+        await send_problem(send, _CUT, self._context)
         return True
 
 

@@ -1,6 +1,6 @@
 """What really passed between the service and the server: seen once per request, for all layers that need to know.
 
-    exchange, receive, send = exchange_of(scope, receive, send)
+    context, exchange, receive, send = exchange_of(scope, receive, send)
     exchange.on_head(self, lambda headers: headers.append((b"x-seen", b"1")))
     ...
     if not exchange.started: ...        # an answer can still be given
@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ..clock import SYSTEM_CLOCK, Clock
-from .context import STATE_KEY, RequestContext, context_of
+from .context import RequestContext, context_of
 from .interface import Headers, Message, Receive, Scope, Send
 
 __all__ = ["Exchange", "OnHead", "exchange_of"]
@@ -28,7 +28,6 @@ class Exchange:
     """What passed so far in one request.
 
     Attributes:
-        context: what is known of the request.
         status: the status of the answer, or None before it was begun.
         started: whether the answer was begun: from then on no other can be given.
         complete: whether it was handed over to the end.
@@ -42,7 +41,6 @@ class Exchange:
         "_receive",
         "_send",
         "complete",
-        "context",
         "disconnected",
         "muted",
         "request_bytes",
@@ -51,8 +49,7 @@ class Exchange:
         "status",
     )
 
-    def __init__(self, context: RequestContext, receive: Receive, send: Send) -> None:
-        self.context = context
+    def __init__(self, receive: Receive, send: Send) -> None:
         self._receive = receive
         self._send = send
         self._on_head: dict[object, OnHead] = {}
@@ -107,15 +104,14 @@ class Exchange:
 
 def exchange_of(
     scope: Scope, receive: Receive, send: Send, clock: Clock = SYSTEM_CLOCK
-) -> tuple[Exchange, Receive, Send]:
-    """The exchange of the request that `scope` describes, and what to call the next layer with. `clock` as for `context_of`."""
-    # All but the first layer find it; that path is the short one.
-    try:
-        exchange: Exchange | None = scope["state"][STATE_KEY].exchange
-    except (KeyError, TypeError):  # no state, or None
-        exchange = None
-    if exchange is not None:
-        return exchange, receive, send
+) -> tuple[RequestContext, Exchange, Receive, Send]:
+    """The context of the request that `scope` describes, its exchange, and what to call the next layer with.
+
+    `clock` as for `context_of`. The exchange does not know the context: that would be a cycle, for the collector to find.
+    """
     context = context_of(scope, clock)
-    context.exchange = exchange = Exchange(context, receive, send)
-    return exchange, exchange.receive, exchange.send
+    exchange = context.exchange
+    if exchange is not None:
+        return context, exchange, receive, send
+    context.exchange = exchange = Exchange(receive, send)
+    return context, exchange, exchange.receive, exchange.send

@@ -159,7 +159,9 @@ class Gate:
             if tenant != last:
                 self._others_came = came
             self._came = (tenant, now)
-        if self._has_room(ticket.priority) and self._tenant_has_room(tenant, now):
+        # Most come while there is room for everybody, and need not be compared with others.
+        plenty = self._limit - self._in_flight > self._kept
+        if (plenty or self._has_room(ticket.priority)) and self._tenant_has_room(tenant, now):
             self.force(ticket)
             return True
         return False
@@ -225,11 +227,8 @@ class Gate:
 
     def _has_room(self, priority: Priority) -> bool:
         free = self._limit - self._in_flight
-        if free <= self._kept:  # what is kept for others may be in the way
-            return free > 0 and self._has_room_beside_others(priority, free)
-        return True
-
-    def _has_room_beside_others(self, priority: Priority, free: int) -> bool:
+        if free <= 0:
+            return False
         if self._in_class[priority] < self._guaranteed[priority]:
             return True
         for other, kept in enumerate(self._guaranteed):

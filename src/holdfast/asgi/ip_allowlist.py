@@ -69,10 +69,9 @@ class IpAllowlist:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one connection."""
-        kind = scope["type"]
-        if kind not in {"http", "websocket"} or self._allowed(scope):
+        if scope["type"] == "lifespan" or self._allowed(scope):
             await self.app(scope, receive, send)
-        elif kind == "http":
+        elif scope["type"] == "http":
             await send_problem(send, _FORBIDDEN, context_of(scope))
         else:
             # Before it was accepted: the server answers the handshake with 403.

@@ -85,8 +85,7 @@ class RateLimit:
         if scope["type"] != "http" or scope["path"] in self._exempt:
             await self.app(scope, receive, send)
             return
-        exchange, receive, send = exchange_of(scope, receive, send, self._clock)
-        context = exchange.context
+        context, exchange, receive, send = exchange_of(scope, receive, send, self._clock)
         policies: list[bytes] = []
         states: list[bytes] = []
         for quota, subject_of, policy, state in self._quotas:

@@ -68,12 +68,11 @@ class Recovery:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        exchange, receive, send = exchange_of(scope, receive, send)
+        context, exchange, receive, send = exchange_of(scope, receive, send)
         try:
             await self.app(scope, receive, send)
         except Exception as error:
             # Cancellation is no Exception: it passes.
-            context = exchange.context
             problem = problem_for(error)
             gone = exchange.disconnected or isinstance(error, ClientLeft)
             _tell(error, problem, context, gone=gone)

@@ -239,19 +239,22 @@ class _Request:
         if message["type"] != "http.request":
             self._gone = True
         elif not self._too_long:
-            self._record(message.get("body", b""), more=message.get("more_body", False))
+            body = message.get("body", b"")
+            if not body or self._hold(len(body)):
+                tape.append((body, message.get("more_body", False)))
+                self._position += 1
         return message
 
-    def _record(self, body: bytes, *, more: bool) -> None:
-        retry, size = self._retry, len(body)
+    def _hold(self, size: int) -> bool:
+        """Make room for another piece of the body; whether there is."""
+        retry = self._retry
         if self._taped + size > retry._body_max or retry.held + size > retry._bodies_max:
             self._too_long = True
             self.forget_body()
-            return
+            return False
         retry.held += size
         self._taped += size
-        self._tape.append((body, more))
-        self._position += 1
+        return True
 
     def forget_body(self) -> None:
         """Give back what is held of the body."""

@@ -34,18 +34,18 @@ def parse_traceparent(value: bytes) -> tuple[str, str] | None:
     """The trace id (32 hexadecimal digits) and the flags (2) of a `traceparent`, or None if it is malformed."""
     if not 55 <= len(value) <= TRACEPARENT_MAX:
         return None
-    version = value[:2]
-    # Version 00 ends there; a later one may go on behind another hyphen, and is read as far as this one goes (3.2.4).
-    if len(value) > 55 and (version == b"00" or value[55] != 0x2D):
+    if len(value) > 55:
+        # Version 00 ends there; a later one may go on behind another hyphen, and is read as far as this one goes (3.2.4).
+        if value[:2] == b"00" or value[55] != 0x2D:
+            return None
+        value = value[:55]
+    # What is no digit are three hyphens, and these are their places.
+    if value.translate(None, _HEX) != b"---" or not value[2] == value[35] == value[52] == 0x2D:
         return None
-    if value[2] != 0x2D or value[35] != 0x2D or value[52] != 0x2D:
+    if value[:2] == b"ff" or value[3:35] == _ZERO_TRACE or value[36:52] == _ZERO_PARENT:
         return None
-    trace_id, parent_id, flags = value[3:35], value[36:52], value[53:55]
-    if value[:55].translate(None, _HEX) != b"---":  # one pass in C
-        return None
-    if version == b"ff" or trace_id == _ZERO_TRACE or parent_id == _ZERO_PARENT:
-        return None
-    return trace_id.decode("ascii"), flags.decode("ascii")
+    text = value.decode("ascii")
+    return text[3:35], text[53:]
 
 
 def parse_tracestate(values: Sequence[bytes]) -> str | None:
