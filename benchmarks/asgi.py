@@ -42,19 +42,27 @@ from starlette.routing import Route
 from benchmarks.report import table, write_section
 from holdfast.asgi.access_log import AccessLog
 from holdfast.asgi.admission import ConcurrencyLimit
+from holdfast.asgi.answers import Answer
 from holdfast.asgi.authentication import Authentication, Principal
 from holdfast.asgi.body import BodyLimit
 from holdfast.asgi.client_address import ClientAddress
 from holdfast.asgi.deadline import Deadline
+from holdfast.asgi.draining import Draining
+from holdfast.asgi.health import HealthEndpoints
+from holdfast.asgi.idempotency import Idempotency, KeyedRun
 from holdfast.asgi.interface import App, Message, Receive, Scope, Send
 from holdfast.asgi.ip_allowlist import IpAllowlist
+from holdfast.asgi.keyed_request import KeyIdentity
 from holdfast.asgi.log_lines import JsonLines
 from holdfast.asgi.quotas import Quota
 from holdfast.asgi.rate_limit import RateLimit
 from holdfast.asgi.recovery import Recovery
 from holdfast.asgi.request_id import RequestId
+from holdfast.asgi.retry import RequestRetry
 from holdfast.asgi.stack import Stack
 from holdfast.ext.pyjwt import JwtAuthenticator, JwtIssuer, StaticKeys, VerificationKey, public_key, shared_secret
+from holdfast.health import Health
+from holdfast.shutdown import Drain
 
 Layer = Callable[[App], App]
 
@@ -70,12 +78,26 @@ class Known:
         return self._principal
 
 
+class NoStore:
+    """Nobody sends a key here."""
+
+    async def answer(self, _: KeyIdentity, run: KeyedRun) -> Answer:
+        """The application's answer."""
+        return await run()
+
+    async def live_keys(self, *_: object) -> int:
+        """None."""
+        return 0
+
+
 INTERNAL = ["198.51.100.0/24", "2001:db8::/32"]
 
 LAYERS: list[tuple[str, Layer]] = [
     ("request id and trace", RequestId),
     ("access log", AccessLog),
     ("recovery", Recovery),
+    ("draining", partial(Draining, drain=Drain(), watch_signals=False)),
+    ("health endpoints, asked for something else", partial(HealthEndpoints, health=Health([]))),
     ("client address", partial(ClientAddress, trusted=INTERNAL)),
     ("allowlist, two rules", partial(IpAllowlist, rules={"/admin/*": INTERNAL, "/metrics": INTERNAL})),
     ("authentication, without the proof", partial(Authentication, authenticators=[Known()])),
@@ -83,8 +105,10 @@ LAYERS: list[tuple[str, Layer]] = [
     ("body limit", BodyLimit),
     ("rate limit and its fields", partial(RateLimit, quotas=[Quota("client", rate=1_000_000, burst=1_000_000)])),
     ("concurrency limit", ConcurrencyLimit),
+    ("idempotency keys, a request without", partial(Idempotency, store=NoStore())),
+    ("retry, not needed", RequestRetry),
 ]
-"""Ours, the outermost first."""
+"""Ours, the outermost first: every layer there is."""
 
 TARGET_US = 60.0
 """What all of ours together may add."""

@@ -475,3 +475,30 @@ async def test_a_receive_that_fails_is_the_applications_to_hear() -> None:
     await quick(app)(connection.scope, receive, connection.send)
     assert connection.so_far.status == 200
     await quiet()
+
+
+async def test_one_timer_looks_after_all_requests() -> None:
+    """However many are under way, the loop has one; each is looked at in its turn, and nobody stays behind."""
+    layer = Deadline(Echo(), notice_after=SOON)
+    connections = [Connection(http_scope("POST")) for _ in range(50)]
+    loop = asyncio.get_running_loop()
+    timers: list[object] = []
+    call_at = loop.call_at
+
+    def counted(when: float, callback: Any, *args: Any, **more: Any) -> asyncio.TimerHandle:
+        timers.append(callback)
+        return call_at(when, callback, *args, **more)
+
+    loop.call_at = counted  # type: ignore[method-assign, assignment]
+    try:
+        tasks = [connection.start(layer) for connection in connections]
+        await until(lambda: all(task is not None for task in tasks) and timers)
+        assert len(timers) == 1
+    finally:
+        loop.call_at = call_at  # type: ignore[method-assign]
+    for connection in connections:
+        connection.hang_up()
+    for connection in connections:
+        await connection.answer()
+    assert layer._watch is not None
+    assert not layer._watch._works

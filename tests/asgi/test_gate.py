@@ -76,7 +76,7 @@ def test_one_tenants_flood_leaves_the_others_goodput_unchanged(rng: random.Rando
     calm, flooded = goodput(MODEST, rng), goodput(FLOODED, rng)
     for name in MODEST:
         assert calm[name] > 0.99
-        assert flooded[name] > 0.99
+        assert flooded[name] > 0.98  # of some hundred requests: chance alone moves that by more than a half percent
     assert 0.03 < flooded["flooder"] < 0.07  # it has its share, ten places, which is a hundred a second
 
 

@@ -1,0 +1,165 @@
+"""What passes between service and server is seen once, and what layers add to the head of an answer is added there."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from functools import partial
+from typing import Any
+
+import pytest
+
+from holdfast.asgi.access_log import AccessLog
+from holdfast.asgi.admission import ConcurrencyLimit
+from holdfast.asgi.body import BodyLimit
+from holdfast.asgi.client_address import ClientAddress
+from holdfast.asgi.context import context_of, fields_of
+from holdfast.asgi.deadline import Deadline
+from holdfast.asgi.draining import Draining
+from holdfast.asgi.exchange import Exchange, exchange_of
+from holdfast.asgi.headers import Fields, MalformedHeader
+from holdfast.asgi.interface import Message, Receive, Scope, Send
+from holdfast.asgi.quotas import Quota
+from holdfast.asgi.rate_limit import RateLimit
+from holdfast.asgi.recovery import Recovery
+from holdfast.asgi.request_id import RequestId
+from holdfast.asgi.retry import RequestRetry
+from holdfast.asgi.stack import Stack
+from holdfast.shutdown import Drain
+from tests.asgi.asgi_calls import Echo, answering, call, http_scope
+
+EVERY_LAYER = (
+    RequestId,
+    AccessLog,
+    Recovery,
+    partial(Draining, drain=Drain(), watch_signals=False),
+    partial(ClientAddress, trusted=["198.51.100.0/24"]),
+    Deadline,
+    BodyLimit,
+    partial(RateLimit, quotas=[Quota("client", rate=1000, burst=1000)]),
+    ConcurrencyLimit,
+    RequestRetry,
+)
+
+
+def pair() -> tuple[Exchange, list[Message]]:
+    """An exchange with a server that keeps what it is handed."""
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    return Exchange(receive, send), sent
+
+
+async def test_the_first_to_ask_stands_between_and_all_others_get_the_same() -> None:
+    """One pair of calls a message, however many layers look."""
+    seen: list[object] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        context, exchange, receive_again, send_again = exchange_of(scope, receive, send)
+        seen.extend((context is context_of(scope), exchange is context.exchange, receive_again, send_again))
+        assert (receive_again, send_again) == (receive, send)
+        await answering()(scope, receive, send)
+
+    await call(AccessLog(Recovery(app)))
+    assert seen[:2] == [True, True]
+
+
+async def test_layers_add_to_the_head_once_each_the_outermost_first() -> None:
+    """A layer that is called again for the same request does not add twice; the application's list is left alone."""
+    exchange, sent = pair()
+    own = [(b"a", b"1")]
+    outer, inner = object(), object()
+    exchange.on_head(outer, lambda headers: headers.append((b"b", b"first")))
+    exchange.on_head(inner, lambda headers: headers.append((b"c", b"3")))
+    exchange.on_head(outer, lambda headers: headers.append((b"b", b"2")))
+    await exchange.send({"type": "http.response.start", "status": 200, "headers": own})
+    await exchange.send({"type": "http.response.body", "body": b"x"})
+    assert sent[0]["headers"] == [(b"a", b"1"), (b"b", b"2"), (b"c", b"3")]
+    assert own == [(b"a", b"1")]
+    assert (exchange.status, exchange.complete, exchange.response_bytes) == (200, True, 1)
+
+
+async def test_what_is_sent_while_it_is_muted_is_dropped() -> None:
+    """And counts for nothing: the answer is still to be given."""
+    exchange, sent = pair()
+    exchange.muted = True
+    await exchange.send({"type": "http.response.start", "status": 200, "headers": []})
+    assert (sent, exchange.started, exchange.status) == ([], False, None)
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_no_request_leaves_anything_for_the_garbage_collector(method: str) -> None:
+    """No layer makes a cycle: a thousand requests a second would have the collector run all the time."""
+    app = Stack(Echo(), *EVERY_LAYER)
+    answered = 0
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"x", "more_body": False}
+
+    async def send(message: Message) -> None:
+        nonlocal answered
+        answered += message.get("status", 0) == 200
+
+    async def requests(number: int) -> None:
+        for _ in range(number):
+            await asyncio.create_task(app(http_scope(method), receive, send))
+
+    await requests(5)  # caches
+    gc.collect()
+    gc.disable()
+    try:
+        await requests(20)
+        assert (answered, _of_holdfast(gc_found())) == (25, [])
+    finally:
+        gc.enable()
+
+
+async def test_planted_cycle_is_found() -> None:
+    """The test above sees one."""
+    gc.collect()
+    exchange, _ = pair()
+    exchange.on_head(exchange, list.clear)
+    del exchange
+    assert _of_holdfast(gc_found()) == ["Exchange"]
+
+
+def gc_found() -> list[Any]:
+    """What nobody but a cycle holds."""
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    try:
+        gc.collect()
+        return list(gc.garbage)
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+
+
+def _of_holdfast(found: list[Any]) -> list[str]:
+    return sorted(type(one).__name__ for one in found if type(one).__module__.startswith("holdfast."))
+
+
+# ------------------------------------------------------------------------------------------------------ headers, read once
+
+
+def test_headers_are_read_once_and_anew_when_a_layer_replaced_them() -> None:
+    """Layers of somebody else may put another list into the scope."""
+    scope = http_scope(headers=[(b"a", b"1")])
+    context = context_of(scope)
+    fields = fields_of(scope, context)
+    assert fields_of(scope, context) is fields
+    scope["headers"] = [*scope["headers"], (b"b", b"2")]
+    assert fields_of(scope, context).get(b"b") == b"2"
+
+
+def test_fields_know_what_is_there_twice() -> None:
+    """`only` refuses it, whatever else is repeated does not matter."""
+    fields = Fields([(b"a", b"1"), (b"b", b"2"), (b"b", b"3")])
+    assert (fields.only(b"a"), fields.only(b"c"), fields.repeated) == (b"1", None, True)
+    with pytest.raises(MalformedHeader):
+        fields.only(b"b")
+    assert Fields([(b"a", b"1")]).only(b"a") == b"1"
