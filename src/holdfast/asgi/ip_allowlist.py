@@ -65,7 +65,7 @@ class IpAllowlist:
             (RoutePatterns([pattern], name="rules"), Networks(networks, name=f"the rule for {pattern}"))
             for pattern, networks in pairs
         )
-        self._covered = RoutePatterns(rules, name="rules")
+        self._covered = RoutePatterns((pattern for pattern, _ in pairs), name="rules")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one connection."""
