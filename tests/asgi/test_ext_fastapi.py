@@ -25,6 +25,7 @@ from holdfast.health import HealthCheck
 from holdfast.shutdown import Drain
 
 from .asgi_calls import call, run_lifespan, until
+from .log_capture import log_of
 
 
 class Names:
@@ -402,6 +403,26 @@ async def test_stored_answer_needs_the_permission_of_its_route() -> None:
     assert answers[1].header("idempotency-replayed") == "true"
     assert b"paid" not in refused.body
     assert counted.calls == 1
+
+
+async def test_log_names_the_route_of_what_never_came_to_it() -> None:
+    """A replay, a refusal and a probe count for their route, as what the application answered does."""
+    counted = Overrides()
+    key = {"Idempotency-Key": "k"}
+    with log_of("holdfast.asgi.access_log") as log:
+        for _ in range(2):
+            await call(counted.app, "POST", "/v1/pay", key)
+        counted.permissions = frozenset()
+        await call(counted.app, "POST", "/v1/pay", key)
+        await call(counted.app, "GET", "/livez")
+        await call(counted.app, "GET", "/nix")
+    assert [(line["route"], line["status"]) for line in log.lines] == [
+        ("/v1/pay", 200),
+        ("/v1/pay", 200),
+        ("/v1/pay", 403),
+        ("/livez", 200),
+        ("<unmatched>", 404),
+    ]
 
 
 async def test_priority_of_a_route_decides_who_is_refused() -> None:

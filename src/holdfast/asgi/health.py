@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from ..errors import ConfigurationError
 from ..health import Health, HealthState
 from ..shutdown import DRAIN, Drain
+from .context import context_of
 from .stack import Place
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ class HealthEndpoints:
         if kind == "http":
             is_live = self._paths.get(scope["path"])
             if is_live is not None:
+                context_of(scope).route = scope["path"]
                 await self._answer(scope["method"], send, is_live=is_live)
                 return
         elif kind == "lifespan" and not self._health.started:

@@ -85,11 +85,16 @@ class Routes:
             notes = context.notes = {}
         known = notes.get(_NOTE)
         if known is None:
-            known = notes[_NOTE] = self._find(scope)
+            route = self._find(scope)
+            known = notes[_NOTE] = PLAIN if route is None else route.options
+            if route is not None and context.route is None:
+                context.route = (
+                    route.path
+                )  # the application does not say it of what never comes to it: refused, replayed
         assert isinstance(known, EdgeOptions)
         return known
 
-    def _find(self, scope: Scope) -> EdgeOptions:
+    def _find(self, scope: Scope) -> Route | None:
         if self._table is None:
             self._table = tuple(self)
         path, method = path_of(scope), scope["method"]
@@ -98,7 +103,7 @@ class Routes:
             found = _first(self, path, method)
             if found is not None:
                 self._table = tuple(self)
-        return PLAIN if found is None else found.options
+        return found
 
     # -- what the layers ask -----------------------------------------------------------------------------------------
 
