@@ -67,10 +67,13 @@ class Starvation:
             self.look()
 
     def look(self) -> None:
-        """Count what was waited since the last look; no more than the time that went by, when threads wait side by side."""
+        """Count what was waited since the last look: by the thread that waited longest.
+
+        Of threads that wait side by side only one could have run: adding them up would excuse whatever happened meanwhile.
+        """
         waits, now = self._waits(), self._clock.monotonic()
         with self._lock:
-            waited = sum(max(0, ns - self._last.get(name, 0)) for name, ns in waits.items())
+            waited = max((ns - self._last.get(name, 0) for name, ns in waits.items()), default=0)
             since, until = nanoseconds(self._looked_at), nanoseconds(now)
             self._last, self._looked_at = waits, now
             if waited >= _WORTH_TELLING_NS:

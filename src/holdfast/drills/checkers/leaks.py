@@ -4,9 +4,9 @@
     meta    {"pool_max": connections that all pools of the drill may open together, "side_max": and beside them}
 
 In the end no connection is checked out of a pool. While no fault is active the server has at most `pool_max` and `side_max`
-connections, and no transaction has been open for more than 5 s; the first 5 s after a heal are left out, for that is when both are
-put right. Beside its pool each process of Holdfast's opens two connections at most: one to end sessions whose callers have gone,
-and one to ask whether a server is there. They are made outside of the pool, which may have none left just then. After
+connections, and no transaction has been open for more than 5 s; the first 5 s after a heal are left out, for that is when both
+are put right. Beside its pool each process of Holdfast's opens two connections at most: one to end sessions whose callers have
+gone, and one to ask whether a server is there. They are made outside of the pool, which may have none left just then. After
 the last heal, file descriptors and memory stay flat: the growth along a straight line through the samples is within 10 %, or
 8 descriptors or 32 MiB, whichever is more.
 """
