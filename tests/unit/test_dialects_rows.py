@@ -203,6 +203,12 @@ def test_row_agrees_with_the_fact(flavour: Flavour, fact: dict[str, Any]) -> Non
         (1290, "The server is running with the --skip-grant-tables option", FailureClass.PERMANENT),
         (1180, "Got error 149 - 'Lock deadlock; Retry transaction' during COMMIT", FailureClass.CONTENTION),
         (1180, "Got error 6 - 'No such device or address' during COMMIT", FailureClass.AMBIGUOUS),
+        # Of a node cut off from its cluster: what it had sent by then may have arrived, so this is no change of role.
+        (
+            1180,
+            "Error while appending streaming replication fragment(provider status: Not connected to Primary Component)",
+            FailureClass.AMBIGUOUS,
+        ),
         (1030, "Got error 28 - 'No space left on device' from storage engine", FailureClass.EXHAUSTED),
         (1030, "Got error 128 - 'Out of memory in engine' from storage engine", FailureClass.PERMANENT),
     ],

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import pymysql
 import pytest
 
-from holdfast.dialects import Flavour
+from holdfast.dialects import Flavour, classify
+from holdfast.ext.sqlalchemy.origin import doubts_server
 from holdfast.ext.sqlalchemy.roles import proof_from, questions
 from holdfast.failover import Proof
+from holdfast.outcome import FailureClass, Stage
 
 FREE = {"read_only": "OFF"}
 SYNCED = {"wsrep_ready": "ON", "wsrep_cluster_status": "Primary", "wsrep_local_state_comment": "Synced"}
@@ -15,6 +18,17 @@ ALONE = {"wsrep_ready": "OFF", "wsrep_cluster_status": "non-Primary", "wsrep_loc
 
 def mariadb(variables: dict[str, str], status: dict[str, str] | None = None) -> Proof:
     return proof_from(Flavour.MARIADB, [list(variables.items()), list((status or {}).items())])
+
+
+@pytest.mark.parametrize("stage", [Stage.BODY, Stage.COMMIT])
+def test_node_that_lost_its_cluster_while_it_wrote_is_asked(stage: Stage) -> None:
+    """It answers 1180 instead of 1047: the save is a doubt to be settled, and the node is asked, which takes no writes."""
+    text = "Error while appending streaming replication fragment(provider status: Not connected to Primary Component)"
+    error = pymysql.err.OperationalError(1180, text)
+    failure = classify(error, stage=stage, flavour=Flavour.MARIADB)
+    assert failure.failure_class is FailureClass.AMBIGUOUS
+    assert doubts_server(error, failure)
+    assert not mariadb({**FREE, "wsrep_on": "ON"}, ALONE).writable
 
 
 @pytest.mark.parametrize("flavour", [Flavour.MARIADB, Flavour.MYSQL, Flavour.POSTGRESQL])
