@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import Column, Integer, MetaData, String, Table
+from sqlalchemy.orm import Session
 
 from holdfast.drills.faults import DiskFull, SmallDisk
 from holdfast.drills.servers import Server, ServerMissing, mariadb, postgresql
-from holdfast.errors import ConfigurationError
+from holdfast.errors import ConfigurationError, HoldfastError
+from holdfast.ext.sqlalchemy import Database
 
 ROW = "x" * 8_000
 
@@ -118,6 +121,49 @@ def test_server_refuses_or_ends_and_keeps_what_it_acknowledged(disk: SmallDisk, 
     finally:
         fault.heal()
         server.close()
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("disk", [220], indirect=True)
+def test_save_whose_key_finds_no_room_is_known_not_to_be_there(disk: SmallDisk) -> None:
+    """On MariaDB key row and COMMIT travel together: a full disk ends them before COMMIT, and the caller is told so."""
+    disk.folder.chmod(0o755)
+    try:
+        server = mariadb.start(parent=disk.folder)
+    except ServerMissing as error:
+        pytest.skip(str(error))
+    fault = DiskFull(disk, server)
+    try:
+        with Database(server.url("pymysql")) as db:
+            db.migrate(_METADATA)
+            db.run(_insert, -1)  # whoever has connected knows that key rows may travel with COMMIT
+            fault.start()
+            said: dict[int, str] = {}
+            n = 0
+            while set(said.values()) <= {"done"}:
+                n += 1
+                try:
+                    db.run(_insert, n)
+                    said[n] = "done"
+                except HoldfastError as error:
+                    said[n] = type(error).__name__
+            assert said[n] == "StorageExhausted"
+            fault.heal()
+            there = {n for (n,) in server.execute("SELECT n FROM saved")}
+            assert there == {-1, *(n for n, answer in said.items() if answer == "done")}
+    finally:
+        fault.heal()
+        server.close()
+
+
+_METADATA = MetaData()
+_SAVED = Table(
+    "saved", _METADATA, Column("n", Integer, primary_key=True, autoincrement=False), Column("text", String(8_000))
+)
+
+
+def _insert(session: Session, n: int) -> None:
+    session.execute(_SAVED.insert().values(n=n, text=ROW))
 
 
 def _insert_until_it_fails(server: Server) -> int:

@@ -102,10 +102,18 @@ def test_a_block_that_cannot_use_the_table_was_not_committed(rejection: Rejectio
     assert of_block(COMMIT_FAILED, refused) is refused
 
 
-def test_any_other_failure_of_a_block_is_one_of_commit() -> None:
-    """A duplicate of a key that nobody else has may be the row of the same request, sent twice on the way."""
+def test_a_block_whose_row_found_no_room_was_not_committed() -> None:
+    """The table is full (1114): a row has no place, and COMMIT writes none."""
     of_block = pytest.importorskip("holdfast.ext.sqlalchemy.keyrows").of_block
     full = Failure(FailureClass.EXHAUSTED, Stage.BODY, "mariadb", 1114)
-    assert of_block(COMMIT_FAILED, full) is COMMIT_FAILED
+    assert of_block(COMMIT_FAILED, full) is full
+
+
+@pytest.mark.parametrize("code", [1021, 1026, 1180])
+def test_any_other_failure_of_a_block_is_one_of_commit(code: int) -> None:
+    """COMMIT may find the disk full as well. And a duplicate may be the row of the same request, sent twice on the way."""
+    of_block = pytest.importorskip("holdfast.ext.sqlalchemy.keyrows").of_block
+    other = Failure(FailureClass.EXHAUSTED, Stage.BODY, "mariadb", code)
+    assert of_block(COMMIT_FAILED, other) is COMMIT_FAILED
     duplicate = Failure(FailureClass.PERMANENT, Stage.COMMIT, "mariadb", 1062, rejection=Rejection.DUPLICATE)
     assert of_block(duplicate, duplicate).failure_class is FailureClass.AMBIGUOUS
