@@ -5,13 +5,14 @@ The rules stand at the fields (`Annotated`); whoever makes a value from the outs
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, WithJsonSchema
 
 __all__ = [
     "Account",
@@ -30,11 +31,16 @@ __all__ = [
 ]
 
 
-def _written_as_text(value: object) -> object:
-    # A JSON number goes through binary floating point on its way, and 0.1 is not a binary fraction.
-    if not isinstance(value, str | Decimal):
-        raise ValueError('money is written as a string, such as "12.50"')  # noqa: TRY004 - Pydantic reports ValueError
-    return value
+_MONEY = re.compile(r"(0|[1-9][0-9]{0,11})(\.[0-9]{1,2})?")
+_MORE_THAN_NOTHING = r"^([1-9][0-9]{0,11}(\.[0-9]{1,2})?|0\.(0[1-9]|[1-9][0-9]?))$"
+
+
+def _read_money(value: object) -> object:
+    # A JSON number goes through binary floating point on its way, and 0.1 is not a binary fraction. "1e3" or a digit of another
+    # script would be read as well, and what the API's description does not say should not work by chance.
+    if isinstance(value, Decimal) or (isinstance(value, str) and _MONEY.fullmatch(value)):
+        return value
+    raise ValueError('money is written as a string with up to two decimal places, such as "12.50"')
 
 
 # Lower-case ASCII, because databases disagree on whether "Ada", "ada" and "adà" are the same name.
@@ -47,9 +53,15 @@ Age = Annotated[int, Field(ge=0, le=150)]
 Currency = Annotated[str, StringConstraints(to_upper=True, pattern=r"^[A-Za-z]{3}$")]
 Money = Annotated[
     Decimal,
-    BeforeValidator(_written_as_text),
+    BeforeValidator(_read_money),
     Field(ge=0, max_digits=14, decimal_places=2),
-    AfterValidator(lambda amount: amount.quantize(Decimal("0.01"))),  # "5" and "5.00" are the same request
+    AfterValidator(lambda amount: amount.quantize(Decimal("0.01"))),
+    WithJsonSchema({"type": "string", "pattern": f"^{_MONEY.pattern}$", "examples": ["12.50"]}, mode="validation"),
+]
+Amount = Annotated[
+    Money,
+    Field(gt=0),
+    WithJsonSchema({"type": "string", "pattern": _MORE_THAN_NOTHING, "examples": ["12.50"]}, mode="validation"),
 ]
 Id = Annotated[int, Field(ge=1, lt=2**63)]
 
@@ -81,7 +93,7 @@ class Order:
 
     source_id: Id
     target_id: Id
-    amount: Annotated[Money, Field(gt=0)]
+    amount: Amount
     reference: Annotated[str, StringConstraints(max_length=140)] = ""
 
     def __post_init__(self) -> None:

@@ -3,8 +3,7 @@
 | what happened | status | |
 |---|---|---|
 | no such row of this tenant's | 404 | |
-| not enough money | 409 | the request is valid, the account's state is in its way: the same request may succeed later |
-| two currencies | 422 | |
+| not enough money, or two currencies | 409 | the request is valid, the state of the accounts is in its way |
 """
 
 from __future__ import annotations
@@ -29,5 +28,5 @@ def _problem(status: int, code: str) -> Callable[[LedgerError], Problem]:
 PROBLEMS: dict[type[Exception], Callable[[LedgerError], Problem]] = {
     NotFound: _problem(404, "not-found"),
     InsufficientFunds: _problem(409, "insufficient-funds"),
-    CurrencyMismatch: _problem(422, "currency-mismatch"),
+    CurrencyMismatch: _problem(409, "currency-mismatch"),
 }

@@ -512,3 +512,9 @@ async def test_route_that_is_added_later_counts() -> None:
     async def late() -> None: ...
 
     assert (await call(app, "POST", "/late")).status == 400
+
+
+async def test_allow_names_all_methods_of_a_path() -> None:
+    """405 says what the path serves, also where each method is a route of its own."""
+    answer = await call(Overrides().app, "PATCH", "/v1/fails")
+    assert (answer.status, answer.header("allow")) == (405, "GET, POST, PUT")

@@ -81,7 +81,7 @@ async def test_currencies_do_not_mix(ledger: Running) -> None:
     (source,) = await ledger.open_accounts("10")
     target = (await ledger.post("accounts", {"owner_id": 1, "currency": "usd"})).json()["id"]
     answer = await ledger.post("transfers", {"source_id": source, "target_id": target, "amount": "1"}, "k")
-    assert (answer.status_code, answer.json()["type"]) == (422, "urn:holdfast:problem:currency-mismatch")
+    assert (answer.status_code, answer.json()["type"]) == (409, "urn:holdfast:problem:currency-mismatch")
 
 
 @pytest.mark.parametrize("key", [None, "", '""', "two words", '"unclosed', "k" * 256, "schlüssel"])

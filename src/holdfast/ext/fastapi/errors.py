@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from ...asgi.context import context_of
 from ...asgi.headers import header
 from ...asgi.problems import Problem, problem_messages
+from .routes import Routes
 
 __all__ = ["ProblemFor", "install_errors"]
 
@@ -23,10 +24,22 @@ ProblemFor = Problem | Callable[[Any], Problem]
 _FIELDS_MAX = 50
 
 
-def install_errors(app: FastAPI, problems: Mapping[type[Exception], ProblemFor]) -> None:
+def install_errors(app: FastAPI, routes: Routes, problems: Mapping[type[Exception], ProblemFor]) -> None:
     """Have `app` answer FastAPI's own errors, and those in `problems`, with documents instead of the handlers it has by now."""
+
+    async def on_http(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        if not 400 <= error.status_code <= 599:
+            return await http_exception_handler(request, error)
+        headers = dict(error.headers or {})
+        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            # The router asks one route at a time, and names the methods of the first whose path fits.
+            headers = {name: value for name, value in headers.items() if name.lower() != "allow"}
+            headers["Allow"] = ", ".join(sorted(routes.methods(request.scope)))
+        return _answer(request, _problem_of(error, headers))
+
     app.add_exception_handler(RequestValidationError, _on_invalid)
-    app.add_exception_handler(HTTPException, _on_http)
+    app.add_exception_handler(HTTPException, on_http)
     for kind, problem in problems.items():
         app.add_exception_handler(kind, _answering(problem))
 
@@ -49,15 +62,12 @@ async def _on_invalid(request: Request, error: Exception) -> Response:
     return _answer(request, Problem(422, "invalid-request", detail=detail, extensions={"errors": fields}))
 
 
-async def _on_http(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    if not 400 <= error.status_code <= 599:
-        return await http_exception_handler(request, error)
+def _problem_of(error: HTTPException, headers: Mapping[str, str]) -> Problem:
     phrase = HTTPStatus(error.status_code).phrase if error.status_code in set(HTTPStatus) else "error"
     code = "".join(letter for letter in phrase.lower().replace(" ", "-") if letter.isalnum() or letter == "-")
     detail = error.detail if isinstance(error.detail, str) and error.detail != phrase else ""
-    headers = tuple(header(name.lower().encode(), value) for name, value in (error.headers or {}).items())
-    return _answer(request, Problem(error.status_code, code, phrase, detail, headers=headers))
+    pairs = tuple(header(name.lower().encode(), value) for name, value in headers.items())
+    return Problem(error.status_code, code, phrase, detail, headers=pairs)
 
 
 def _answer(request: Request, problem: Problem) -> Response:

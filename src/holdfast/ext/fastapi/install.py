@@ -139,7 +139,7 @@ def install(
     used = [layer for is_on, layer in layers if is_on]
     Stack(_nothing, *used)  # what cannot work fails here and not with the first request
     app.add_middleware(partial(Stack), *used)
-    install_errors(app, problems or {})
+    install_errors(app, routes, problems or {})
     install_openapi(app, routes, on=frozenset(result.on))
     if db is not None:
         drain.on_close("database", db.close)

@@ -121,7 +121,7 @@ def _describe(operation: dict[str, Any], method: str, asked: EdgeOptions, on: fr
             {"name": "Idempotency-Key", "in": "header", "required": asked.key == "required", "schema": key}
         )
     if "Deadline" in on:
-        milliseconds = {"type": "integer", "minimum": 100, "maximum": 9_999_999_999}
+        milliseconds = {"type": "integer", "minimum": 0, "maximum": 9_999_999_999}
         parameters.append({"name": "X-Request-Timeout-Ms", "in": "header", "required": False, "schema": milliseconds})
     if not parameters:
         del operation["parameters"]

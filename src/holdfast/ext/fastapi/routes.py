@@ -105,6 +105,11 @@ class Routes:
                 self._table = tuple(self)
         return found
 
+    def methods(self, scope: Scope) -> set[str]:
+        """All methods that the routes serve which the request's path fits."""
+        path = path_of(scope)
+        return {method for route in self if route.regex.match(path) for method in route.methods}
+
     # -- what the layers ask -----------------------------------------------------------------------------------------
 
     def key_rules(self, scope: Scope) -> KeyRules | None:
