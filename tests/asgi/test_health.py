@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 from functools import partial
 
 import pytest
 
+from holdfast.asgi.access_log import AccessLog
 from holdfast.asgi.health import HealthEndpoints
 from holdfast.asgi.interface import Message, Receive, Scope, Send
 from holdfast.asgi.stack import Place, Stack
@@ -187,3 +189,18 @@ async def test_passing_sends_every_message(health: Health) -> None:
 
     await HealthEndpoints(inner, health)({"type": "lifespan"}, receive, send)
     assert said == [{"type": "lifespan.startup.complete"}]
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/healthz"])
+async def test_a_server_with_a_root_path_serves_them_below_it(app: HealthEndpoints, path: str) -> None:
+    """As uvicorn hands it in: the path with the root in front. What is asked for without it is found as well."""
+    for asked in (f"/api{path}", path):
+        assert (await call(app, "GET", asked, root_path="/api")).status == 200
+    assert (await call(app, "GET", f"/apis{path}", root_path="/api")).status == 418
+
+
+async def test_the_access_log_names_them(health: Health, drain: Drain, caplog: pytest.LogCaptureFixture) -> None:
+    """Probes come every second, and must not look like somebody who tries out paths."""
+    caplog.set_level(logging.INFO)
+    await call(AccessLog(HealthEndpoints(answering(418), health, drain=drain)), "GET", "/readyz")
+    assert [record.msg["route"] for record in caplog.records if isinstance(record.msg, dict)] == ["/readyz"]

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from holdfast.asgi.admission import ConcurrencyLimit
 from holdfast.asgi.context import RequestContext, context_of
 from holdfast.asgi.interface import Receive, Scope, Send
 from holdfast.asgi.quotas import ArrivalTable, Decision, LocalQuotas, Quota
@@ -332,3 +334,18 @@ async def test_a_route_as_a_whole() -> None:
     limited = RateLimit(answering(), quotas=[Quota("export", rate=1, per=60, subject=by_route("/export/{id}"))])
     assert (await call(limited, path="/export/1")).status == 200
     assert (await call(limited, path="/export/2", client=("192.0.2.9", 1))).status == 429
+
+
+@pytest.mark.parametrize("layer", [partial(RateLimit, quotas=[Quota("one", rate=1)]), ConcurrencyLimit])
+def test_planted_exempt_paths_are_refused(layer: Any) -> None:
+    """One text would be taken apart into letters, and `/` would be free for all."""
+    for wrong in ("/livez", ["livez"]):
+        with pytest.raises(ConfigurationError, match="exempt"):
+            layer(answering(), exempt=wrong)
+
+
+async def test_exempt_paths_are_those_below_the_root_path() -> None:
+    """A service behind a prefix names its paths as its routes do."""
+    limited = RateLimit(answering(), quotas=[Quota("one", rate=0.001)], exempt=["/livez"])
+    statuses = [(await call(limited, path=path, root_path="/api")).status for path in ["/api/livez"] * 3 + ["/api/x"] * 2]
+    assert statuses == [200, 200, 200, 200, 429]

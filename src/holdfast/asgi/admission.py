@@ -37,7 +37,7 @@ from .gate import Gate, Priority, Ticket
 from .headers import first
 from .interface import App, Receive, Scope, Send
 from .problems import problem_for, send_problem
-from .route_patterns import RoutePatterns, path_of
+from .route_patterns import RoutePatterns, exact_paths, path_of
 from .stack import Place
 from .subjects import SubjectOf, by_tenant
 
@@ -118,7 +118,7 @@ class ConcurrencyLimit:
         shares: what each class is guaranteed, default `DEFAULT_SHARES`; see `gate.Gate`.
         tenant: whose request it is; default the tenant, or without one the client's network. None: all are one.
         tenant_share: what a tenant may have while others are about, default 0.5; more than 0 and at most 1.
-        exempt: paths that are not counted, exactly as they come. Default none.
+        exempt: paths that are not counted, exactly as the application's routes see them. Default none.
         name: what events call it, default `requests`.
         clock: the one `RequestId` has.
         events: gets `CallShed` and `LimitChanged`; never a tenant or a path.
@@ -168,7 +168,7 @@ class ConcurrencyLimit:
         self._max_wait_s = seconds(max_wait, name="max_wait")
         self._priority = priority
         self._tenant = tenant
-        self._exempt = frozenset(exempt)
+        self._exempt = exact_paths(exempt, name="exempt")
         self._name = name
         self._clock = clock
         self._monotonic = clock.monotonic
@@ -179,7 +179,7 @@ class ConcurrencyLimit:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let one request in, now or after a short wait, or refuse it."""
-        if scope["type"] != "http" or self._mode == "off" or scope["path"] in self._exempt:
+        if scope["type"] != "http" or self._mode == "off" or (self._exempt and path_of(scope) in self._exempt):
             await self.app(scope, receive, send)
             return
         context, exchange, receive, send = exchange_of(scope, receive, send, self._clock)

@@ -44,6 +44,7 @@ from .exchange import Exchange, exchange_of
 from .headers import MalformedHeader
 from .interface import App, Message, Receive, Scope, Send
 from .problems import Problem, problem_for, send_problem
+from .route_patterns import path_of
 from .stack import Place
 
 if TYPE_CHECKING:
@@ -213,7 +214,7 @@ class Deadline:
             await _settle(cut, work.ended_by, exchange, context, scope["method"], send)
 
     def _maximum_of(self, scope: Scope) -> float:
-        if self._long_lived and scope["path"].startswith(self._long_lived):
+        if self._long_lived and path_of(scope).startswith(self._long_lived):
             return math.inf
         own_s = None if self._maximum_for is None else self._maximum_for(scope)
         return self._maximum_s if own_s is None else own_s

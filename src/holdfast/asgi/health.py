@@ -21,6 +21,7 @@ from ..errors import ConfigurationError
 from ..health import Health, HealthState
 from ..shutdown import DRAIN, Drain
 from .context import context_of
+from .route_patterns import path_of
 from .stack import Place
 
 if TYPE_CHECKING:
@@ -76,9 +77,10 @@ class HealthEndpoints:
         """Answer, or call the application. What passes through costs one look into a dictionary."""
         kind = scope["type"]
         if kind == "http":
-            is_live = self._paths.get(scope["path"])
+            path = path_of(scope)
+            is_live = self._paths.get(path)
             if is_live is not None:
-                context_of(scope).route = scope["path"]
+                context_of(scope).route = path
                 await self._answer(scope["method"], send, is_live=is_live)
                 return
         elif kind == "lifespan" and not self._health.started:

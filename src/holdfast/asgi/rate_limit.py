@@ -30,6 +30,7 @@ from .exchange import exchange_of
 from .interface import App, Headers, Receive, Scope, Send
 from .problems import Problem, send_problem
 from .quotas import Decision, LocalQuotas, Quota, QuotaStore
+from .route_patterns import exact_paths, path_of
 from .stack import Place
 
 __all__ = ["RateLimit"]
@@ -47,12 +48,12 @@ class RateLimit:
         app: the application around which this stands.
         quotas: what is counted, for whom; one or more, with different names.
         store: where it is counted; default this process alone (`LocalQuotas`).
-        exempt: paths that are not counted, exactly as they come. Default none.
+        exempt: paths that are not counted, exactly as the application's routes see them. Default none.
         clock: the one `RequestId` has.
         events: gets `CallRejected`, with the quota's name and never a subject.
 
     Raises:
-        ConfigurationError: there is no quota, or two have one name.
+        ConfigurationError: there is no quota, two have one name, or a path of `exempt` is none.
     """
 
     place: ClassVar[Place] = Place.ADMISSION
@@ -76,13 +77,13 @@ class RateLimit:
         if not self._quotas or len({quota.name for quota, *_ in self._quotas}) < len(self._quotas):
             raise ConfigurationError("RateLimit needs at least one quota, and each needs a name of its own")
         self._store = LocalQuotas(clock=clock) if store is None else store
-        self._exempt = frozenset(exempt)
+        self._exempt = exact_paths(exempt, name="exempt")
         self._clock = clock
         self._events = events
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Count one request, and pass it on or refuse it."""
-        if scope["type"] != "http" or scope["path"] in self._exempt:
+        if scope["type"] != "http" or (self._exempt and path_of(scope) in self._exempt):
             await self.app(scope, receive, send)
             return
         context, exchange, receive, send = exchange_of(scope, receive, send, self._clock)

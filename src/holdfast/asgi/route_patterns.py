@@ -17,7 +17,7 @@ from typing import NamedTuple
 from ..errors import ConfigurationError
 from .interface import Scope
 
-__all__ = ["Readings", "RoutePatterns", "path_of", "readings"]
+__all__ = ["Readings", "RoutePatterns", "exact_paths", "path_of", "readings"]
 
 _SEGMENTS_MAX = 256
 _ANY = "{}"
@@ -38,6 +38,20 @@ def path_of(scope: Scope) -> str:
     if root and path.startswith(root) and (len(path) == len(root) or path[len(root)] == "/"):
         return path[len(root) :]
     return path
+
+
+def exact_paths(paths: Iterable[str], *, name: str) -> frozenset[str]:
+    """Paths that are compared as they stand, without the server's `root_path` (`path_of`).
+
+    Raises:
+        ConfigurationError: it is one text instead of several, or one does not begin with `/`.
+    """
+    if isinstance(paths, str):
+        raise ConfigurationError(f"{name} must be several paths, not one text; write [{paths!r}]")
+    found = frozenset(paths)
+    if not all(path.startswith("/") for path in found):
+        raise ConfigurationError(f"each path of {name} must begin with /")
+    return found
 
 
 class RoutePatterns:
