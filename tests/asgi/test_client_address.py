@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from holdfast.asgi.client_address import ClientAddress, client_of, peer_of
+from holdfast.asgi.client_address import ClientAddress, client_of, peer_address
 from holdfast.asgi.context import context_of
 from holdfast.asgi.interface import Receive, Scope, Send
 from holdfast.asgi.networks import Networks, parse_address
@@ -127,9 +127,9 @@ async def test_a_unix_socket_speaks_for_others_only_where_it_is_trusted() -> Non
 
 def test_a_zone_is_not_part_of_the_peer() -> None:
     """A link-local peer is known by its address."""
-    assert str(peer_of({"client": ("fe80::1%eth0", 1)})) == "fe80::1"
-    assert peer_of({"client": ("x" * 1000, 1)}) is None
-    assert peer_of({}) is None
+    assert str(peer_address({"client": ("fe80::1%eth0", 1)})) == "fe80::1"
+    assert peer_address({"client": ("x" * 1000, 1)}) is None
+    assert peer_address({}) is None
 
 
 async def test_the_scope_keeps_the_peer() -> None:

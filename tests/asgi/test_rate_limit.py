@@ -347,5 +347,7 @@ def test_planted_exempt_paths_are_refused(layer: Any) -> None:
 async def test_exempt_paths_are_those_below_the_root_path() -> None:
     """A service behind a prefix names its paths as its routes do."""
     limited = RateLimit(answering(), quotas=[Quota("one", rate=0.001)], exempt=["/livez"])
-    statuses = [(await call(limited, path=path, root_path="/api")).status for path in ["/api/livez"] * 3 + ["/api/x"] * 2]
+    statuses = [
+        (await call(limited, path=path, root_path="/api")).status for path in ["/api/livez"] * 3 + ["/api/x"] * 2
+    ]
     assert statuses == [200, 200, 200, 200, 429]

@@ -241,6 +241,7 @@ async def test_killed_under_load_the_share_holds_and_it_comes_back(
     assert {event.name for event in hook.of(LocalShareApplied)} == {"redis-quotas"}
     assert {event.reason for event in hook.of(LocalShareApplied)} == {"failed", "breaker-open"}
     assert len(hook.of(LocalShareApplied)) >= 40
+    assert store.shares_applied == len(hook.of(LocalShareApplied))
     assert not store.is_shared
 
     await loop.run_in_executor(None, server.start)

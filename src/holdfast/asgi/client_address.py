@@ -36,14 +36,14 @@ from .interface import App, Receive, Scope, Send
 from .networks import ADDRESS_MAX, Address, Networks, parse_address
 from .stack import Place
 
-__all__ = ["ClientAddress", "client_of", "forwarded_for", "peer_of", "x_forwarded_for"]
+__all__ = ["ClientAddress", "client_of", "forwarded_for", "peer_address", "x_forwarded_for"]
 
 _HOPS_MAX = 32
 _ELEMENT_MAX = 512
 _SERVER_SETTING = "FORWARDED_ALLOW_IPS"
 
 
-def peer_of(scope: Scope) -> Address | None:
+def peer_address(scope: Scope) -> Address | None:
     """The address of whoever opened the connection, as the server says; None for a Unix socket or what is no address."""
     peer = _peer(scope)
     return None if peer is None else peer[0]

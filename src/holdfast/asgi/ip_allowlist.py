@@ -23,7 +23,7 @@ from collections.abc import Iterable, Mapping
 from typing import ClassVar, cast
 
 from ..errors import ConfigurationError
-from .client_address import peer_of
+from .client_address import peer_address
 from .context import RequestContext, context_of
 from .interface import App, Receive, Scope, Send
 from .networks import Networks, parse_address
@@ -100,6 +100,6 @@ def _reason_against(scope: Scope, context: RequestContext, networks: list[Networ
     address = parse_address(context.client_address)
     if address is None or not all(address in one for one in networks):
         return "the address is not among those allowed"
-    if address == peer_of(scope) and not _SPEAKS_FOR_OTHERS.isdisjoint(name for name, _ in scope["headers"]):
+    if address == peer_address(scope) and not _SPEAKS_FOR_OTHERS.isdisjoint(name for name, _ in scope["headers"]):
         return "the peer speaks for others and is not trusted (if it is a proxy, name it in ClientAddress(trusted=...))"
     return None

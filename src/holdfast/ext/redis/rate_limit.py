@@ -9,9 +9,9 @@ the subject has its whole burst again. Its name holds a hash: who the subjects a
 
 When Redis fails, or does not answer within 50 ms, this process decides by itself, with its share of the quota: a `replicas`-th.
 That is neither open (a limit that vanishes with Redis is an attacker's first aim) nor shut. Each time is told by
-`LocalShareApplied`; and a circuit breaker of its own (half of at least five calls) sees to it that requests stop waiting
-for a Redis that is away, and finds out, with one call at a time, when it is back. What Redis forgot meanwhile is lost: a subject
-may then have its burst once more.
+`LocalShareApplied` and counted in `shares_applied`; and a circuit breaker of its own (half of at least five calls) sees to it
+that requests stop waiting for a Redis that is away, and finds out, with one call at a time, when it is back. What Redis forgot
+meanwhile is lost: a subject may then have its burst once more.
 
 Give it a client of its own that does not retry: `Redis.from_url(url, retry=Retry(NoBackoff(), 0))`. One that does only turns a
 failure at once into a timeout. A pool that is used up counts as a failure.
@@ -76,6 +76,9 @@ class RedisQuotas:
         name: what events and the breaker call it, default `redis-quotas`.
         clock, events: where time and listeners come from.
 
+    Attributes:
+        shares_applied: how often this process decided by its share, for a metric.
+
     Raises:
         ConfigurationError: a setting is outside its bounds.
     """
@@ -91,6 +94,7 @@ class RedisQuotas:
         "_script",
         "_shares",
         "_timeout_s",
+        "shares_applied",
     )
 
     def __init__(
@@ -131,6 +135,7 @@ class RedisQuotas:
             events=events,
         )
         self._is_away = False
+        self.shares_applied = 0
 
     @property
     def is_shared(self) -> bool:
@@ -169,6 +174,7 @@ class RedisQuotas:
         return quota.decision(wait_us * 1000, ahead_us * 1000)
 
     def _by_share(self, quota: Quota, subject: str, reason: str) -> Decision:
+        self.shares_applied += 1
         if self._events.subscriptions:
             from ...events import LocalShareApplied
 
