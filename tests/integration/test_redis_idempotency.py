@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import signal
 import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
@@ -25,23 +26,23 @@ from tests.asgi.effect_app import Proven, caller
 
 
 @pytest.fixture
-def redis_port(tmp_path: Path) -> Iterator[int]:
-    """A Redis server of the test's own."""
+def redis_process(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """A Redis server of the test's own, and its port."""
     program = shutil.which("redis-server")
     if program is None:
         pytest.skip("redis-server is not installed")
     port = free_port()
     command = [program, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(tmp_path)]
     server = subprocess.Popen([*END_WITH_PARENT, *command], stdout=subprocess.DEVNULL)
-    yield port
+    yield server, port
     server.kill()
     server.wait()
 
 
 @pytest.fixture
-async def redis(redis_port: int) -> AsyncIterator[Redis]:
+async def redis(redis_process: tuple[subprocess.Popen[bytes], int]) -> AsyncIterator[Redis]:
     """A client of it, once it answers."""
-    client = Redis(host="127.0.0.1", port=redis_port)
+    client = Redis(host="127.0.0.1", port=redis_process[1])
     async with asyncio.timeout(30):
         while True:
             try:
@@ -190,6 +191,24 @@ async def test_without_redis_nothing_runs(make: Make, redis: Redis) -> None:
         answer = await one.post()
     assert (answer.status, answer.header("retry-after") is not None) == (503, True)
     assert one.effects == []
+
+
+async def test_a_redis_that_hangs_is_away_and_not_a_key_at_work(
+    make: Make, redis_process: tuple[subprocess.Popen[bytes], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Frozen: 503 and not 409, soon, and nothing runs; thawed it goes on, with the same key when its lease ends."""
+    monkeypatch.setattr("holdfast.ext.redis.idempotency._ANSWERS_WITHIN_S", 0.2)
+    one = make(lease=1, rules=KeyRules(wait=1))
+    redis_process[0].send_signal(signal.SIGSTOP)
+    try:
+        answer = await one.post()
+    finally:
+        redis_process[0].send_signal(signal.SIGCONT)
+    assert (answer.status, answer.json["type"], one.effects) == (503, "urn:holdfast:problem:unavailable", [])
+    async with asyncio.timeout(10):
+        while (answer := await one.post()).status == 409:
+            await asyncio.sleep(0.05)
+    assert (answer.status, one.effects) == (201, ["b"])
 
 
 async def test_the_entries_hold_no_key(make: Make, redis: Redis) -> None:

@@ -16,8 +16,8 @@ key of its own (`db.transaction(...).keyed(key)`, or the `Idempotency-Key` of th
 **How it works.** Each step is one Lua script, atomic on the server. Claiming a key sets its fingerprint and its owner, a token of
 this very request, with the lease as its time to live; a task renews it while the handler runs. Finishing replaces the lease by
 the answer, letting go removes it; both do so for the owner alone, so a request that lost its lease changes nothing any more. An
-owner that crashed is taken over by the lease's end. Where Redis cannot be reached the request is refused with 503 before
-anything runs.
+owner that crashed is taken over by the lease's end. Where Redis cannot be reached, or does not answer, the request is refused with
+503 before anything runs; a claim that reached it after all ends with its lease.
 """
 
 from __future__ import annotations
@@ -223,8 +223,8 @@ class RedisIdempotency:
 
     async def _asked(self, script: Any, keys: Any, args: list[str | int]) -> Any:
         try:
-            return await script(keys=keys, args=args)
-        except RedisError as error:
+            return await _called(script, keys, args)
+        except _AWAY as error:
             raise Unavailable(
                 "the store of the Idempotency-Keys is away; nothing was applied", retry_after_s=2
             ) from error
