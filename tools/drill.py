@@ -4,7 +4,8 @@
     python tools/drill.py --only commits-maria --minutes 20
     python tools/drill.py --results                     # only write the page
 
-May be stopped at any moment and started again. The pieces stay in `build/drills`.
+May be stopped at any moment and started again. The pieces stay in `build/drills`, and what they showed in
+`docs/drills/pieces.jsonl`, from which the page is made.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ __all__ = ["ROOT", "ledger", "main"]
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "drills" / "RESULTS.md"
+KEPT = PAGE.with_name("pieces.jsonl")
 READY_WITHIN_S = 60.0
 
 
@@ -88,7 +90,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--results", action="store_true", help="only write the page")
     options = parser.parse_args(arguments)
     chosen = Campaign(
-        options.folder, [drill for drill in LONG_DRILLS if drill.name.startswith(options.only)], service=ledger
+        options.folder,
+        [drill for drill in LONG_DRILLS if drill.name.startswith(options.only)],
+        service=ledger,
+        kept=KEPT,
     )
     give_up_at = SYSTEM_CLOCK.monotonic() + (0.0 if options.results else options.minutes * 60)
     while SYSTEM_CLOCK.monotonic() < give_up_at and (piece := chosen.next_piece()) is not None:
@@ -99,8 +104,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if sys.stdout.isatty()
             else f"  {result.validity}: {result.summary}"
         )
-    everything = Campaign(options.folder, service=ledger)
+    everything = Campaign(options.folder, service=ledger, kept=KEPT)
     PAGE.parent.mkdir(exist_ok=True)
+    everything.keep()
     PAGE.write_text(results_page(everything, "make drill"))
     broken = [
         sentence for drill in chosen.drills if drill.expected == "valid" for sentence in chosen.totals(drill).wrong

@@ -6,7 +6,8 @@
 
 A long drill is the same short one again and again, each time with another seed, until the pieces together hold enough. Each piece
 leaves a folder with its history and a `summary.json`; what stands in the summaries is the only memory, so a campaign can be
-stopped at any moment and taken up again.
+stopped at any moment and taken up again. `keep` writes the summaries into one file beside the results, so that it can be taken up
+on another machine as well, without the histories.
 """
 
 from __future__ import annotations
@@ -103,15 +104,22 @@ class Campaign:
         folder: where the pieces are.
         drills: which; default `LONG_DRILLS`.
         service: starts the service for the drills that need one; without it they are left out.
+        kept: the file that `keep` writes, which counts as well; None: there is none.
     """
 
     def __init__(
-        self, folder: Path, drills: Iterable[LongDrill] | None = None, *, service: Service | None = None
+        self,
+        folder: Path,
+        drills: Iterable[LongDrill] | None = None,
+        *,
+        service: Service | None = None,
+        kept: Path | None = None,
     ) -> None:
         chosen = LONG_DRILLS if drills is None else tuple(drills)
         self.folder = folder
         self.drills = tuple(drill for drill in chosen if service is not None or not drill.serves)
         self._service = service
+        self._kept = kept
 
     def next_piece(self) -> Piece | None:
         """What is to be run next: of the drill that has come least far; None when there is enough of all."""
@@ -119,7 +127,7 @@ class Campaign:
         if not short:
             return None
         _, drill = min(short, key=lambda entry: entry[0])
-        return Piece(drill, 1 + max((int(path.name) for path in self._pieces(drill)), default=0))
+        return Piece(drill, 1 + max((int(told["piece"]) for told in self._told_of(drill)), default=0))
 
     def run(self, piece: Piece, progress: Callable[[Progress], object] | None = None) -> DrillResult:
         """Run one piece; what an interrupted one left is removed first.
@@ -142,9 +150,9 @@ class Campaign:
         worst: dict[str, float] = {}
         wrong: list[str] = []
         untold: list[str] = []
-        pieces = self._pieces(drill)
-        for path in pieces:
-            told = json.loads((path / _SUMMARY).read_text())
+        pieces = 0
+        for told in self._told_of(drill):
+            pieces += told.get("pieces", 1)
             figures.update({name: value for name, value in told["summary"].items() if name != "seed"})
             for verdict in told["verdicts"]:
                 checker = verdict["checker"]
@@ -152,20 +160,40 @@ class Campaign:
                 for name, value in verdict["counts"].items():
                     counts[f"{checker}.{name}"] += value
                     worst[f"{checker}.{name}"] = max(value, worst.get(f"{checker}.{name}", value))
-                said = f"{drill.name}/{path.name}: {checker}: {verdict['reason']}"
+                said = f"{drill.name}/{told['piece']}: {checker}: {verdict['reason']}"
                 if verdict["valid"] == Validity.INVALID:
                     wrong.append(said)
                 elif verdict["counts"].get("late_starved"):
                     untold.append(said)
-        return Totals(len(pieces), figures, verdicts, counts, worst, tuple(wrong), tuple(untold))
+        return Totals(pieces, figures, verdicts, counts, worst, tuple(wrong), tuple(untold))
 
     def _progress(self, drill: LongDrill) -> float:
         figures = self.totals(drill).figures
         return min((figures.get(name, 0) / least for name, least in drill.enough.items()), default=0.0)
 
-    def _pieces(self, drill: LongDrill) -> list[Path]:
-        """The folders of the pieces that were finished."""
-        return sorted(path.parent for path in (self.folder / drill.name).glob(f"*/{_SUMMARY}"))
+    def keep(self) -> None:
+        """Write what is told of every piece into the file that is kept, a line each, without examples and settings."""
+        assert self._kept is not None
+        lines = []
+        for drill in self.drills:
+            for told in self._told_of(drill):
+                verdicts = [
+                    {name: verdict[name] for name in ("checker", "valid", "reason", "counts")}
+                    for verdict in told["verdicts"]
+                ]
+                lines.append({**told, "drill": drill.name, "verdicts": verdicts})
+                lines[-1].pop("settings", None)
+        self._kept.write_text("".join(json.dumps(line, sort_keys=True) + "\n" for line in lines))
+
+    def _told_of(self, drill: LongDrill) -> list[dict[str, Any]]:
+        """What is told of each piece that was finished, here or where the kept file comes from."""
+        found: dict[str, dict[str, Any]] = {}
+        if self._kept is not None and self._kept.exists():
+            kept = map(json.loads, self._kept.read_text().splitlines())
+            found = {told["piece"]: told for told in kept if told["drill"] == drill.name}
+        for path in (self.folder / drill.name).glob(f"*/{_SUMMARY}"):
+            found[path.parent.name] = {**json.loads(path.read_text()), "piece": path.parent.name}
+        return [found[piece] for piece in sorted(found)]
 
 
 def _told(result: DrillResult) -> dict[str, Any]:

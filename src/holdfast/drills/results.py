@@ -53,10 +53,8 @@ def _sum(totals: list[Totals]) -> str:
     counted = ", ".join(f"{number} {word}" for word, number in wrong.items())
     bound = _bound(sum(wrong.values()), ambiguous)
     confidence = f"; at most {bound} per ambiguous COMMIT, with 95 % confidence" if bound else ""
-    return (
-        f"**{ambiguous:,} ambiguous COMMITs** were settled, of which {applied:,} were seen to be carried out: "
-        f"{counted}{confidence}."
-    )
+    known = f", of which at least {applied:,} were carried out" if applied else ""
+    return f"**{ambiguous:,} ambiguous COMMITs** were settled{known}: {counted}{confidence}."
 
 
 def _wrong(totals: Totals, checker: str) -> int:
