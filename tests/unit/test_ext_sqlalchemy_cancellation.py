@@ -15,7 +15,7 @@ import psycopg
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from holdfast.ext.sqlalchemy.cancellation import opener
+from holdfast.ext.sqlalchemy.cancellation import opener, patient_opener
 from holdfast.ext.sqlalchemy.engines import open_endpoint
 from holdfast.ext.sqlalchemy.interrupt import connection_id, cut
 
@@ -83,11 +83,12 @@ async def test_cancelled_statement_asks_nobody_and_waits_for_nothing() -> None:
         assert silent.connections == 1
 
 
-@pytest.mark.parametrize("driver", ["psycopg", "asyncpg"])
+@pytest.mark.parametrize("driver", ["psycopg", "asyncpg", "asyncmy", "aiomysql"])
 async def test_connection_that_is_cancelled_while_it_is_made_is_closed(driver: str) -> None:
     """The server sees it go although the exception is still there, as it is in whoever reports it."""
     module: Any = importlib.import_module(driver)
-    connect = opener(module) if driver == "psycopg" else module.connect
+    openers = {"psycopg": opener, "asyncmy": patient_opener, "aiomysql": patient_opener}
+    connect = openers[driver](module) if driver in openers else module.connect
     knocked, gone = asyncio.Event(), asyncio.Event()
 
     async def never_answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

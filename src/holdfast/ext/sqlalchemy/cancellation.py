@@ -8,12 +8,15 @@ from a side connection, for which nobody waits (`killer`).
 And a connection that was cancelled while it was being made stays open until the last reference to its exception is gone, which
 may be when the garbage collector comes by: a session on the server that no pool knows of.
 
-The other asynchronous drivers raise the cancellation as it comes, and close what they had begun.
+asyncmy and aiomysql connect with `asyncio.wait_for`, which up to Python 3.11 drops a cancellation that comes just when the
+connection stands: the caller then waits for the server's greeting, and nobody cancels twice. So they connect in a task of
+their own, and whoever is cancelled leaves it behind.
 """
 
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable, Generator
 from contextvars import ContextVar
 from functools import cache
@@ -21,31 +24,47 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import event
 
+from .interrupt import cut
+
 if TYPE_CHECKING:
     from types import ModuleType
 
     from sqlalchemy.engine import Engine
     from sqlalchemy.engine.interfaces import Dialect
 
-__all__ = ["leave_at_once", "opener"]
+__all__ = ["leave_at_once", "opener", "patient_opener"]
 
 _INTERVAL_S = 0.1
 """Psycopg's own."""
+
+_AGAIN_S = 0.05
 
 _Attempts = list[Generator[Any, Any, Any]]
 
 _attempts: ContextVar[_Attempts] = ContextVar("holdfast_connecting")
 
 
+_DROPS_CANCELLATIONS = ("asyncmy", "aiomysql") if sys.version_info < (3, 12) else ()
+
+
 def leave_at_once(engine: Engine) -> None:
-    """Have the connections of an engine on psycopg's asynchronous side be made so that a cancelled call leaves at once.
+    """Have the connections of an asynchronous engine be made so that a cancelled call leaves at once, where the driver does not.
 
     Unless `async_creator_fn` says who makes them.
     """
+    dialect = engine.dialect
+    dbapi: Any = dialect.loaded_dbapi
+    if not dialect.is_async:
+        return
+    if dialect.driver == "psycopg":
+        creator = opener(dbapi.psycopg)
+    elif dialect.driver in _DROPS_CANCELLATIONS:
+        creator = patient_opener(getattr(dbapi, dialect.driver))
+    else:
+        return
 
-    def connecting(dialect: Dialect, _record: object, _arguments: object, parameters: dict[str, Any]) -> None:
-        dbapi: Any = dialect.loaded_dbapi
-        parameters.setdefault("async_creator_fn", opener(dbapi.psycopg))
+    def connecting(_dialect: Dialect, _record: object, _arguments: object, parameters: dict[str, Any]) -> None:
+        parameters.setdefault("async_creator_fn", creator)
 
     event.listen(engine, "do_connect", connecting)
 
@@ -89,3 +108,31 @@ def opener(psycopg: ModuleType) -> Callable[..., Awaitable[Any]]:
             _attempts.reset(token)
 
     return connect
+
+
+@cache
+def patient_opener(driver: ModuleType) -> Callable[..., Awaitable[Any]]:
+    """What to call instead of the `connect` of asyncmy or aiomysql."""
+
+    async def connecting(arguments: Any, options: Any) -> Any:
+        return await driver.connect(*arguments, **options)
+
+    async def connect(*arguments: Any, **options: Any) -> Any:
+        task = asyncio.create_task(connecting(arguments, options), name="holdfast-connect")
+        try:
+            await asyncio.wait([task])
+        except BaseException:
+            _leave_behind(task)
+            raise
+        return task.result()
+
+    return connect
+
+
+def _leave_behind(task: asyncio.Task[Any]) -> None:
+    """Cancel it until it has noticed, and close what came of it."""
+    if not task.done():
+        task.cancel()
+        task.get_loop().call_later(_AGAIN_S, _leave_behind, task)
+    elif not task.cancelled() and task.exception() is None:
+        cut(task.result())

@@ -486,8 +486,7 @@ _SHORTEST_S = 0.05
 
 def _bound_connecting(engine: Engine, address: Address, longest_s: float) -> None:
     """Have every connect of `engine` end within `longest_s` seconds, or by the caller's deadline; a cancelled one at once."""
-    if address.driver == "psycopg" and engine.dialect.is_async:
-        leave_at_once(engine)
+    leave_at_once(engine)
     if address.driver not in _CONNECT_TIMEOUTS:
         return
     name, rounded = _CONNECT_TIMEOUTS[address.driver]
