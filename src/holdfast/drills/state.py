@@ -6,7 +6,7 @@ Works with the rights of the application's user; what that one may not see is le
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -81,6 +81,7 @@ class DatabaseState:
         self._sampled: Engine = create_engine(
             with_driver(admin_url or url, asynchronous=False),
             poolclass=NullPool,
+            pool_reset_on_return=None,
             connect_args=_PATIENCE.get(self._engine.driver, {}),
         )
         self._keys_were_there = False
@@ -153,11 +154,13 @@ class DatabaseState:
         if self._embedded:
             return {}
         found: dict[str, Any] = {}
-        with suppress(DBAPIError), self._sampled.connect() as connection:
+        refused = self._sampled.dialect.loaded_dbapi.Error
+        # Not through SQLAlchemy, which rolls back: a Galera node without its cluster refuses that, too, and it would be logged.
+        with suppress(DBAPIError, refused), closing(self._sampled.raw_connection()) as connection:
             for name, statements in (("server_connections", _SESSIONS), ("oldest_transaction_s", _OLDEST)):
-                with suppress(DBAPIError):
-                    found[name] = float(connection.exec_driver_sql(statements[self._family]).scalar() or 0)
-                connection.rollback()
+                with suppress(refused), closing(connection.cursor()) as cursor:
+                    cursor.execute(statements[self._family])
+                    found[name] = float((cursor.fetchone() or (0,))[0] or 0)
         return found
 
     def wait_until_quiet(self, within_s: float = QUIET_WITHIN_S) -> None:
