@@ -3,6 +3,7 @@
     python tools/drill.py                               # all that is still missing, for hours
     python tools/drill.py --only commits-maria --minutes 20
     python tools/drill.py --results                     # only write the page
+    python tools/drill.py --again                       # judge the histories that are here once more, and write the page
 
 May be stopped at any moment and started again. The pieces stay in `build/drills`, and what they showed in
 `docs/drills/pieces.jsonl`, from which the page is made.
@@ -88,6 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", default="", help="the drills whose name begins so")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no piece after so long")
     parser.add_argument("--results", action="store_true", help="only write the page")
+    parser.add_argument("--again", action="store_true", help="only judge the histories once more, and write the page")
     options = parser.parse_args(arguments)
     chosen = Campaign(
         options.folder,
@@ -95,7 +97,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         service=ledger,
         kept=KEPT,
     )
-    give_up_at = SYSTEM_CLOCK.monotonic() + (0.0 if options.results else options.minutes * 60)
+    if options.again:
+        chosen.judge_again()
+    runs = not (options.results or options.again)
+    give_up_at = SYSTEM_CLOCK.monotonic() + (options.minutes * 60 if runs else 0.0)
     while SYSTEM_CLOCK.monotonic() < give_up_at and (piece := chosen.next_piece()) is not None:
         print(f"{piece.folder}: {piece.drill.shows}", flush=True)
         result = chosen.run(piece, _show if sys.stdout.isatty() else None)

@@ -88,6 +88,26 @@ def test_a_summary_holds_what_adds_up(tmp_path: Path, ran: list[DrillSettings]) 
     assert set(json.loads(text)) == {"settings", "summary", "verdicts"}
 
 
+def test_histories_are_judged_again(tmp_path: Path, ran: list[DrillSettings], monkeypatch: pytest.MonkeyPatch) -> None:
+    """When a checker has changed, what it says of a history that is here counts; where there is none, what was said stays."""
+    campaign = Campaign(tmp_path, DRILLS[:1])
+    for _ in range(2):
+        piece = campaign.next_piece()
+        assert piece is not None
+        campaign.run(piece)
+    (tmp_path / "ours" / "002" / "w1.jsonl").write_text("")
+    verdict = Verdict("no-lost-ack", Validity.INVALID, "1 lost", {"wrong": 1})
+
+    def judged(settings: DrillSettings, folder: Path) -> DrillResult:
+        assert (settings.seed, settings.output) == (2, folder)
+        return DrillResult(settings, folder, (verdict,), {"ambiguous": 10, "seed": 2})
+
+    monkeypatch.setattr(campaign_module, "judged", judged)
+    campaign.judge_again()
+    assert campaign.totals(DRILLS[0]).wrong == ("ours/002: no-lost-ack: 1 lost",)
+    assert campaign.totals(DRILLS[0]).pieces == 2
+
+
 def test_what_is_kept_counts_where_the_histories_are_not(tmp_path: Path, ran: list[DrillSettings]) -> None:
     """Another machine goes on from the file, with the next seed; whoever has both counts each piece once."""
     kept = tmp_path / "pieces.jsonl"

@@ -59,6 +59,14 @@ def test_planted_leak_is_found(changes: dict[str, Any], found: str) -> None:
     assert found in verdict.examples[0]
 
 
+def test_a_transaction_may_last_as_long_as_its_caller_waits() -> None:
+    """The deadline, and the second after which the server ends it; then it has been left behind."""
+    for open_s, valid in ((11.0, Validity.VALID), (11.1, Validity.INVALID)):
+        told = run(oldest_transaction_s={30.0: open_s})
+        told.lines[0]["v"]["deadline_s"] = 10.0
+        assert leaks.check(told.history()).valid is valid
+
+
 def test_side_connections_are_allowed_and_no_more() -> None:
     """Those that are opened beside the pools are told of, and counted to the last one."""
     for connections, valid in ((12, Validity.VALID), (13, Validity.INVALID)):

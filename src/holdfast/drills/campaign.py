@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from .run import DrillResult, Progress, Service, run
+from .run import DrillResult, Progress, Service, judged, run
 from .settings import DrillSettings
 from .verdict import Validity
 
@@ -141,6 +141,14 @@ class Campaign:
         result = run(settings, progress, service=self._service if piece.drill.serves else None)
         (folder / _SUMMARY).write_text(json.dumps(_told(result), indent=1))
         return result
+
+    def judge_again(self) -> None:
+        """Have the checkers of today judge the histories that are here: what they say of one needs nothing else."""
+        for drill in self.drills:
+            for path in (self.folder / drill.name).glob(f"*/{_SUMMARY}"):
+                if any(path.parent.glob("*.jsonl")):
+                    settings = replace(drill.settings, seed=int(path.parent.name), output=path.parent)
+                    path.write_text(json.dumps(_told(judged(settings, path.parent)), indent=1))
 
     def totals(self, drill: LongDrill) -> Totals:
         """What the pieces of `drill` hold together."""

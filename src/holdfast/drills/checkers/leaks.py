@@ -2,11 +2,13 @@
 
     sample  v {"checked_out", "server_connections", "oldest_transaction_s", "fds", "rss_bytes"}, each may be left out
     meta    {"pool_max": connections that all pools of the drill may open together, "side_max": and beside them}
+    meta    {"deadline_s": seconds each operation has}
 
 In the end no connection is checked out of a pool. While no fault is active the server has at most `pool_max` and `side_max`
-connections, and no transaction has been open for more than 5 s; the first 5 s after a heal are left out, for that is when both
-are put right. Beside its pool each process of Holdfast's opens two connections at most: one to end sessions whose callers have
-gone, and one to ask whether a server is there. They are made outside of the pool, which may have none left just then. After
+connections, and no transaction has been open for longer than anybody can be waiting for it: the deadline and 1 s, after which
+Holdfast has the server end it, and 5 s at least. The first 5 s after a heal are left out, for that is when both are put
+right. Beside its pool each process of Holdfast's opens two connections at most: one to end sessions whose callers have gone,
+and one to ask whether a server is there. They are made outside of the pool, which may have none left just then. After
 the last heal, file descriptors and memory stay flat: the growth along a straight line through the samples is within 10 %, or
 8 descriptors or 32 MiB, whichever is more.
 """
@@ -26,6 +28,7 @@ NAME = "leaks"
 
 _SETTLING = 5 * NS
 _TRANSACTION_MAX_S = 5.0
+_ENDED_AFTER_S = 1.0
 _GROWTH = 0.1
 _GROWTH_MIN = {"fds": 8.0, "rss_bytes": 32.0 * 2**20}
 _SAMPLES_MIN = 5
@@ -51,7 +54,8 @@ def check(history: History, pool_max: int | None = None) -> Verdict:
     healed = not history.faults or history.last_heal is not None
     after = [sample for sample in history.samples if sample.t >= settled] if healed else []
     quiet = [sample for sample in history.samples if _quiet(history, sample.t)]
-    wrong = [*_left_checked_out(history.samples), *_long_transactions(quiet)]
+    longest_s = max(_TRANSACTION_MAX_S, history.meta.get("deadline_s", 0.0) + _ENDED_AFTER_S)
+    wrong = [*_left_checked_out(history.samples), *_long_transactions(quiet, longest_s)]
     if allowed is not None:
         wrong += [
             f"{sample.value['server_connections']} connections on the server, {allowed} allowed"
@@ -88,11 +92,11 @@ def _left_checked_out(samples: Sequence[Sample]) -> Iterable[str]:
     )
 
 
-def _long_transactions(samples: Sequence[Sample]) -> Iterable[str]:
+def _long_transactions(samples: Sequence[Sample], longest_s: float) -> Iterable[str]:
     return (
         f"a transaction was open for {sample.value['oldest_transaction_s']:.1f} s"
         for sample in samples
-        if (sample.value.get("oldest_transaction_s") or 0) > _TRANSACTION_MAX_S
+        if (sample.value.get("oldest_transaction_s") or 0) > longest_s
     )
 
 
