@@ -98,7 +98,13 @@ class _WaitsUntilTheDeadline(sa_pool.QueuePool):
                     code="3o7r",
                 )
             with suppress(queue.Empty):
-                return self._pool.get(timeout=min(_LOOK_EVERY_S, max(give_up_at - now, 0.001)))
+                came_back = self._pool.get(timeout=min(_LOOK_EVERY_S, max(give_up_at - now, 0.001)))
+                if self._timeout > 0:
+                    return came_back
+                # Too late. A task had been cancelled for it, but `asyncio.wait_for` up to Python 3.11 drops a cancellation that
+                # comes together with what was waited for, and nobody would cancel what it did with the connection.
+                self._pool.put(came_back, block=False)
+                give_up_at = now
 
     def _open(self) -> ConnectionPoolEntry | None:
         """A new connection; None when the server has none left and another one can be waited for."""
