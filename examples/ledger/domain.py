@@ -44,11 +44,10 @@ def _read_money(value: object) -> object:
 
 
 # Lower-case ASCII, because databases disagree on whether "Ada", "ada" and "adà" are the same name.
-Username = Annotated[
-    str,
-    StringConstraints(strip_whitespace=True, to_lower=True, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$"),
-]
-Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
+Username = Annotated[str, StringConstraints(to_lower=True, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+# No controls: PostgreSQL has no NUL in a text, and the others would keep what no page can show.
+Name = Annotated[str, StringConstraints(max_length=200, pattern=r"^[^\x00-\x20\x7f][^\x00-\x1f\x7f]*$")]
+Reference = Annotated[str, StringConstraints(max_length=140, pattern=r"^[^\x00-\x1f\x7f]*$")]
 Age = Annotated[int, Field(ge=0, le=150)]
 Currency = Annotated[str, StringConstraints(to_upper=True, pattern=r"^[A-Za-z]{3}$")]
 Money = Annotated[
@@ -94,7 +93,7 @@ class Order:
     source_id: Id
     target_id: Id
     amount: Amount
-    reference: Annotated[str, StringConstraints(max_length=140)] = ""
+    reference: Reference = ""
 
     def __post_init__(self) -> None:
         if self.source_id == self.target_id:

@@ -46,6 +46,10 @@ async def _fuzz(examples: int, seed: int) -> int:
         async with serve(Path(name), "sqlite:///fuzzed.db", UNLIMITED) as served:
             assert await served.open_accounts("1000000", "1000000") == [1, 2]
             status, said = await fuzz(served, Path(name), "--max-examples", str(examples), "--seed", str(seed))
+            if status:
+                ended = served.process.returncode
+                state = "still serves" if ended is None else f"has ended with {ended}"
+                said += "\n".join(["", f"The ledger {state}; its last lines:", *served.said().splitlines()[-40:], ""])
     sys.stdout.write(said)
     return status
 

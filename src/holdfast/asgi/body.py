@@ -17,17 +17,18 @@ hold at the same time share one allowance, and who comes when it is used up gets
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from http import HTTPStatus
 from types import TracebackType
 from typing import TYPE_CHECKING, ClassVar, Self
 
 from ..deadline import seconds
 from ..errors import ConfigurationError
-from .context import fields_of
+from .context import RequestContext, fields_of
 from .exchange import Exchange, exchange_of
 from .headers import Fields
 from .interface import App, Message, Receive, Scope, Send
-from .problems import Problem, RequestRefused, send_problem
+from .problems import Problem, RequestRefused, problem_messages, send_problem
 from .stack import Place
 
 if TYPE_CHECKING:
@@ -54,6 +55,10 @@ _NO_ROOM = Problem(
     retry_after_s=1,
     headers=((b"connection", b"close"),),
 )
+
+
+_LINGER_S = 1.0
+_LINGER_MAX = 1_048_576
 
 
 class ClientLeft(Exception):
@@ -185,7 +190,8 @@ class BodyLimit:
     """Ends bodies that are too large or too slow, for every request, without keeping any of them.
 
     A request that promises too much is refused at once; one that turns out too large is refused as soon as it is, unless the
-    application has begun to answer by then. What the application makes of the interruption does not reach the client.
+    application has begun to answer by then. What the application makes of the interruption does not reach the client. The answer
+    does, also if the client goes on sending: for a second and a mebibyte what it sends is read and thrown away (RFC 9112, 9.6).
 
     Args:
         app: the application around which this stands.
@@ -213,7 +219,7 @@ class BodyLimit:
         headers = fields_of(scope, context)
         length = promised_length(headers)
         if length is not None and length > self._limit:
-            await send_problem(send, _TOO_LARGE, context)
+            await _answer_too_large(receive, send, context)
             return
         # RFC 9112 6.3: in HTTP/1 a request with neither header ends with its head; later versions need neither. Where no body
         # comes there is nothing to wait for. What comes nevertheless is counted.
@@ -228,8 +234,31 @@ class BodyLimit:
                 raise
         finally:
             exchange.muted = False
-        if counted.problem is not None and not exchange.started:
+        if counted.problem is None or exchange.started:
+            return
+        if counted.problem is _TOO_LARGE:
+            await _answer_too_large(receive, send, context)
+        else:
             await send_problem(send, counted.problem, context)
+
+
+async def _answer_too_large(receive: Receive, send: Send, context: RequestContext) -> None:
+    """Answer, and keep the connection until the client has had time to read it.
+
+    A server that closes one on which bytes are still arriving resets it, and the client's system throws the answer away with it.
+    """
+    start, body = problem_messages(_TOO_LARGE, context)
+    await send(start)
+    await send({**body, "more_body": True})
+    left = _LINGER_MAX
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_LINGER_S):
+            while left > 0:
+                message = await receive()
+                left -= len(message.get("body", b""))
+                if not message.get("more_body", False):  # all of it came, or the client is gone
+                    break
+    await send({"type": "http.response.body", "body": b""})
 
 
 class _Counted:
