@@ -7,7 +7,7 @@ WORKERS ?= 2
 SERVER_WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test test-fast test-servers check bench drill drill-mutants docs lock clean
+.PHONY: help setup demo serve test test-fast test-servers check bench drill drill-mutants soak fuzz docs lock clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +47,12 @@ drill:  ## Run the long drills, in pieces that add up (DRILLS=pattern, MINUTES=n
 drill-mutants:  ## Plant each bug that a checker has to find, and show that it does
 	@$(PYTHON) tools/bootstrap.py --servers
 	@$(VENV)/python -m tests.drills.mutants
+
+soak: setup  ## Send the reference service 100,000 requests and watch its memory; some 15 minutes
+	@$(VENV)/python -m tests.ledger.soak
+
+fuzz: setup  ## Look for what the reference service and its OpenAPI document disagree on; some minutes
+	@$(VENV)/python -m tests.ledger.fuzz
 
 docs: setup  ## Bring the tables of the documents up to date, run every example, and build the site in site/
 	$(VENV)/python tools/dialect_tables.py

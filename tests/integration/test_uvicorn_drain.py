@@ -11,20 +11,19 @@ import ssl
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
 import pytest
 import trustme
 
 from holdfast.clock import new_token
 from holdfast.drills.servers.process import END_WITH_PARENT, free_port
+from tests.servers.http_load import Answer, Balancer, Connection, Load, ask, hand_over, is_ready
 
 ROOT = Path(__file__).parents[2]
 HOST = "127.0.0.1"
-CLIENTS = 50
 GENEROUS_S = 60.0
 
 
@@ -102,175 +101,18 @@ async def service(
             await process.wait()
 
 
-# -- a client that counts --------------------------------------------------------------------------------------------------
+async def save(connection: Connection, name: str) -> Answer:
+    return await connection.ask(f"/save/{name}", "POST")
 
 
-@dataclass
-class Answer:
-    """One whole answer."""
-
-    status: int
-    headers: dict[str, str]
-    body: bytes
-
-    @property
-    def closes(self) -> bool:
-        return self.headers.get("connection", "").lower() == "close"
+async def read(connection: Connection) -> Answer:
+    return await connection.ask("/slow/0.02", "POST")
 
 
-class Connection:
-    """One connection of a client that neither retries nor hides anything."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.reader = reader
-        self.writer = writer
-
-    @classmethod
-    async def open(cls, port: int, context: ssl.SSLContext | None = None) -> Connection:
-        return cls(*await asyncio.open_connection(HOST, port, ssl=context, server_hostname="shop" if context else None))
-
-    async def ask(self, path: str, method: str = "GET") -> Answer:
-        """Send one request and read the whole answer.
-
-        Raises:
-            EOFError, ConnectionError: it was lost.
-        """
-        self.writer.write(f"{method} {path} HTTP/1.1\r\nhost: test\r\ncontent-length: 0\r\n\r\n".encode())
-        await self.writer.drain()
-        head = (await self.reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
-        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:] if line)}
-        if "content-length" in headers:
-            body = await self.reader.readexactly(int(headers["content-length"]))
-        else:
-            body = await self.reader.read()
-        return Answer(int(head[0].split()[1]), headers, body)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.close()
-
-    async def close(self) -> None:
-        self.writer.close()
-        with suppress(OSError):
-            await self.writer.wait_closed()
-
-
-async def ask(port: int, path: str, context: ssl.SSLContext | None = None) -> Answer:
-    """One request on a connection of its own."""
-    async with await Connection.open(port, context) as connection:
-        return await connection.ask(path)
-
-
-async def is_ready(port: int) -> bool:
-    try:
-        return (await ask(port, "/readyz")).status == 200
-    except OSError:
-        return False
-
-
-@dataclass
-class Load:
-    """What clients saw.
-
-    Attributes:
-        choose: the port that a new connection goes to: the balancer.
-        saved: what was acknowledged.
-        saves, sent: how many saves, and requests of every kind, were sent.
-        lost: requests without a good answer, and why.
-        told: how often an answer said that its connection closes.
-    """
-
-    choose: Callable[[], int]
-    saved: list[str] = field(default_factory=list)
-    saves: int = 0
-    sent: int = 0
-    lost: list[str] = field(default_factory=list)
-    told: int = 0
-    ends: bool = False
-
-    async def request(self, connection: Connection) -> bool:
-        """Save something new every fourth time, ask for something otherwise; whether the connection can be used again."""
-        self.sent += 1
-        name = new_token() if self.sent % 4 == 0 else None
-        self.saves += name is not None
-        try:
-            answer = await connection.ask("/slow/0.02" if name is None else f"/save/{name}", "POST")
-        except (EOFError, OSError) as error:
-            self.lost.append(type(error).__name__)
-            return False
-        if answer.status != 200:
-            self.lost.append(f"{answer.status} {answer.body.decode()}")
-        elif name is not None:
-            self.saved.append(name)
-        self.told += answer.closes
-        return not answer.closes
-
-    async def connect(self) -> Connection | None:
-        try:
-            return await Connection.open(self.choose())
-        except OSError as error:
-            self.lost.append(f"connect: {type(error).__name__}")
-            return None
-
-    async def busy(self) -> None:
-        """Ask, think a little, ask again, on one connection as long as it lasts."""
-        while not self.ends:
-            connection = await self.connect()
-            if connection is None:
-                return
-            while await self.request(connection) and not self.ends:  # noqa: ASYNC110 - a pace, not a wait
-                await asyncio.sleep(0.25)
-            await connection.close()
-
-    async def fresh(self) -> None:
-        """Every 20 ms another connection with one request."""
-        async with asyncio.TaskGroup() as group:
-            while not self.ends:
-                group.create_task(self.once())
-                await asyncio.sleep(0.02)
-
-    async def once(self) -> None:
-        connection = await self.connect()
-        if connection is not None:
-            await self.request(connection)
-            await connection.close()
-
-
-class Balancer:
-    """Sends new connections to the first process that says it is ready, as a load balancer does that probes `/readyz`."""
-
-    def __init__(self, *ports: int) -> None:
-        self.ports = ports
-        self.ready = list(ports)
-
-    def choose(self) -> int:
-        return self.ready[0]
-
-    async def probe(self) -> None:
-        while True:
-            answers = await asyncio.gather(*(is_ready(port) for port in self.ports))
-            self.ready = [port for port, ready in zip(self.ports, answers, strict=True) if ready] or self.ready
-            await asyncio.sleep(0.2)
-
-
-async def hand_over(old: Service, choose: Callable[[], int]) -> Load:
-    """50 busy clients and a new one every 20 ms while `old` is told to end; what they saw."""
-    load = Load(choose)
-    clients = [asyncio.create_task(load.busy()) for _ in range(CLIENTS)]
-    clients.append(asyncio.create_task(load.fresh()))
-    await asyncio.sleep(2)
-    before = load.sent
+async def ended(old: Service) -> None:
+    """Have it end, and wait for that."""
     old.end()
     await old.ended()
-    during = load.sent - before
-    await asyncio.sleep(1)
-    load.ends = True
-    await asyncio.gather(*clients)
-    assert before > 0
-    assert during > 0
-    return load
 
 
 @pytest.mark.parametrize("kind", ["balancer", "one port"])
@@ -288,7 +130,8 @@ async def test_sigterm_under_load_loses_nothing(tmp_path: Path, kind: str) -> No
     ):
         balancer = Balancer(old.port, new.port)
         probing = asyncio.create_task(balancer.probe() if kind == "balancer" else asyncio.sleep(0))
-        load = await hand_over(old, balancer.choose if kind == "balancer" else lambda: port)
+        load = Load(balancer.choose if kind == "balancer" else lambda: port, save, read)
+        await hand_over(load, lambda: ended(old))
         probing.cancel()
         new.end(signal.SIGINT)
         assert (await old.ended(), await new.ended()) == (0, 0)
@@ -309,7 +152,8 @@ async def test_planted_server_without_an_end_loses_requests(tmp_path: Path) -> N
     ):
         balancer = Balancer(old.port, new.port)
         probing = asyncio.create_task(balancer.probe())
-        load = await hand_over(old, balancer.choose)
+        load = Load(balancer.choose, save, read)
+        await hand_over(load, lambda: ended(old))
         probing.cancel()
     assert load.lost != []
 

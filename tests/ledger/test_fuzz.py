@@ -12,7 +12,7 @@ async def test_document_and_service_agree(tmp_path: Path, seed: int) -> None:
     """Nothing is found; and a document that promises more than the service takes is."""
     async with serve(tmp_path, "sqlite:///fuzzed.db", UNLIMITED) as served:
         assert await served.open_accounts("1000000", "1000000") == [1, 2]
-        options = ("--phases", "coverage,stateful", "--max-examples", "8", "--seed", str(seed))
+        options = ("--phases", "coverage,stateful", "--max-examples", "5", "--seed", str(seed))
         status, said = await fuzz(served, tmp_path, *options)
         assert (status, "No issues found" in said) == (0, True), said
         status, said = await fuzz(
