@@ -1,7 +1,7 @@
 """The route that will serve a request, and what it says about itself; known before the application is called.
 
-The layers ask for each request. It is looked for once, in a table of the application's routes, in their order; what is not there
-is looked for in the application, so routes that were added later count.
+The layers ask for each request. It is looked for once, in a table of the application's routes, in their order; the table is made
+anew when a path is not in it and routes have been added since.
 """
 
 from __future__ import annotations
@@ -57,11 +57,13 @@ class Routes:
         app: the application; a mounted one inside it is none of its routes.
     """
 
-    __slots__ = ("_app", "_optional", "_required", "_table")
+    __slots__ = ("_app", "_exact", "_optional", "_required", "_table", "_version")
 
     def __init__(self, app: FastAPI) -> None:
         self._app = app
-        self._table: tuple[Route, ...] | None = None
+        self._table: tuple[Route, ...] = ()
+        self._exact: dict[tuple[str, str], Route] = {}
+        self._version: object = None
         self._optional = KeyRules()
         self._required = KeyRules(required=True)
 
@@ -95,15 +97,27 @@ class Routes:
         return known
 
     def _find(self, scope: Scope) -> Route | None:
-        if self._table is None:
-            self._table = tuple(self)
         path, method = path_of(scope), scope["method"]
+        known = self._exact.get((path, method))
+        if known is not None:
+            return known
         found = _first(self._table, path, method)
-        if found is None:
-            found = _first(self, path, method)
-            if found is not None:
-                self._table = tuple(self)
+        if found is None and self._is_older_than_the_routes():
+            found = _first(self._table, path, method)
         return found
+
+    def _is_older_than_the_routes(self) -> bool:
+        """Whether the table had to be made anew. Only asked where it has no answer: a flood of unknown paths must stay cheap."""
+        # Not public; without it every unknown path is looked for in the application.
+        version = getattr(self._app.router, "_get_routes_version", object)()
+        if version == self._version:
+            return False
+        self._version = version
+        self._table = table = tuple(self)
+        # Paths without a parameter, which need no regular expressions: what is written for the first route that fits each.
+        plain = [(route.path, method) for route in table if "{" not in route.path for method in route.methods]
+        self._exact = {one: found for one in plain if (found := _first(table, *one)) is not None}
+        return True
 
     def methods(self, scope: Scope) -> set[str]:
         """All methods that the routes serve which the request's path fits."""
