@@ -12,7 +12,7 @@ from holdfast.errors import ConfigurationError
 from holdfast.ext.uvicorn import serve
 from holdfast.shutdown import DrainSettings
 
-from .access import authenticator_for, may_serve_openly
+from .access import may_serve_openly
 from .main import create_app, open_database
 from .settings import LedgerSettings, edge_settings
 
@@ -26,7 +26,7 @@ def main() -> int:
     _write_lines()
     try:
         settings, edge = LedgerSettings(), edge_settings()
-        if authenticator_for(settings) is None:
+        if not settings.asks_for_tokens:
             _accept_everybody(settings.host)
         app = create_app(open_database(settings, edge), settings, edge)
         # Requests under way get their deadline and a second more; then they are cancelled, and nothing half-done is committed.

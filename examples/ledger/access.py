@@ -18,6 +18,7 @@ from holdfast.asgi.problems import Problem, RequestRefused
 from holdfast.errors import ConfigurationError
 from holdfast.ext.fastapi import current_principal
 from holdfast.ext.pyjwt import JwksKeys, JwtAuthenticator, JwtIssuer, KeySource, StaticKeys, shared_secret
+from holdfast.shutdown import Drain
 
 from .settings import LedgerSettings
 from .tables import TENANT_MAX
@@ -44,8 +45,8 @@ class _Everybody:
         return self._principal
 
 
-def authenticator_for(settings: LedgerSettings) -> Authenticator | None:
-    """Who proves callers; None: no tokens are configured.
+def authenticator_for(settings: LedgerSettings, drain: Drain) -> Authenticator:
+    """Who proves callers. What it opens is closed when `drain` ends the service.
 
     Raises:
         ConfigurationError: the settings contradict each other.
@@ -54,11 +55,12 @@ def authenticator_for(settings: LedgerSettings) -> Authenticator | None:
     if settings.token_jwks is not None and settings.token_secret is not None:
         raise ConfigurationError("set LEDGER_TOKEN_JWKS or LEDGER_TOKEN_SECRET, not both")
     if settings.token_jwks is not None:
-        keys = JwksKeys(settings.token_jwks, algorithms=("RS256", "ES256"))
+        keys = published = JwksKeys(settings.token_jwks, algorithms=("RS256", "ES256"))
+        drain.on_close("keys of the issuer", published.aclose)
     elif settings.token_secret is not None:
         keys = StaticKeys(shared_secret(settings.token_secret.get_secret_value()))
     else:
-        return None
+        return _Everybody()
     issuer = JwtIssuer(settings.token_issuer, audience=settings.token_audience, keys=keys, tenant_claim="tenant")
     return JwtAuthenticator(issuer)
 
@@ -69,10 +71,6 @@ def may_serve_openly(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-everybody: Authenticator = _Everybody()
-"""For where there are no tokens."""
 
 
 async def _tenant(principal: Annotated[Principal | None, Depends(current_principal)]) -> str:

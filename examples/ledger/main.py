@@ -63,7 +63,7 @@ def create_app(
         app,
         db,
         edge,
-        authenticator=access.authenticator_for(settings) or access.everybody,
+        authenticator=access.authenticator_for(settings, drain),
         idempotency=keys or SqlIdempotency(db),
         problems=PROBLEMS,
         drain=drain,

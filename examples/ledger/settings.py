@@ -46,6 +46,11 @@ class LedgerSettings(BaseSettings):
     token_jwks: str | None = None
     token_secret: SecretStr | None = None
 
+    @property
+    def asks_for_tokens(self) -> bool:
+        """Whether callers must prove who they are."""
+        return self.token_jwks is not None or self.token_secret is not None
+
 
 def edge_settings() -> EdgeSettings:
     """The edge's: `edge.toml` beside this file, under what the environment says (`HOLDFAST_...`)."""
