@@ -8,11 +8,13 @@ import logging
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from holdfast.asgi.access_log import AccessLog
+from holdfast.asgi.access_log import AccessLine, AccessLog
 from holdfast.asgi.context import context_of
 from holdfast.asgi.interface import App, Receive, Scope, Send
-from holdfast.asgi.log_lines import JsonLines, capped, visible
+from holdfast.asgi.log_lines import JsonLines, capped, one_line, visible
 from holdfast.asgi.request_id import RequestId
 from holdfast.errors import ConfigurationError
 from holdfast.testing import ManualClock
@@ -170,3 +172,42 @@ def test_a_line_has_its_own_moment() -> None:
         "2023-11-14T22:13:20.250Z",
         "1970-01-01T00:00:00.500Z",
     ]
+
+
+TEXTS = st.text(max_size=20)
+
+
+@given(
+    route=TEXTS,
+    client=st.none() | TEXTS,
+    request_id=st.none() | TEXTS,
+    status=st.none() | st.integers(100, 599),
+    duration_s=st.floats(0, 1e6),
+    others=st.dictionaries(
+        st.sampled_from(["tenant", "effect", "problem", "attempts", "replayed"]), TEXTS | st.booleans()
+    ),
+)
+def test_the_short_way_to_a_line_says_the_same(
+    route: str,
+    client: str | None,
+    request_id: str | None,
+    status: int | None,
+    duration_s: float,
+    others: dict[str, object],
+) -> None:
+    """Whatever is in the fields, the line is the one that the general encoder writes."""
+    line = AccessLine(
+        event="request",
+        method="GET",
+        route=route,
+        status=status,
+        duration_s=duration_s,
+        request_bytes=0,
+        response_bytes=17,
+        request_id=request_id,
+        trace_id=None,
+        client=client,
+        outcome="answered",
+        **others,
+    )
+    assert str(line) == one_line(line)

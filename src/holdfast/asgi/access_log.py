@@ -33,10 +33,10 @@ from ..errors import ConfigurationError
 from .context import RequestContext
 from .exchange import Exchange, exchange_of
 from .interface import App, Receive, Scope, Send
-from .log_lines import LogFields, capped
+from .log_lines import LogFields, capped, one_line, quoted
 from .stack import Place
 
-__all__ = ["AccessLog", "route_of"]
+__all__ = ["AccessLine", "AccessLog", "route_of"]
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
 _ADDRESS_MAX = 64  # an IPv6 address with a zone has 45 characters and some
@@ -109,7 +109,7 @@ class AccessLog:
         client = context.client_address
         if client is None and scope.get("client"):
             client = str(scope["client"][0])
-        fields = LogFields(
+        line = AccessLine(
             event="request",
             method=method if method in _METHODS else "<other>",
             route=route_of(scope, context),
@@ -123,18 +123,39 @@ class AccessLog:
             outcome=_outcome(exchange, cancelled=cancelled),
         )
         if self._tenant_key is not None and context.tenant is not None:
-            fields["tenant"] = blake2b(context.tenant.encode(), digest_size=8, key=self._tenant_key).hexdigest()
+            line["tenant"] = blake2b(context.tenant.encode(), digest_size=8, key=self._tenant_key).hexdigest()
         if context.outcome is not None:
-            fields["effect"] = context.outcome
+            line["effect"] = context.outcome
         if context.problem is not None:
-            fields["problem"] = context.problem
+            line["problem"] = context.problem
         if context.attempts > 1:
-            fields["attempts"] = context.attempts
+            line["attempts"] = context.attempts
         if context.replayed:
-            fields["replayed"] = True
+            line["replayed"] = True
         # Not by info(): finding out who called it costs as much as all the rest, and it is always this line.
         logger = self._logger
-        logger.handle(logger.makeRecord(logger.name, logging.INFO, __file__, 0, fields, (), None))
+        logger.handle(logger.makeRecord(logger.name, logging.INFO, __file__, 0, line, (), None))
+
+
+class AccessLine(LogFields):
+    """What is said of one request: the fields of the table above, the first eleven of them always and in that order."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        # As `one_line` would say it, in a third of the time: this is done for every request.
+        (
+            event, method, route, status, duration_s, request_bytes, response_bytes, request_id, trace_id, client, outcome,
+            *others,
+        ) = self.values()  # fmt: skip
+        line = (
+            f'{{"event":"{event}","method":"{method}","route":{quoted(route)},"status":{"null" if status is None else status}'
+            f',"duration_s":{duration_s},"request_bytes":{request_bytes},"response_bytes":{response_bytes}'
+            f',"request_id":{quoted(request_id)},"trace_id":{quoted(trace_id)},"client":{quoted(client)},"outcome":"{outcome}"'
+        )
+        if others:
+            line += "," + one_line(dict(list(self.items())[-len(others) :]))[1:-1]
+        return line + "}"
 
 
 def _outcome(exchange: Exchange, *, cancelled: bool) -> str:

@@ -12,10 +12,11 @@ import json
 import logging
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from json.encoder import encode_basestring_ascii
 
 from .context import CURRENT
 
-__all__ = ["FIELD_MAX", "JsonLines", "LogFields", "capped", "one_line", "visible"]
+__all__ = ["FIELD_MAX", "JsonLines", "LogFields", "capped", "one_line", "quoted", "visible"]
 
 FIELD_MAX = 512
 """Characters of one field; what is longer ends in `...`."""
@@ -32,6 +33,11 @@ def capped(value: str, length_max: int = FIELD_MAX) -> str:
 def visible(value: str) -> str:
     """`value` with everything escaped that is no printable character, if there is any; for lines that are not JSON."""
     return value if value.isprintable() else value.encode("unicode_escape").decode("ascii")
+
+
+def quoted(value: object) -> str:
+    """A text, or None, as `one_line` writes it."""
+    return "null" if value is None else encode_basestring_ascii(str(value)).replace("\x7f", "\\u007f")
 
 
 def one_line(fields: Mapping[str, object]) -> str:
@@ -63,22 +69,21 @@ class JsonLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The line, without a line break."""
-        fields: dict[str, object] = {
-            "time": self._time(record.created),
-            "level": record.levelname,
-            "logger": record.name,
-        }
-        if isinstance(record.msg, LogFields):
-            fields.update(record.msg)
-        else:
-            fields["message"] = capped(record.getMessage(), _TEXT_MAX)
+        said = record.msg
+        fields = said if isinstance(said, LogFields) else LogFields(message=capped(record.getMessage(), _TEXT_MAX))
+        more = LogFields()
         context = CURRENT.get()
-        if context is not None and context.request_id:
-            fields.setdefault("request_id", context.request_id)
-            fields.setdefault("trace_id", context.trace_id)
+        if context is not None and context.request_id and "request_id" not in fields:
+            more["request_id"], more["trace_id"] = context.request_id, context.trace_id
         if record.exc_info:
-            fields["error"] = self.formatException(record.exc_info)[-_TEXT_MAX:]  # what was raised stands at the end
-        return one_line(fields)
+            more["error"] = self.formatException(record.exc_info)[-_TEXT_MAX:]  # what was raised stands at the end
+        line = (
+            f'{{"time":"{self._time(record.created)}","level":{quoted(record.levelname)},"logger":{quoted(record.name)}'
+        )
+        for part in (fields, more):
+            if part:
+                line += f",{str(part)[1:-1]}"  # without its braces
+        return line + "}"
 
     def _time(self, created: float) -> str:
         whole = int(created)

@@ -151,8 +151,9 @@ class RequestRetry:
             await self.app(scope, receive, send)
             return
         context = context_of(scope)
+        if not context.attempts:  # else a layer outside has counted its own call
+            context.attempts = 1
         if not self._may_repeat(scope) or retry_is_active():
-            context.attempts = context.attempts or 1
             await self.app(scope, receive, send)
             return
         request = _Request(self, scope, receive, send)
@@ -204,8 +205,6 @@ class _Request:
     async def handle(self, scope: Scope, context: RequestContext) -> None:
         """Call the application until there is an answer to give."""
         retry = self._retry
-        if not context.attempts:  # else a layer outside has counted its own call
-            context.attempts = 1
         while True:
             error: Exception | None = None
             try:
@@ -267,7 +266,7 @@ class _Request:
         if not self._started:
             if message["type"] == "http.response.start":
                 self._status = message["status"]
-            if self._is_held(message):
+            if self._status >= 500 and self._is_held(message):
                 return
             self._started = True
             if self._held is not None:
@@ -275,7 +274,7 @@ class _Request:
         await self._send(message)
 
     def _is_held(self, message: Message) -> bool:
-        if self._status < 500 or message["type"] not in _HOLDABLE:
+        if message["type"] not in _HOLDABLE:
             return False
         held = self._held
         if held is None:
