@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ..deadline import Deadline
     from .exchange import Exchange
 
-__all__ = ["CURRENT", "STATE_KEY", "RequestContext", "context_of", "current_request", "fields_of"]
+__all__ = ["CURRENT", "STATE_KEY", "RequestContext", "context_of", "current_request", "fields_of", "new_context"]
 
 STATE_KEY = "holdfast"
 """The name of the context in `scope["state"]`."""
@@ -121,11 +121,12 @@ def context_of(scope: Scope, clock: Clock = SYSTEM_CLOCK) -> RequestContext:
     try:
         known: RequestContext = scope["state"][STATE_KEY]
     except (KeyError, TypeError):  # no state, or None
-        return _new_context(scope, clock)
+        return new_context(scope, clock)
     return known
 
 
-def _new_context(scope: Scope, clock: Clock) -> RequestContext:
+def new_context(scope: Scope, clock: Clock) -> RequestContext:
+    """A context for a request that has none yet."""
     context = RequestContext(clock.monotonic())
     state = scope.get("state")
     scope["state"] = {**state, STATE_KEY: context} if state else {STATE_KEY: context}

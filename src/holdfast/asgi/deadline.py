@@ -279,9 +279,9 @@ class _Watch:
         self._timer: asyncio.TimerHandle | None = None
 
     def join(self, work: _Work) -> None:
-        """Look at `work` after `every_s`; nothing changes if that is to happen already."""
+        """Look at `work` after `every_s`, once."""
         now = self.loop.time()
-        self._works.setdefault(work, now)
+        self._works[work] = now
         if self._timer is None:
             self._timer = self.loop.call_at(now + self.every_s, self._look)
 
@@ -311,6 +311,7 @@ class _Work:
     """
 
     __slots__ = (
+        "_awaited",
         "_cancelling",
         "_exchange",
         "_heard",
@@ -345,6 +346,7 @@ class _Work:
         self._last: asyncio.TimerHandle | None = None
         if left_s < watch.every_s:
             self._last = watch.loop.call_later(left_s, self._expire)
+        self._awaited = True  # the watch is going to look
         watch.join(self)
 
     async def receive(self) -> Message:
@@ -366,11 +368,13 @@ class _Work:
                 await asyncio.wait({self._listener})
         finally:
             self._waiting -= 1
-            if self._listener is None and self._open:
+            if self._listener is None and self._open and not self._awaited:
+                self._awaited = True
                 self._watch.join(self)
 
     def look(self, waited_s: float) -> None:
         """It is still under way, `waited_s` after it joined: end it in time from now on, and listen for its client."""
+        self._awaited = False
         if self._last is None and self._left_s != math.inf:
             self._last = self._watch.loop.call_later(self._left_s - waited_s, self._expire)
         if not self._waiting and not self._heard:  # else it hears for itself, and joins again afterwards

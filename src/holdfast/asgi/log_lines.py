@@ -12,6 +12,7 @@ import json
 import logging
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from json.encoder import encode_basestring_ascii
 
 from .context import CURRENT
@@ -58,6 +59,11 @@ class LogFields(dict[str, object]):
         return one_line(self)
 
 
+@lru_cache(maxsize=256)
+def _from(level: str, logger: str) -> str:
+    return f'"level":{quoted(level)},"logger":{quoted(logger)}'
+
+
 class JsonLines(logging.Formatter):
     """Formats any log record as one line of JSON: time (UTC), level, logger, message, request and trace, error.
 
@@ -77,9 +83,7 @@ class JsonLines(logging.Formatter):
             more["request_id"], more["trace_id"] = context.request_id, context.trace_id
         if record.exc_info:
             more["error"] = self.formatException(record.exc_info)[-_TEXT_MAX:]  # what was raised stands at the end
-        line = (
-            f'{{"time":"{self._time(record.created)}","level":{quoted(record.levelname)},"logger":{quoted(record.name)}'
-        )
+        line = f'{{"time":"{self._time(record.created)}",{_from(record.levelname, record.name)}'
         for part in (fields, more):
             if part:
                 line += f",{str(part)[1:-1]}"  # without its braces
