@@ -16,8 +16,8 @@ key of its own (`db.transaction(...).keyed(key)`, or the `Idempotency-Key` of th
 **How it works.** Each step is one Lua script, atomic on the server. Claiming a key sets its fingerprint and its owner, a token of
 this very request, with the lease as its time to live; a task renews it while the handler runs. Finishing replaces the lease by
 the answer, letting go removes it; both do so for the owner alone, so a request that lost its lease changes nothing any more. An
-owner that crashed is taken over by the lease's end. Where Redis cannot be reached, or does not answer, the request is refused with
-503 before anything runs; a claim that reached it after all ends with its lease.
+owner that crashed is taken over by the lease's end. Where Redis cannot be reached, or does not answer, the request is refused
+with 503 before anything runs; a claim that reached it after all ends with its lease.
 """
 
 from __future__ import annotations
