@@ -92,13 +92,11 @@ def test_a_client_that_is_told_to_go_leaves_nothing_open(tmp_path: Path) -> None
     assert answers(result)["no-lost-ack"] is Validity.VALID
 
 
-@pytest.mark.parametrize("subject", ["holdfast", "holdfast-threads"])
-def test_a_starved_pool_serves_nobody_until_it_is_healed(tmp_path: Path, subject: str) -> None:
+def test_a_starved_pool_serves_nobody_until_it_is_healed(tmp_path: Path) -> None:
     """Inside the clients every connection is taken: who asks then is answered after the heal, and nothing is left checked out."""
     result = drill(
         tmp_path,
         workload="set",
-        subject=subject,
         faults=("pool-starvation",),
         seconds=1.5,
         every=1.5,
