@@ -518,3 +518,17 @@ async def test_allow_names_all_methods_of_a_path() -> None:
     """405 says what the path serves, also where each method is a route of its own."""
     answer = await call(Overrides().app, "PATCH", "/v1/fails")
     assert (answer.status, answer.header("allow")) == (405, "GET, POST, PUT")
+
+
+async def test_log_names_the_route_of_what_is_refused_or_replayed() -> None:
+    """Also where the router was never asked: for a stored answer, and for a rate limit."""
+    app = Overrides().app
+    with log_of("holdfast.asgi.access_log") as log:
+        for _ in range(2):
+            await call(app, "POST", "/v1/pay", {"Idempotency-Key": "k"})
+        for _ in range(3):
+            await call(app, "GET", "/v1/rare")
+        await call(app, "GET", "/v1/nowhere")
+    found = [(line["route"], line["status"]) for line in log.lines]
+    paid, rare = ("/v1/pay", 200), "/v1/rare"
+    assert found == [paid, paid, (rare, 200), (rare, 200), (rare, 429), ("<unmatched>", 404)]

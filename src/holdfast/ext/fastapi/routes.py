@@ -90,9 +90,7 @@ class Routes:
             route = self._find(scope)
             known = notes[_NOTE] = PLAIN if route is None else route.options
             if route is not None and context.route is None:
-                context.route = (
-                    route.path
-                )  # the application does not say it of what never comes to it: refused, replayed
+                context.route = route.path_format  # for the log of what is refused before the router is asked
         assert isinstance(known, EdgeOptions)
         return known
 
