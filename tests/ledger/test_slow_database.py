@@ -19,7 +19,7 @@ from holdfast.faultproxy import Latency, Stream
 from holdfast.testing import fault_proxy
 from tests.ledger.served import Served, serve
 
-RATE_PER_S = 40
+RATE_PER_S = 25
 DEADLINE_S = 3.0
 GRACE_S = 0.5  # 250 ms are promised; the rest is for a machine that has more to do than this
 LIMITS = {
@@ -58,6 +58,12 @@ async def drive(served: Served, phase: str, seconds: float) -> list[Sent]:
     return wanted
 
 
+def goodput(phase: list[Sent]) -> float:
+    """The share that was saved, of what was due more than a second after the phase began."""
+    settled = [sent.status == 201 for sent in phase if sent.due_s >= 1]
+    return sum(settled) / len(settled)
+
+
 def durations(served: Served) -> dict[int, list[float]]:
     """How long the service took for each save that it began to work on, by status; what was shed is not among them."""
     found: dict[int, list[float]] = {}
@@ -85,7 +91,7 @@ async def test_slow_database_is_survived(tmp_path: Path, mariadb_server: Server)
         with fault_proxy(url) as proxy:
             async with serve(tmp_path, proxy.url, LIMITS) as served:
                 memory = psutil.Process(served.process.pid)
-                before = await drive(served, "before", 2)
+                before = await drive(served, "before", 3)
                 held = memory.memory_info().rss
                 proxy.add(Latency(LATENCY_S), stream=Stream.DOWNSTREAM)
                 slow = await drive(served, "slow", 6)
@@ -94,13 +100,13 @@ async def test_slow_database_is_survived(tmp_path: Path, mariadb_server: Server)
                 after = await drive(served, "after", 3)
                 took = durations(served)
         there = await applied(url)
-    assert {sent.status for sent in before if sent.due_s >= 1} == {201}
+    assert (usual := goodput(before)) > 0.5, "the machine had no time for the test"
     shed = [sent for sent in slow if sent.status == 503]
     assert len(shed) > len(slow) / 4, "the database was not slow enough to show anything"
     assert {sent.status for sent in slow} <= {201, 503, 504}
     admitted = sorted(chain.from_iterable(took.values()))
     assert admitted[math.ceil(0.99 * len(admitted)) - 1] <= DEADLINE_S + GRACE_S
-    assert {sent.status for sent in after if sent.due_s >= 1} == {201}
+    assert goodput(after) >= usual - 0.1
     assert grown <= MEMORY_MAX
     for sent in (*before, *slow, *after):
         times = there.times[sent.key]
