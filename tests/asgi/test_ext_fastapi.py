@@ -405,26 +405,6 @@ async def test_stored_answer_needs_the_permission_of_its_route() -> None:
     assert counted.calls == 1
 
 
-async def test_log_names_the_route_of_what_never_came_to_it() -> None:
-    """A replay, a refusal and a probe count for their route, as what the application answered does."""
-    counted = Overrides()
-    key = {"Idempotency-Key": "k"}
-    with log_of("holdfast.asgi.access_log") as log:
-        for _ in range(2):
-            await call(counted.app, "POST", "/v1/pay", key)
-        counted.permissions = frozenset()
-        await call(counted.app, "POST", "/v1/pay", key)
-        await call(counted.app, "GET", "/livez")
-        await call(counted.app, "GET", "/nix")
-    assert [(line["route"], line["status"]) for line in log.lines] == [
-        ("/v1/pay", 200),
-        ("/v1/pay", 200),
-        ("/v1/pay", 403),
-        ("/livez", 200),
-        ("<unmatched>", 404),
-    ]
-
-
 async def test_priority_of_a_route_decides_who_is_refused() -> None:
     """When batch has its half of the places, a critical request finds one."""
     app, busy = FastAPI(), asyncio.Event()
