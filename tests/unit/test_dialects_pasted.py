@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -154,14 +155,14 @@ LONGEST = 1_000
 
 def reach(pattern: re.Pattern[str]) -> int:
     """How many characters a pattern can look at from one place."""
-    parser: Any = re._parser  # type: ignore[attr-defined]
+    parser: Any = import_module("re._parser")
     width: int = parser.parse(pattern.pattern).getwidth()[1]
     return width
 
 
 def nested(pattern: re.Pattern[str]) -> bool:
     """Whether a repetition stands inside another: then the ways to match multiply."""
-    parser: Any = re._parser  # type: ignore[attr-defined]
+    parser: Any = import_module("re._parser")
 
     def repeats(tree: Any, inside: bool) -> bool:
         for operator, argument in tree:
