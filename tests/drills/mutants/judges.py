@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from holdfast.drills.checkers import counter_bounds, deadline_kept, no_double_apply
-from holdfast.drills.history import History
+from holdfast.drills.history import NS, History
 from holdfast.drills.verdict import Validity, Verdict
-from tests.drills.histories import Story
+from tests.drills.histories import Story, ns
 
 from .mutant import MUTANTS, Mutant
 from .stage import Stage
@@ -45,7 +45,14 @@ def _deadline(took: float | None, deadline: float = 2.0) -> History:
     return Story().op("insert", {}, took=took, deadline=deadline).op("insert", {}, deadline=2).closed().history()
 
 
-_V, _I = Validity.VALID, Validity.INVALID
+def _starved(waited: float) -> History:
+    """An operation that ends 0.6 s late, and whose process went without a processor for so long of half a second of it."""
+    span = [ns(2.0), ns(2.5), round(waited * NS)]
+    told = Story().op("insert", {}, took=1.6, deadline=2.0, process="runner").sample(3.0, starved=[span])
+    return told.op("insert", {}, deadline=2).closed().history()
+
+
+_V, _I, _U = Validity.VALID, Validity.INVALID, Validity.UNKNOWN
 KNOWN: Sequence[tuple[ModuleType, History, Validity]] = (
     (no_double_apply, _inserts("a", "b"), _V),
     (no_double_apply, _inserts("a", "a"), _I),
@@ -55,6 +62,8 @@ KNOWN: Sequence[tuple[ModuleType, History, Validity]] = (
     (deadline_kept, _deadline(1.3), _I),
     (deadline_kept, _deadline(None), _I),
     (deadline_kept, _deadline(None, 200.0), _V),
+    (deadline_kept, _starved(0.4), _U),
+    (deadline_kept, _starved(0.3), _I),
 )
 """A checker, a history, and the verdict that everybody can see."""
 
