@@ -33,9 +33,6 @@ async def db(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[As
         yield opened
 
 
-@pytest.mark.filterwarnings(
-    "ignore::pytest.PytestUnraisableExceptionWarning"
-)  # aiomysql complains of what is cut, not closed
 @pytest.mark.parametrize("db", CASES, indirect=True, ids=str)
 async def test_each_caller_gets_its_own_answer_while_others_are_cancelled(
     db: AsyncDatabase, request: pytest.FixtureRequest, rng: random.Random

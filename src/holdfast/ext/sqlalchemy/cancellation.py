@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable, Generator
+from contextlib import suppress
 from contextvars import ContextVar
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -135,4 +136,7 @@ def _leave_behind(task: asyncio.Task[Any]) -> None:
         task.cancel()
         task.get_loop().call_later(_AGAIN_S, _leave_behind, task)
     elif not task.cancelled() and task.exception() is None:
-        cut(task.result())
+        connection = task.result()
+        cut(connection)
+        with suppress(Exception):
+            connection.close()  # cut alone, aiomysql takes it for one that was forgotten, and warns
