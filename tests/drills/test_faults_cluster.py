@@ -45,6 +45,7 @@ def test_one_node_is_out_and_the_others_go_on(cluster: Galera, kind: type[Cluste
     try:
         assert fault.start() == {"nodes": ["n2"]}
         _write(cluster.nodes[0], 1)
+        cluster.wait_until_cut_off(1)
         assert [node.is_synced for node in cluster.nodes] == [True, False, True]
     finally:
         fault.heal()

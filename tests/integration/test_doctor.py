@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -287,8 +286,7 @@ def test_galera_node_is_looked_at(galera_cluster: Galera) -> None:
         try:
             second.kill()
             third.kill()
-            while first.is_primary:
-                time.sleep(0.2)
+            galera_cluster.wait_until_cut_off(0)
             code, said = run(url, *ROOMY)
             assert code == 2  # it takes no session to look around in
             assert "1047" in said["said"]

@@ -29,6 +29,7 @@ from .process import ServerFailed, ServerMissing, account_or_caller, free_port, 
 __all__ = ["Galera", "GaleraNode", "start", "version"]
 
 HEALED_WITHIN_S = 150.0
+CUT_OFF_WITHIN_S = 60.0
 QUORUM_LOST_AFTER_S = 20.0
 """How long nodes may look for a primary component by themselves before `heal` stops them all and begins anew."""
 
@@ -204,10 +205,25 @@ class Galera:
                 raise ServerFailed(f"the cluster is not whole after {timeout_s:g} s: {self._standing()}")
             SYSTEM_CLOCK.sleep(0.1)
 
+    def wait_until_cut_off(self, index: int, timeout_s: float = CUT_OFF_WITHIN_S) -> None:
+        """Wait until `nodes[index]` has left the primary component. One that is cut off notices by itself, some seconds later.
+
+        Raises:
+            ServerFailed: not within `timeout_s`; the text says how each node stands.
+        """
+        give_up_at = SYSTEM_CLOCK.monotonic() + timeout_s
+        while self.nodes[index].is_primary:
+            if SYSTEM_CLOCK.monotonic() > give_up_at:
+                raise ServerFailed(f"{self.nodes[index].name} is not cut off after {timeout_s:g} s: {self._standing()}")
+            SYSTEM_CLOCK.sleep(0.05)
+
     # ---- doing it harm
 
     def isolate(self, index: int) -> None:
-        """Cut `nodes[index]` off from the other nodes, both ways, and leave its clients connected (`gmcast.isolate`)."""
+        """Cut `nodes[index]` off from the other nodes, both ways, and leave its clients connected (`gmcast.isolate`).
+
+        Neither side knows at once: `wait_until_cut_off`.
+        """
         node = self.nodes[index]
         self._isolated.add(node)
         node.set_provider_option("gmcast.isolate=1")
