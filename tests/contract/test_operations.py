@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -62,6 +63,25 @@ def test_an_operation_commits_and_returns_what_the_function_returned(face: Face)
 
     assert face.read(usernames) == ["ada"]
     assert number > 0
+
+
+@pytest.mark.parametrize("options", [{}, {"protect": False}, {"key": "k"}], ids=["default", "unprotected", "keyed"])
+def test_an_operation_leaves_no_work_for_the_garbage_collector(face: Face, options: dict[str, Any]) -> None:
+    """Session and connection are freed as soon as it ends: a service that saves all day must not pause to look for them."""
+    face.run(add_user, "ada", protect=False)
+    run = face.operation(pay, **options)
+    gc.collect()
+    gc.disable()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    try:
+        run(1, 5)
+        gc.collect()
+        left = {type(thing) for thing in gc.garbage}
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
+    assert [kind for kind in left if kind.__module__.startswith(("holdfast", "sqlalchemy.orm.session"))] == []
 
 
 def test_what_the_body_raises_reaches_the_caller_and_undoes_everything(face: Face) -> None:

@@ -183,19 +183,19 @@ class AsyncShell(_Memory[T]):
     async def run(self) -> T:
         """As `Shell.run`."""
         self._note_task()
-        return self._end(await self._proceed(STARTED))
+        return self._end(await self._perform_until(self._step(STARTED), stop_at_body=False))
 
     async def enter(self) -> None:
         """As `Shell.enter`."""
         self._note_task()
-        action = await self._proceed(STARTED, stop_at_body=True)
+        action = await self._perform_until(self._step(STARTED), stop_at_body=True)
         if action.do is Do.RAISE:
             self._raise(action)
 
     async def leave(self, error: BaseException | None) -> T:
         """As `Shell.leave`."""
         if error is not None:
-            return self._end(await self._proceed(self._failed(error, Do.RUN)))
+            return self._end(await self._perform_until(self._step(self._failed(error, Do.RUN)), stop_at_body=False))
         return self._end(await self._perform_until(RUN, stop_at_body=False))
 
     def _note_task(self) -> None:
@@ -205,9 +205,6 @@ class AsyncShell(_Memory[T]):
         assert task is not None
         self._task = task
         self._cancellations = task.cancelling()
-
-    async def _proceed(self, happened: Happening, *, stop_at_body: bool = False) -> Action:
-        return await self._perform_until(self._step(happened), stop_at_body=stop_at_body)
 
     async def _perform_until(self, action: Action, *, stop_at_body: bool) -> Action:
         while action.do not in _TERMINAL and not (stop_at_body and action.do is Do.RUN):

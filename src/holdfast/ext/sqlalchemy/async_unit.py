@@ -38,7 +38,7 @@ class AsyncUnit(Generic[T]):
             unit.check_time()
         limit = None if unit.has_doubt else runtime.limit
         admission = await limit.acquire_async(expires_at=unit.expires_at) if limit is not None else None
-        self.session = unit.async_session = session = runtime.new_async_session()
+        self.session = unit.async_session = session = runtime.new_async_session(unit.read_only)
         await greenlet_spawn(unit.begin_on, session.sync_session, admission)
 
     @property
@@ -60,7 +60,10 @@ class AsyncUnit(Generic[T]):
 
     async def store(self, result: Ran[T]) -> None:
         """As in `Unit`."""
-        await greenlet_spawn(self.unit.store, result)
+        if self.unit.runtime.key_rows.writes_with_commit:
+            self.unit.store(result)  # talks to nobody yet
+        else:
+            await greenlet_spawn(self.unit.store, result)
 
     async def commit(self, *, claiming: int | None = None) -> None:
         """As in `Unit`."""

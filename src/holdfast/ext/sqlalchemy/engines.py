@@ -65,6 +65,7 @@ class PooledSession:
     """What Holdfast knows of one physical connection, from its making to its closing.
 
     Attributes:
+        driver_connection: the driver's own object.
         identity: what names its session on the server; None for SQLite.
         limits: the deadline it is set up for (`pushdown.push_down` takes it).
         is_clean: set it when the transaction on the connection is known to have ended (COMMIT or ROLLBACK was answered) and
@@ -74,9 +75,17 @@ class PooledSession:
         host: the server it goes to; None where the URL names none.
     """
 
-    __slots__ = ("generation", "host", "identity", "idle_since", "is_clean", "limits")
+    __slots__ = ("driver_connection", "generation", "host", "identity", "idle_since", "is_clean", "limits")
 
-    def __init__(self, identity: Identity | None, limits: LimitsSet, generation: int, host: Host | None) -> None:
+    def __init__(
+        self,
+        driver_connection: Any,
+        identity: Identity | None,
+        limits: LimitsSet,
+        generation: int,
+        host: Host | None,
+    ) -> None:
+        self.driver_connection = driver_connection
         self.identity = identity
         self.host = host
         self.limits = limits
@@ -348,6 +357,7 @@ class Endpoint:
         # One that was on its way to the old server during a move belongs to those that the move retired.
         generation = self._generation if record.info.get(_HOST) == self.host else self._generation - 1
         record.info[_SESSION] = PooledSession(
+            driver_connection,
             identify(driver_connection, flavour),
             LimitsSet(flavour, self.session.deadline_s),
             generation,

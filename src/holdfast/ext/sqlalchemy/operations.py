@@ -209,9 +209,9 @@ class AsyncOperation(_TransactionFunction[P, R]):
         runtime, fn, options, key = self._runtime, self._fn, self._options, self._key
         asked = self._fingerprint(args, kwargs)
 
-        async def body(session: UnitAsyncSession) -> R:
-            result: R = await fn(session, *args, **kwargs)
-            return result
+        def body(session: UnitAsyncSession) -> Awaitable[R]:
+            awaitable: Awaitable[R] = fn(session, *args, **kwargs)
+            return awaitable
 
         return await run_async(runtime, options, key, asked, body)
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -27,11 +28,11 @@ from ...outcome import FailureClass, Outcome
 from ...stream import EventStream
 from ...transaction import Plan, Protection
 from .current import open_unit, opening_or_ending_unit, running_unit
-from .failover import Failover, failover_of
+from .failover import failover_of
 from .holder import who_runs_here
 from .keyrows import KeyRows
-from .sessions import UnitAsyncSession, UnitSession
-from .unit import UNIT_OPTION, Unit
+from .sessions import ReadAsyncSession, ReadSession, UnitAsyncSession, UnitSession
+from .unit import Unit
 from .watchdog import WATCHDOG
 
 if TYPE_CHECKING:
@@ -60,7 +61,12 @@ _foreign: ContextVar[tuple[weakref.ref[Any], weakref.ref[Any]] | None] = Context
 
 
 class Runtime:
-    """The shared part of a database. Safe in threads and tasks."""
+    """The shared part of a database. Safe in threads and tasks.
+
+    Attributes:
+        units: whose each connection is, while an operation holds it.
+        serials: a number for each call with a key row, that no other call of any process has under the same key.
+    """
 
     def __init__(
         self,
@@ -98,10 +104,12 @@ class Runtime:
         )
         self._key_rows: KeyRows | None = None
         self._keys_used = 0
+        self.serials = _serials()
         self._purging = threading.Lock()
         self._background: set[Future[None]] = set()
-        _listen(engine)
-        _survive_fork(engine, self.failover)
+        self.units: dict[Connection, Unit[Any]] = {}
+        _listen(engine, self.units)
+        _survive_fork(self)
 
     # -- the server --------------------------------------------------------------------------------------------------
 
@@ -124,13 +132,14 @@ class Runtime:
             self._key_rows = KeyRows(self.engine.dialect, self.flavour)
         return self._key_rows
 
-    def new_session(self) -> UnitSession:
+    def new_session(self, read_only: bool) -> UnitSession:
         """A session for one attempt; what it loaded stays readable after COMMIT."""
-        return UnitSession(self.engine, expire_on_commit=False)
+        return (ReadSession if read_only else UnitSession)(self.engine, expire_on_commit=False)
 
-    def new_async_session(self) -> UnitAsyncSession:
+    def new_async_session(self, read_only: bool) -> UnitAsyncSession:
         """As `new_session`."""
-        return UnitAsyncSession(self.endpoint.async_engine, expire_on_commit=False)
+        kind = ReadAsyncSession if read_only else UnitAsyncSession
+        return kind(self.endpoint.async_engine, expire_on_commit=False)
 
     def watch(self, driver_connection: object, expires_at: float) -> Guard | None:
         """Cut what the connection does when `expires_at` comes; None where a task's cancellation does that."""
@@ -344,11 +353,7 @@ def _limit_of(
     )
 
 
-def _unit_of(connection: Connection) -> Unit[Any] | None:
-    return connection.get_execution_options().get(UNIT_OPTION)
-
-
-def _listen(engine: Engine) -> None:
+def _listen(engine: Engine, units: Mapping[Connection, Unit[Any]]) -> None:
     """Tell each unit what happens on its connection, and remember connections that somebody else took.
 
     SQLAlchemy's own `commit` and `rollback_savepoint` events would have every statement of the engine go through its event
@@ -358,19 +363,25 @@ def _listen(engine: Engine) -> None:
     do_commit = dialect.do_commit
     do_rollback_to_savepoint = dialect.do_rollback_to_savepoint
 
-    def commit(dbapi_connection: PoolProxiedConnection) -> None:
-        unit = opening_or_ending_unit()
-        if unit is not None and unit.on_commit(dbapi_connection):
-            return
+    def commit_if_open(dbapi_connection: PoolProxiedConnection) -> None:
         driver_connection: Any = dbapi_connection.driver_connection
-        if dialect.driver == "aiosqlite" and driver_connection._connection is None:
+        if driver_connection._connection is None:
             # SQLAlchemy would skip COMMIT on a closed connection of aiosqlite without a word: acknowledged, and not saved.
             raise dialect.loaded_dbapi.OperationalError("no active connection")
         do_commit(dbapi_connection)
 
+    send = commit_if_open if dialect.driver == "aiosqlite" else do_commit
+
+    def commit(dbapi_connection: PoolProxiedConnection) -> None:
+        unit = opening_or_ending_unit()
+        if unit is None:
+            send(dbapi_connection)
+        else:
+            unit.send_commit(dbapi_connection, send)
+
     def rollback_to_savepoint(connection: Connection, name: str) -> None:
         do_rollback_to_savepoint(connection, name)
-        unit = _unit_of(connection)
+        unit = units.get(connection)
         if unit is not None:
             unit.on_savepoint_rollback()
 
@@ -379,7 +390,7 @@ def _listen(engine: Engine) -> None:
 
     @event.listens_for(engine, "handle_error")
     def on_error(context: ExceptionContext) -> None:
-        unit = _unit_of(context.connection) if context.connection is not None else None
+        unit = units.get(context.connection) if context.connection is not None else None
         if unit is not None:
             unit.on_error(context)
 
@@ -395,18 +406,23 @@ def _listen(engine: Engine) -> None:
             _foreign.set(None)
 
 
-def _survive_fork(engine: Engine, failover: Failover | None) -> None:
-    """A child must not touch its parent's sockets: it forgets the pool without closing what is in it."""
-    pool = weakref.ref(engine)
-    search = weakref.ref(failover) if failover is not None else None
+def _serials() -> Iterator[int]:
+    # Only callers of one key at one time must differ, so neighbours of a random start do as well as draws, and cost none.
+    return itertools.count(int(new_token()[:12], 16))
 
-    def forget() -> None:
-        forked = pool()
+
+def _survive_fork(runtime: Runtime) -> None:
+    """A child must not touch its parent's sockets: it forgets the pool without closing what is in it."""
+    of_parent, pool = weakref.ref(runtime), weakref.ref(runtime.engine)
+
+    def start_over() -> None:
+        engine, forked = pool(), of_parent()
+        if engine is not None:
+            engine.dispose(close=False)
         if forked is not None:
-            forked.dispose(close=False)
-        searching = search() if search is not None else None
-        if searching is not None:
-            searching.forget()
+            forked.serials = _serials()
+            if forked.failover is not None:
+                forked.failover.forget()
 
     if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=forget)
+        os.register_at_fork(after_in_child=start_over)

@@ -8,16 +8,16 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from ...errors import UsageError
 
 __all__ = [
+    "ReadAsyncSession",
+    "ReadSession",
     "UnitAsyncSession",
     "UnitSession",
     "end_by_commit",
     "end_by_rollback",
-    "refuse_writes",
     "was_acknowledged",
 ]
 
 _ACKNOWLEDGED = "holdfast_acknowledged"
-_READ_ONLY = "holdfast_read_only"
 
 
 class UnitSession(orm.Session):
@@ -47,10 +47,20 @@ class UnitSession(orm.Session):
         )
 
 
+class ReadSession(UnitSession):
+    """The session of a read: what would be sent as a change is refused."""
+
+
 class UnitAsyncSession(AsyncSession):
     """The asynchronous face of a `UnitSession`."""
 
     sync_session_class = UnitSession
+
+
+class ReadAsyncSession(UnitAsyncSession):
+    """The asynchronous face of a `ReadSession`."""
+
+    sync_session_class = ReadSession
 
 
 @event.listens_for(UnitSession, "after_commit")
@@ -59,15 +69,9 @@ def _remember_acknowledgement(session: orm.Session) -> None:
     session.info[_ACKNOWLEDGED] = True
 
 
-@event.listens_for(UnitSession, "before_flush")
-def _refuse_a_write(session: orm.Session, _context: object, _instances: object) -> None:
-    if _READ_ONLY in session.info:
-        raise UsageError("db.read() only reads; use a transaction function (db.run, db.transaction) to write")
-
-
-def refuse_writes(session: UnitSession) -> None:
-    """From now on a flush raises `UsageError`."""
-    session.info[_READ_ONLY] = True
+@event.listens_for(ReadSession, "before_flush")
+def _refuse_a_write(_session: orm.Session, _context: object, _instances: object) -> None:
+    raise UsageError("db.read() only reads; use a transaction function (db.run, db.transaction) to write")
 
 
 def was_acknowledged(session: UnitSession) -> bool:

@@ -9,12 +9,11 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 from sqlalchemy import exc
 from sqlalchemy.orm import exc as orm_exc
 
-from ...clock import new_token
 from ...dialects import Flavour, classify
 from ...errors import HoldfastError, LoadShed, NoWriter, Rejected, UsageError
 from ...events import ConnectionDiscarded, HookFailed
@@ -28,7 +27,7 @@ from .failover import Attempt
 from .isolation import set_level
 from .keyrows import of_block
 from .origin import comes_from_sqlalchemy, doubts_server, ran_out_of_connections
-from .sessions import UnitAsyncSession, UnitSession, end_by_commit, end_by_rollback, refuse_writes, was_acknowledged
+from .sessions import UnitAsyncSession, UnitSession, end_by_commit, end_by_rollback, was_acknowledged
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, ExceptionContext
@@ -40,12 +39,9 @@ if TYPE_CHECKING:
     from .runtime import Runtime
     from .watchdog import Guard
 
-__all__ = ["UNIT_OPTION", "Hook", "Ran", "Unit"]
+__all__ = ["Hook", "Ran", "Unit"]
 
 T = TypeVar("T")
-
-UNIT_OPTION = "holdfast_unit"
-"""The execution option by which a connection's events find their unit."""
 
 Hook = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
 
@@ -82,7 +78,32 @@ class Unit(Generic[T]):
         has_doubt: whether a COMMIT was sent whose fate is not known.
         outer: the unit of another database inside whose body this one's runs.
         holder: the task or thread that runs the body; None while no body runs.
+        session, async_session, connection: the attempt's.
+        hooks: what the attempt's body wants called after COMMIT.
     """
+
+    outages = 0
+    has_doubt = False
+    outer: Unit[Any] | None = None
+    holder: object | None = None
+
+    # One attempt's. Most operations have one, so what it starts from stands here and is set again for the next ones alone.
+    session: UnitSession | None = None
+    async_session: UnitAsyncSession | None = None
+    connection: Connection | None = None
+    _begun = False
+    _pooled: PooledSession | None = None
+    _commit_sent = False
+    _last_words: Callable[[PoolProxiedConnection], None] | None = None
+    _swallowed: BaseException | None = None
+    _swallowed_failure: Failure | None = None
+    _transaction_id: str | None = None
+    _permit: Permit | None = None
+    _admission: Admission | None = None
+    _watch: Guard | None = None
+    _attempt: Attempt | None = None
+    _last_class: FailureClass | None = None
+    _server_in_doubt = False
 
     def __init__(
         self,
@@ -104,10 +125,6 @@ class Unit(Generic[T]):
         self.expires_at = expires_at
         self.hooks: list[Hook] = []
         self.isolation = isolation
-        self.outer: Unit[Any] | None = None
-        self.holder: object | None = None
-        self.session: UnitSession | None = None
-        self.async_session: UnitAsyncSession | None = None
         self._body = body
         self._protection = protection
         self._key = key
@@ -115,29 +132,24 @@ class Unit(Generic[T]):
         self._ttl_s = ttl_s
         self._codec = codec
         self.read_only = read_only
-        self._serial = int(new_token()[:12], 16) * _ATTEMPTS_PER_CALL if key is not None else 0
-        self._options: dict[str, Any] = {UNIT_OPTION: self}
-        if read_only:
-            self._options[READ_ONLY] = True
+        self._serial = next(runtime.serials) * _ATTEMPTS_PER_CALL if key is not None else 0
         # What was being handled when the operation began hangs behind every exception raised in it.
         self._handled = sys.exception()
-        self.outages = 0
-        self.has_doubt = False
-        self._forget_attempt()
 
     def _forget_attempt(self) -> None:
-        self.connection: Connection | None = None
-        self._pooled: PooledSession | None = None
+        self.hooks = []
+        self.connection = None
+        self._pooled = None
         self._commit_sent = False
-        self._last_words: Callable[[PoolProxiedConnection], None] | None = None
-        self._swallowed: BaseException | None = None
-        self._swallowed_failure: Failure | None = None
-        self._transaction_id: str | None = None
-        self._permit: Permit | None = None
-        self._admission: Admission | None = None
-        self._watch: Guard | None = None
-        self._attempt: Attempt | None = None
-        self._last_class: FailureClass | None = None
+        self._last_words = None
+        self._swallowed = None
+        self._swallowed_failure = None
+        self._transaction_id = None
+        self._permit = None
+        self._admission = None
+        self._watch = None
+        self._attempt = None
+        self._last_class = None
         self._server_in_doubt = False
 
     # -- Port --------------------------------------------------------------------------------------------------------
@@ -150,7 +162,10 @@ class Unit(Generic[T]):
             failover.gate.enter(self.expires_at, urgent=self.has_doubt)
             self.check_time()
         limit = None if self.has_doubt else runtime.limit
-        self.begin_on(runtime.new_session(), limit.acquire(expires_at=self.expires_at) if limit is not None else None)
+        self.begin_on(
+            runtime.new_session(self.read_only),
+            limit.acquire(expires_at=self.expires_at) if limit is not None else None,
+        )
 
     def check_time(self) -> None:
         """After a wait at the gate.
@@ -165,29 +180,28 @@ class Unit(Generic[T]):
         """As `begin`, past gate and limit, on a session made by the caller."""
         runtime = self.runtime
         failover = runtime.failover
-        self._forget_attempt()
+        if self._begun:
+            self._forget_attempt()
+        self._begun = True
         self._admission = admission
-        self.hooks = []
         self.session = session
-        if self.read_only:
-            refuse_writes(session)
         if failover is not None:
             self.outages = failover.gate.outages
         try:
             self._permit = runtime.breaker.acquire()
             token = AT_WORK.set(self)
             try:
-                self.connection = connection = session.connection(execution_options=self._options)
+                self.connection = connection = session.connection(execution_options=_READS if self.read_only else None)
             finally:
                 AT_WORK.reset(token)
+            runtime.units[connection] = self
             self._pooled = pooled = session_of(connection)
-            driver_connection = connection.connection.driver_connection
-            self._watch = runtime.watch(driver_connection, self.expires_at)
+            self._watch = runtime.watch(pooled.driver_connection, self.expires_at)
             now = runtime.clock.monotonic()
             if failover is not None:
                 self._attempt = Attempt(
                     pooled.host,
-                    driver_connection,
+                    pooled.driver_connection,
                     self._watch,
                     began_at=now,
                     expires_at=self.expires_at,
@@ -232,16 +246,15 @@ class Unit(Generic[T]):
     def finish_body(self) -> None:
         """Flush, refuse to commit over an error that the body swallowed, and learn the transaction's id."""
         assert self.session is not None
-        self._raise_swallowed()  # first: the session of a failed flush would only say that it failed
+        if self._swallowed is not None:
+            self._raise_swallowed(self._swallowed)  # first: the session of a failed flush would only say that it failed
         self.session.flush()
-        self._raise_swallowed()
+        if self._swallowed is not None:
+            self._raise_swallowed(self._swallowed)
         if self._protection is Protection.STATUS:
             self._transaction_id = status.transaction_of(self._connected())
 
-    def _raise_swallowed(self) -> None:
-        swallowed = self._swallowed
-        if swallowed is None:
-            return
+    def _raise_swallowed(self, swallowed: BaseException) -> NoReturn:
         if isinstance(swallowed, Exception):
             raise swallowed
         # The body's own timeout cut a statement off. Nobody has cancelled the operation, so it must not look as if.
@@ -249,9 +262,9 @@ class Unit(Generic[T]):
 
     def raise_mendable(self) -> None:
         """Raise what the body swallowed, if another attempt could mend it. For a body that answers errors instead of raising."""
-        failure = self._swallowed_failure
-        if failure is not None and failure.failure_class is not FailureClass.PERMANENT:
-            self._raise_swallowed()
+        swallowed, failure = self._swallowed, self._swallowed_failure
+        if swallowed is not None and failure is not None and failure.failure_class is not FailureClass.PERMANENT:
+            self._raise_swallowed(swallowed)
 
     def store(self, result: Ran[T]) -> None:
         """Put the result into the key row; None is what the row says anyway."""
@@ -274,7 +287,8 @@ class Unit(Generic[T]):
         if claiming is not None:
             assert self._key is not None
             claim = (self._key, self._fingerprint, self._serial + claiming, self._ttl_s)
-            self._last_words = lambda connection: self.runtime.key_rows.claim_and_commit(connection, *claim)
+            key_rows = self.runtime.key_rows
+            self._last_words = lambda connection: key_rows.claim_and_commit(connection, *claim)
         if self.read_only:
             session.expunge_all()  # what was loaded stays readable; a rollback would expire it
             self.roll_back()
@@ -414,15 +428,14 @@ class Unit(Generic[T]):
 
     # -- told by the connection's events -----------------------------------------------------------------------------
 
-    def on_commit(self, connection: PoolProxiedConnection) -> bool:
-        """COMMIT is about to be handed to the driver; whether the unit has sent it itself, with its key row or result."""
+    def send_commit(
+        self, connection: PoolProxiedConnection, do_commit: Callable[[PoolProxiedConnection], None]
+    ) -> None:
+        """Hand COMMIT to the driver, with the key row or the result where they go in the same request."""
         self._commit_sent = True
         if self._attempt is not None:
             self._attempt.committing_since = self.runtime.clock.monotonic()
-        if self._last_words is None:
-            return False
-        self._last_words(connection)
-        return True
+        (self._last_words or do_commit)(connection)
 
     def on_error(self, context: ExceptionContext) -> None:
         """A statement failed. If the body swallows it, the transaction may be gone and must not be committed."""
@@ -497,6 +510,8 @@ class Unit(Generic[T]):
 
     def _release(self, failure_class: FailureClass | None) -> None:
         """Stop the watch, settle the permit, and tell the failover whether the server answered."""
+        if self.connection is not None:
+            self.runtime.units.pop(self.connection, None)
         if self._watch is not None:
             self._watch.close()
             self._watch = None
@@ -532,6 +547,8 @@ class Unit(Generic[T]):
         else:
             permit.ignored()
 
+
+_READS = {READ_ONLY: True}
 
 _LOCK_WAIT = 1205
 _TICK_S = 0.01  # a timer may go off that early
