@@ -15,10 +15,11 @@ from typing import Any
 import pytest
 from sqlalchemy import event, text
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from holdfast.errors import Conflict, HoldfastError, NotCommitted, OutcomeUnknown, UsageError
-from holdfast.ext.sqlalchemy import Database
+from holdfast.ext.sqlalchemy import AsyncDatabase, Database
 from holdfast.ext.sqlalchemy.keyrows import KeyRows
 from holdfast.outcome import Outcome
 from tests.contract.faces import Base, User, usernames
@@ -189,3 +190,69 @@ def test_what_the_server_refuses_is_the_same_error_inside_another_operation(db: 
         db.run(outer)
     assert seen == [Conflict]
     assert db.read(usernames) == ["ada"]
+
+
+def refuse(tx: Any, username: str) -> None:
+    """Insert a user, and think better of it."""
+    add(tx, username)
+    raise LookupError(username)
+
+
+def test_an_inner_operation_that_fails_leaves_no_key_behind(db: Database) -> None:
+    """Its row would say that it was done, for as long as keys live; and what it wrote goes with it."""
+
+    def outer(tx: Any) -> None:
+        add(tx, "outer")
+        with suppress(LookupError):
+            db.transaction(name="inner")(refuse).keyed("k")("inner")
+
+    db.run(outer)
+    assert db.read(usernames) == ["outer"]
+    db.transaction(name="inner")(add).keyed("k")("inner")
+    assert db.read(usernames) == ["inner", "outer"]
+
+
+def test_a_savepoint_that_is_undone_undoes_the_keys_inside_it(db: Database) -> None:
+    """Also the key of an operation that had succeeded."""
+
+    def outer(tx: Any) -> None:
+        with suppress(LookupError), tx.begin_nested():
+            db.transaction(name="inner")(add).keyed("k")("undone")
+            raise LookupError
+        add(tx, "outer")
+
+    db.run(outer)
+    assert db.read(usernames) == ["outer"]
+    db.transaction(name="inner")(add).keyed("k")("undone")
+    assert db.read(usernames) == ["outer", "undone"]
+
+
+async def test_keys_of_coroutines_go_with_their_work(tmp_path: Path) -> None:
+    """As the two above."""
+    async with AsyncDatabase(f"sqlite+aiosqlite:///{tmp_path / 'joining.db'}") as db:
+        await db.migrate(Base.metadata)
+
+        async def inner(tx: AsyncSession, username: str, *, fails: bool) -> str:
+            tx.add(User(username=username, age=30))
+            await tx.flush()
+            if fails:
+                raise LookupError(username)
+            return username
+
+        operation = db.transaction(name="inner")(inner)
+
+        async def outer(tx: AsyncSession) -> str:
+            with suppress(LookupError):
+                await operation.keyed("k1")("ada", fails=True)
+            with suppress(LookupError):
+                async with tx.begin_nested():
+                    await operation.keyed("k2")("bob", fails=False)
+                    raise LookupError
+            return await operation.keyed("k3")("cyd", fails=False)
+
+        assert await db.run(outer) == "cyd"
+        assert await operation.keyed("k1")("ada", fails=False) == "ada"
+        assert await operation.keyed("k2")("bob", fails=False) == "bob"
+        assert await operation.keyed("k3")("cyd", fails=False) == "cyd"  # found, and not run again
+        async with db.begin() as tx:
+            assert await tx.run_sync(usernames) == ["ada", "bob", "cyd"]

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
 import pytest
 from sqlalchemy import func, select
-from sqlalchemy.orm import Session
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session, SessionTransaction
 
 from holdfast.errors import (
     CheckViolation,
@@ -344,21 +347,45 @@ def test_a_session_of_the_callers_is_no_argument(face: Face) -> None:
             face.save(user)
 
 
-def test_a_function_must_not_end_its_own_transaction(face: Face) -> None:
-    """`commit()` and `rollback()` belong to Holdfast."""
+ENDINGS: dict[str, Callable[[Session], object]] = {
+    "session.commit": lambda session: session.commit(),
+    "session.rollback": lambda session: session.rollback(),
+    "session.close": lambda session: session.close(),
+    "session.reset": lambda session: session.reset(),
+    "session.invalidate": lambda session: session.invalidate(),
+    "with session": lambda session: session.__exit__(None, None, None),
+    "transaction.commit": lambda session: _transaction_of(session).commit(),
+    "transaction.rollback": lambda session: _transaction_of(session).rollback(),
+    "connection.commit": lambda session: session.connection().commit(),
+    "connection.rollback": lambda session: session.connection().rollback(),
+}
 
-    def commits(session: Session) -> None:
+
+def _transaction_of(session: Session) -> SessionTransaction:
+    transaction = session.get_transaction()
+    assert transaction is not None
+    return transaction
+
+
+@pytest.mark.filterwarnings("ignore:transaction already deassociated")
+@pytest.mark.parametrize("options", [{}, {"key": "k"}], ids=["unkeyed", "keyed"])
+@pytest.mark.parametrize("how", ENDINGS)
+def test_a_function_must_not_end_its_own_transaction(face: Face, how: str, options: dict[str, Any]) -> None:
+    """Whatever would commit, roll back or let go of it: nothing is saved then, and the caller is told."""
+
+    def body(session: Session) -> str:
         add_user(session, "ada")
-        session.commit()
+        ENDINGS[how](session)
+        return "saved"
 
-    def rolls_back(session: Session) -> None:
-        session.rollback()
-
-    with pytest.raises(UsageError, match="commit"):
-        face.run(commits)
-    with pytest.raises(UsageError, match="roll"):
-        face.run(rolls_back)
+    with pytest.raises((UsageError, SQLAlchemyError)) as caught:
+        face.run(body, **options)
+    report = report_of(caught.value)
+    assert report is not None
+    assert report.outcome is Outcome.NOT_COMMITTED
     assert face.read(usernames) == []
+    with pytest.raises((UsageError, SQLAlchemyError)):  # the key is free, so it runs again
+        face.run(body, **options)
 
 
 def test_savepoints_work_as_usual(face: Face) -> None:
@@ -372,6 +399,25 @@ def test_savepoints_work_as_usual(face: Face) -> None:
 
     face.run(body)
     assert face.read(usernames) == ["ada", "bob"]
+
+
+def test_hooks_of_a_savepoint_that_was_undone_are_undone(face: Face) -> None:
+    """What did not happen is not told."""
+    called: list[str] = []
+
+    def body(session: Session) -> None:
+        face.db.after_commit(called.append, "first")
+        with suppress(LookupError), session.begin_nested():
+            face.db.after_commit(called.append, "undone")
+            with session.begin_nested():
+                face.db.after_commit(called.append, "undone with the one around it")
+            raise LookupError
+        with session.begin_nested():
+            face.db.after_commit(called.append, "kept")
+        add_user(session, "ada")
+
+    face.run(body)
+    assert called == ["first", "kept"]
 
 
 def test_a_block_commits_at_its_end_and_rolls_back_when_it_raises(face: Face) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .runtime import Runtime
     from .unit import Unit
 
-__all__ = ["AT_WORK", "body_of", "open_unit", "opening_or_ending_unit", "running_unit"]
+__all__ = ["AT_WORK", "body_of", "open_unit", "opening_or_ending_unit", "running_unit", "unit_at_work_on"]
 
 _current: ContextVar[Unit[Any] | None] = ContextVar("holdfast_unit", default=None)
 
@@ -57,6 +57,14 @@ def running_unit(runtime: Runtime, what: str) -> Unit[Any]:
     unit = open_unit(runtime)
     if unit is None:
         raise UsageError(f"{what} works inside a transaction function or block of this database")
+    return unit
+
+
+def unit_at_work_on(driver_connection: object) -> Unit[Any] | None:
+    """The unit whose body runs here, on that connection."""
+    unit = _current.get()
+    while unit is not None and not unit.works_on(driver_connection):
+        unit = unit.outer
     return unit
 
 

@@ -277,11 +277,15 @@ def _joined(
 ) -> R:
     if key is None:
         return body(session)
-    found = outer.claim_joined(key, asked)
-    if found is not None:
-        return _replayed(outer, options, asked, found)  # type: ignore[no-any-return]
-    result = body(session)
-    outer.store_joined(key, options.codec, result)
+    # Its row must go with its work: the outer function may live on after this one failed, or undo it with a savepoint of its own.
+    with session.begin_nested():
+        session.connection()  # SQLAlchemy sends SAVEPOINT late, and does not see the row
+        found = outer.claim_joined(key, asked)
+        if found is not None:
+            return _replayed(outer, options, asked, found)  # type: ignore[no-any-return]
+        result = body(session)
+        session.flush()
+        outer.store_joined(key, options.codec, result)
     return result
 
 
@@ -311,11 +315,14 @@ async def _joined_async(
 ) -> R:
     if key is None:
         return await body(session)
-    found = await greenlet_spawn(outer.claim_joined, key, asked)
-    if found is not None:
-        return _replayed(outer, options, asked, found)  # type: ignore[no-any-return]
-    result = await body(session)
-    await greenlet_spawn(outer.store_joined, key, options.codec, result)
+    async with session.begin_nested():
+        await session.connection()
+        found = await greenlet_spawn(outer.claim_joined, key, asked)
+        if found is not None:
+            return _replayed(outer, options, asked, found)  # type: ignore[no-any-return]
+        result = await body(session)
+        await session.flush()
+        await greenlet_spawn(outer.store_joined, key, options.codec, result)
     return result
 
 

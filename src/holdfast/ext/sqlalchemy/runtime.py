@@ -27,7 +27,7 @@ from ...operation import TOMBSTONE, OperationKey
 from ...outcome import FailureClass, Outcome
 from ...stream import EventStream
 from ...transaction import Plan, Protection
-from .current import open_unit, opening_or_ending_unit, running_unit
+from .current import open_unit, opening_or_ending_unit, running_unit, unit_at_work_on
 from .failover import failover_of
 from .holder import who_runs_here
 from .keyrows import KeyRows
@@ -380,10 +380,13 @@ def _listen(engine: Engine, units: Mapping[Connection, Unit[Any]]) -> None:
 
     def commit(dbapi_connection: PoolProxiedConnection) -> None:
         unit = opening_or_ending_unit()
-        if unit is None:
-            send(dbapi_connection)
-        else:
+        if unit is not None:
             unit.send_commit(dbapi_connection, send)
+            return
+        body = unit_at_work_on(dbapi_connection.driver_connection)
+        if body is not None:
+            body.refuse_commit()
+        send(dbapi_connection)
 
     def rollback_to_savepoint(connection: Connection, name: str) -> None:
         do_rollback_to_savepoint(connection, name)

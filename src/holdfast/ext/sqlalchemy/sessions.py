@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import event, orm
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -12,8 +14,10 @@ __all__ = [
     "ReadSession",
     "UnitAsyncSession",
     "UnitSession",
+    "close",
     "end_by_commit",
     "end_by_rollback",
+    "invalidate",
     "was_acknowledged",
 ]
 
@@ -23,9 +27,16 @@ _ACKNOWLEDGED = "holdfast_acknowledged"
 class UnitSession(orm.Session):
     """The session of one attempt. It begins with its transaction open and ends with it.
 
-    `commit()` and `rollback()` are refused: Holdfast commits when the function returns and rolls back when it raises.
-    `begin_nested()` (a savepoint) works as usual.
+    What would end the transaction is refused: Holdfast commits when the function returns and rolls back when it raises.
+    `begin_nested()` (a savepoint) works as usual; hooks that were registered inside one that rolls back are forgotten with it.
+
+    Attributes:
+        hooks: what the attempt wants called after COMMIT; the unit's own list.
     """
+
+    hooks: list[Any]
+    _is_over = False
+    _marks: dict[orm.SessionTransaction, int] | None = None
 
     def commit(self) -> None:
         """Refused.
@@ -45,6 +56,49 @@ class UnitSession(orm.Session):
             "Holdfast rolls back when the transaction function raises; raise an exception instead of session.rollback(), "
             "or use session.begin_nested() for a part that may fail"
         )
+
+    def close(self) -> None:
+        """Refused while the attempt lasts; `with session:` ends with it.
+
+        Raises:
+            UsageError: the attempt has not ended.
+        """
+        self._refuse_to_end("close()")
+        super().close()
+
+    def reset(self) -> None:
+        """Refused while the attempt lasts.
+
+        Raises:
+            UsageError: the attempt has not ended.
+        """
+        self._refuse_to_end("reset()")
+        super().reset()
+
+    def invalidate(self) -> None:
+        """Refused while the attempt lasts.
+
+        Raises:
+            UsageError: the attempt has not ended.
+        """
+        self._refuse_to_end("invalidate()")
+        super().invalidate()
+
+    def begin_nested(self) -> orm.SessionTransaction:
+        """A savepoint, as in SQLAlchemy."""
+        if self._marks is None:
+            self._marks = {}
+            event.listen(self, "after_soft_rollback", _forget_hooks)
+        savepoint = super().begin_nested()
+        self._marks[savepoint] = len(self.hooks)
+        return savepoint
+
+    def _refuse_to_end(self, how: str) -> None:
+        if not self._is_over:
+            raise UsageError(
+                f"Holdfast ends the session when the transaction function has ended; take session.{how} out of it, "
+                "or the `with` block around the session"
+            )
 
 
 class ReadSession(UnitSession):
@@ -74,6 +128,14 @@ def _refuse_a_write(_session: orm.Session, _context: object, _instances: object)
     raise UsageError("db.read() only reads; use a transaction function (db.run, db.transaction) to write")
 
 
+def _forget_hooks(session: orm.Session, ended: orm.SessionTransaction) -> None:
+    assert isinstance(session, UnitSession)
+    assert session._marks is not None
+    hooks_before = session._marks.pop(ended, None)
+    if hooks_before is not None:
+        del session.hooks[hooks_before:]
+
+
 def was_acknowledged(session: UnitSession) -> bool:
     """Whether the server has answered the session's COMMIT."""
     return _ACKNOWLEDGED in session.info
@@ -87,3 +149,15 @@ def end_by_commit(session: UnitSession) -> None:
 def end_by_rollback(session: UnitSession) -> None:
     """Roll `session` back."""
     orm.Session.rollback(session)
+
+
+def close(session: UnitSession) -> None:
+    """Let go of what `session` holds; from here on it is the caller's."""
+    session._is_over = True
+    orm.Session.close(session)
+
+
+def invalidate(session: UnitSession) -> None:
+    """As `close`, and close the connection under it."""
+    session._is_over = True
+    orm.Session.invalidate(session)

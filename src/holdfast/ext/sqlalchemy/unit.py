@@ -20,17 +20,18 @@ from ...events import ConnectionDiscarded, HookFailed
 from ...operation import TOMBSTONE
 from ...outcome import Failure, FailureClass, Outcome, Stage
 from ...transaction import Do, ProbeAnswer, Protection
-from . import pushdown, status
+from . import pushdown, sessions, status
 from .current import AT_WORK, body_of
 from .engines import READ_ONLY, PooledSession, session_of
 from .failover import Attempt
 from .isolation import set_level
 from .keyrows import of_block
 from .origin import comes_from_sqlalchemy, doubts_server, ran_out_of_connections
-from .sessions import UnitAsyncSession, UnitSession, end_by_commit, end_by_rollback, was_acknowledged
+from .sessions import UnitAsyncSession, UnitSession
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, ExceptionContext
+    from sqlalchemy.orm import SessionTransaction
     from sqlalchemy.pool import PoolProxiedConnection
 
     from ...adaptive import Admission
@@ -92,10 +93,12 @@ class Unit(Generic[T]):
     session: UnitSession | None = None
     async_session: UnitAsyncSession | None = None
     connection: Connection | None = None
+    _transaction: SessionTransaction | None = None
     _begun = False
     _pooled: PooledSession | None = None
     _commit_sent = False
     _last_words: Callable[[PoolProxiedConnection], None] | None = None
+    _refusal: UsageError | None = None
     _swallowed: BaseException | None = None
     _swallowed_failure: Failure | None = None
     _transaction_id: str | None = None
@@ -141,9 +144,11 @@ class Unit(Generic[T]):
     def _forget_attempt(self) -> None:
         self.hooks = []
         self.connection = None
+        self._transaction = None
         self._pooled = None
         self._commit_sent = False
         self._last_words = None
+        self._refusal = None
         self._swallowed = None
         self._swallowed_failure = None
         self._transaction_id = None
@@ -190,6 +195,7 @@ class Unit(Generic[T]):
         self._admission = admission
         self._turns = turns
         self.session = session
+        session.hooks = self.hooks
         if failover is not None:
             self.outages = failover.gate.outages
         try:
@@ -199,6 +205,7 @@ class Unit(Generic[T]):
                 self.connection = connection = session.connection(execution_options=_READS if self.read_only else None)
             finally:
                 AT_WORK.reset(token)
+            self._transaction = session.get_transaction()
             runtime.units[connection] = self
             self._pooled = pooled = session_of(connection)
             self._watch = runtime.watch(pooled.driver_connection, self.expires_at)
@@ -221,7 +228,7 @@ class Unit(Generic[T]):
                 # Nothing is held, so no clean-up follows; the permit must not wait for one.
                 failure = self.classify(error, Do.BEGIN)
                 self._settle_permits(failure.failure_class, overloaded=ran_out_of_connections(error, failure))
-                session.close()
+                sessions.close(session)
             raise
 
     @property
@@ -251,6 +258,13 @@ class Unit(Generic[T]):
     def finish_body(self) -> None:
         """Flush, refuse to commit over an error that the body swallowed, and learn the transaction's id."""
         assert self.session is not None
+        if self._refusal is not None:
+            raise self._refusal
+        if self.session.get_transaction() is not self._transaction:
+            raise UsageError(
+                f"{self.name} has rolled its own transaction back, so there is nothing to save; take what does so out "
+                "of the transaction function (the rollback of get_transaction(), say)"
+            )
         if self._swallowed is not None:
             self._raise_swallowed(self._swallowed)  # first: the session of a failed flush would only say that it failed
         self.session.flush()
@@ -264,6 +278,20 @@ class Unit(Generic[T]):
             raise swallowed
         # The body's own timeout cut a statement off. Nobody has cancelled the operation, so it must not look as if.
         raise exc.DisconnectionError("a statement was cut off, and its connection closed")
+
+    def refuse_commit(self) -> NoReturn:
+        """The body would commit its own transaction."""
+        self._refusal = UsageError(
+            f"{self.name} would commit its own transaction; Holdfast does when the transaction function returns. Take what "
+            "commits out of it"
+        )
+        raise self._refusal
+
+    def works_on(self, driver_connection: object) -> bool:
+        """Whether that is the connection on which the body runs now."""
+        return (
+            self.holder is not None and self._pooled is not None and self._pooled.driver_connection is driver_connection
+        )
 
     def raise_mendable(self) -> None:
         """Raise what the body swallowed, if another attempt could mend it. For a body that answers errors instead of raising."""
@@ -302,9 +330,9 @@ class Unit(Generic[T]):
         self._pooled.is_clean = True
         token = AT_WORK.set(self)
         try:
-            end_by_commit(session)
+            sessions.end_by_commit(session)
         except BaseException as error:
-            self._pooled.is_clean = was_acknowledged(session)
+            self._pooled.is_clean = sessions.was_acknowledged(session)
             if not self._pooled.is_clean or not isinstance(error, Exception):
                 raise
             # A listener of the session raised after the server had answered: the save stands.
@@ -312,24 +340,25 @@ class Unit(Generic[T]):
         finally:
             AT_WORK.reset(token)
         self._release(None)
-        session.close()
+        sessions.close(session)
 
     def roll_back(self) -> None:
         """Roll back and give the connection back."""
         session = self.session
         assert session is not None
         if self._pooled is not None:
-            # SQLAlchemy sends no ROLLBACK after a failed COMMIT, and a block may have failed before its COMMIT. The pool does.
-            self._pooled.is_clean = not self._commit_sent
-        end_by_rollback(session)
+            # SQLAlchemy sends no ROLLBACK after a failed COMMIT, and none where the body has interfered. Then the pool does.
+            open_still = session.get_transaction() is self._transaction and self._connected().in_transaction()
+            self._pooled.is_clean = open_still and not self._commit_sent
+        sessions.end_by_rollback(session)
         self._release(self._last_class)
-        session.close()
+        sessions.close(session)
 
     def discard(self, *, kill: bool) -> None:
         """Close the connection; with `kill`, end its work on the server from another one."""
         self._release(self._last_class)
         if self.session is not None:
-            self.session.invalidate()
+            sessions.invalidate(self.session)
         pooled = self._pooled
         killed = kill and pooled is not None and pooled.identity is not None
         if killed and pooled is not None:
@@ -444,6 +473,8 @@ class Unit(Generic[T]):
 
     def on_error(self, context: ExceptionContext) -> None:
         """A statement failed. If the body swallows it, the transaction may be gone and must not be committed."""
+        if isinstance(context.original_exception, HoldfastError):
+            return  # a refusal of ours: nothing was sent
         self._note(context.sqlalchemy_exception or context.original_exception)
 
     def _note(self, error: BaseException) -> None:
