@@ -21,7 +21,7 @@ from holdfast.asgi.keyed_request import KeyRules
 from holdfast.asgi.stack import Place, Stack
 from holdfast.deadline import within
 from holdfast.errors import ConfigurationError, UsageError
-from holdfast.ext.sqlalchemy import OPERATIONS, AsyncDatabase, DatabaseSettings
+from holdfast.ext.sqlalchemy import OPERATIONS, AsyncDatabase, DatabaseSettings, PoolSettings
 from holdfast.ext.sqlalchemy.idempotency import SqlIdempotency
 from holdfast.testing import ManualClock
 from tests.asgi.asgi_calls import Answer, Connection, call, http_scope, run_lifespan, until
@@ -196,6 +196,24 @@ async def test_a_repetition_waits_no_longer_than_its_deadline(make: Make) -> Non
     assert again.status == 409
     held.go.set()
     assert (await first.answer()).status == 201
+
+
+@pytest.mark.parametrize("quota", [None, 1_000_000], ids=["key", "quota"])
+async def test_a_request_that_waits_for_a_connection_is_not_told_of_another(
+    make: Make, quota: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`wait` bounds the wait for another request with the key, the deadline alone that for a database with too much to do."""
+    small = DatabaseSettings(pool=PoolSettings(size=1, open_max=1), deadline=3600)
+    effects = await make(small, rules=KeyRules(wait=60), quota=quota)
+    loop = asyncio.get_running_loop()
+    time = loop.time
+    async with effects.db.engine.connect():
+        answer = asyncio.ensure_future(start(effects).answer())
+        await asyncio.wait({answer}, timeout=0.05)
+        monkeypatch.setattr(loop, "time", lambda: time() + 100)
+        await asyncio.wait({answer}, timeout=0.05)
+        assert not answer.done(), answer.result().json
+    assert (await answer).status == 201
 
 
 # -- refusals and failures -------------------------------------------------------------------------------------------------
