@@ -172,7 +172,8 @@ async def test_a_repetition_waits_for_the_first(make: Make) -> None:
 @pytest.mark.parametrize("wait", [0, 0.05])
 async def test_a_repetition_that_may_not_wait_is_told_when_to_come_again(make: Make, wait: float) -> None:
     """409 with `Retry-After`, at once or when the wait is over; then the first one's answer."""
-    rules = [KeyRules()]  # for who must not be hurried: a slow machine may need longer than `wait` to claim a key that is free
+    # Only one is hurried: a slow machine may need longer than `wait` to claim a key that is free.
+    rules = [KeyRules()]
     effects = await make(rules_for=lambda _scope: rules[-1])
     held = Held(effects)
     first = start(effects)
