@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import random
 import secrets
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -122,6 +123,20 @@ def mysql_server() -> Iterator[Server]:
 def galera_cluster() -> Iterator[Galera]:
     """A Galera cluster of three nodes, whole at the beginning of each test; takes about 10 s for a module."""
     yield from _serve(galera)
+
+
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Programs that the test starts end at Ctrl-C as in a terminal.
+
+    A run in the background of a script (`&`) ignores SIGINT, and what it starts inherits that. What this process handles is
+    the default again in a program that it starts.
+    """
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

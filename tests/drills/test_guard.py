@@ -115,7 +115,7 @@ def test_own_process_can_be_killed(child: subprocess.Popen[bytes]) -> None:
     process = OwnProcess(child.pid)
     assert (process.pid, process.is_running) == (child.pid, True)
     assert process.send(signal.SIGKILL)
-    child.wait(10)
+    child.wait(60)
     assert (process.is_running, process.send(signal.SIGKILL)) == (False, False)
 
 

@@ -203,6 +203,7 @@ def test_what_cannot_be_drilled_is_refused(tmp_path: Path, settings: dict[str, A
     assert [child for child in psutil.Process().children() if "holdfast.drills.worker" in child.cmdline()] == []
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_an_interrupted_drill_cleans_up(tmp_path: Path) -> None:
     """Ctrl-C in the middle of the faults ends every client and removes the drill's tables from a given database."""
     url = f"sqlite:///{tmp_path / 'given.db'}"

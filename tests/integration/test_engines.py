@@ -208,17 +208,15 @@ def silent_port() -> Iterator[int]:
         yield listener.getsockname()[1]
 
 
-@pytest.mark.parametrize(
-    ("driver", "longest_s"),
-    [("mysql+pymysql", 1.0), ("mysql+mysqldb", 2.0), ("postgresql+psycopg", 3.0), ("postgresql+psycopg2", 3.0)],
-)
-def test_connecting_ends_with_the_deadline(driver: str, longest_s: float, silent_port: int) -> None:
+@pytest.mark.parametrize("driver", ["mysql+pymysql", "mysql+mysqldb", "postgresql+psycopg", "postgresql+psycopg2"])
+def test_connecting_ends_with_the_deadline(driver: str, silent_port: int) -> None:
     """A server that accepts and then says nothing holds nobody longer than the deadline, rounded as the driver does."""
-    engine = open_endpoint(f"{driver}://app:pw@127.0.0.1:{silent_port}/db").engine
+    patient = PoolSettings(connect_timeout=60)
+    engine = open_endpoint(f"{driver}://app:pw@127.0.0.1:{silent_port}/db", pool=patient).engine
     began = time.monotonic()
     with within(0.3), pytest.raises(exc.OperationalError):
         engine.connect()
-    assert time.monotonic() - began < longest_s
+    assert time.monotonic() - began < 15
 
 
 def test_waiting_for_the_pool_ends_with_the_deadline(sqlite_url: str) -> None:
@@ -229,7 +227,7 @@ def test_waiting_for_the_pool_ends_with_the_deadline(sqlite_url: str) -> None:
         began = time.monotonic()
         with within(0.2), pytest.raises(exc.TimeoutError):
             endpoint.engine.connect()
-        assert 0.1 < time.monotonic() - began < 2.0
+        assert 0.1 < time.monotonic() - began < 8.0  # there is no other end to it within ten seconds
     endpoint.close()
 
 
@@ -244,7 +242,7 @@ def test_sqlite_readers_do_not_wait_for_the_writer(sqlite_url: str) -> None:
         began = time.monotonic()
         with within(0.4), pytest.raises(exc.OperationalError, match="locked"):
             other.execution_options(**{READ_ONLY: False}).exec_driver_sql("SELECT 1")
-        assert 0.2 < time.monotonic() - began < 2.0
+        assert 0.2 < time.monotonic() - began < 6.0  # without a deadline SQLite waits for ten seconds
     endpoint.close()
 
 

@@ -99,6 +99,13 @@ def test_isolated_node_refuses_and_the_others_go_on(cluster: Galera) -> None:
     assert _written(third) == [1]
 
 
+@pytest.fixture
+def soon_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nodes that find no primary component are not left to look for one for as long as in a drill."""
+    monkeypatch.setattr(galera, "QUORUM_LOST_AFTER_S", 5.0)
+
+
+@pytest.mark.usefixtures("soon_lost")
 def test_minority_survives_and_the_cluster_heals(cluster: Galera) -> None:
     """One node of three may not write alone; when the other two are back, all may."""
     first, second, third = cluster.nodes
@@ -110,6 +117,7 @@ def test_minority_survives_and_the_cluster_heals(cluster: Galera) -> None:
     assert [_written(node) for node in cluster.nodes] == [[1, 2]] * 3
 
 
+@pytest.mark.usefixtures("soon_lost")
 def test_nodes_that_forgot_each_other_begin_anew_from_the_one_that_knows_most(cluster: Galera) -> None:
     """When no part of the cluster can prove a majority, nothing that was acknowledged is lost all the same."""
     first, second, _ = cluster.nodes

@@ -29,8 +29,11 @@ from tests.integration.endpoints import ASYNC, SYNC, Case, Opened, on, opening, 
 SERVERS = ("mariadb", "mysql", "postgresql")
 SLEEP = {"mariadb": "SELECT SLEEP(60)", "mysql": "SELECT SLEEP(60)", "postgresql": "SELECT pg_sleep(60)"}
 ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT MAX(i) FROM n"
-STOPPED_WITHIN_S = 2.0
-"""How soon a blocked caller is free again; on a busy machine a thread may wait a while for its turn."""
+STOPPED_WITHIN_S = 6.0
+"""How soon a blocked caller is free again: on a busy machine a thread waits a while for its turn. The server needs 8 s."""
+
+PATIENCE_S = 60.0
+"""For what happens soon or never."""
 
 
 @pytest.fixture
@@ -57,9 +60,8 @@ class Told:
 
     async def wait(self) -> list[bool]:
         """The answers, when all have come."""
-        for _ in range(100):
-            if self._complete.is_set():
-                break
+        give_up_at = time.monotonic() + PATIENCE_S
+        while not self._complete.is_set() and time.monotonic() < give_up_at:  # noqa: ASYNC110 - set by a thread
             await asyncio.sleep(0.05)
         return self.answers
 
@@ -74,12 +76,13 @@ def is_there(server: Server, number: int) -> bool:
 
 
 async def wait_until_gone(server: Server, number: int) -> bool:
-    """Whether the server lets go of the session within five seconds."""
-    for _ in range(100):
-        if not is_there(server, number):
-            return True
+    """Whether the server lets go of the session: long before a statement that it runs would end by itself."""
+    give_up_at = time.monotonic() + PATIENCE_S / 2
+    while is_there(server, number):
+        if time.monotonic() > give_up_at:
+            return False
         await asyncio.sleep(0.05)
-    return False
+    return True
 
 
 @on(SYNC, *SERVERS)
@@ -144,7 +147,7 @@ async def test_cancelled_call_is_killed(opened: Opened) -> None:
     cut(raw)
     await connection.invalidate()
     await connection.close()
-    assert time.monotonic() - began < 1.0
+    assert time.monotonic() - began < STOPPED_WITHIN_S
     # PostgreSQL's drivers ask the server to stop as well, and may be first.
     assert await told.wait() == [True] or opened.case.flavour == "postgresql"
     assert await wait_until_gone(opened.server, identity.number)

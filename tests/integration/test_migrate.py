@@ -198,7 +198,7 @@ async def test_wait_for_another_migration_is_bounded(opened: Opened) -> None:
         began = time.monotonic()
         with pytest.raises(InProgress, match="another process is still migrating"):
             migrate(opened.engine, first(), lock_wait=0.5)
-        assert time.monotonic() - began < 4.0
+        assert time.monotonic() - began < 30  # of the 60 s that are the default
     assert not await opened.run(lambda c: inspect(c).has_table("users"))
 
 

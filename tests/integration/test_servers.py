@@ -139,13 +139,14 @@ def test_free_port_is_outside_the_ephemeral_range() -> None:
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL], ids=lambda sent: sent.name)
 @pytest.mark.parametrize("flavour", FLAVOURS)
+@pytest.mark.usefixtures("ctrl_c")
 def test_no_server_outlives_its_tests(flavour: str, sent: signal.Signals, request: pytest.FixtureRequest) -> None:
     """Whether Ctrl-C or SIGKILL ends a program that started a server, the server ends with it."""
     request.getfixturevalue(f"{flavour}_server")  # skips where there is none
     program = (
         f"import time; from holdfast.drills.servers import {flavour}\n"
         f"server = {flavour}.start()\n"
-        "try:\n    print(server.pid, server.folder, flush=True); time.sleep(60)\nfinally:\n    server.close()\n"
+        "try:\n    print(server.pid, server.folder, flush=True); time.sleep(600)\nfinally:\n    server.close()\n"
     )
     with subprocess.Popen(
         [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
@@ -154,8 +155,8 @@ def test_no_server_outlives_its_tests(flavour: str, sent: signal.Signals, reques
         said = owner.stdout.readline().split()
         server = psutil.Process(int(said[0]))
         owner.send_signal(sent)
-        owner.wait(30)
-    gone, alive = psutil.wait_procs([server], timeout=10)
+        owner.wait(60)
+    gone, alive = psutil.wait_procs([server], timeout=60)
     folder = Path(said[1])
     left = folder.exists()
     shutil.rmtree(folder, ignore_errors=True)  # SIGKILL leaves nobody who could

@@ -59,13 +59,14 @@ def test_small_demo_holds(environment: dict[str, str], tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("wish", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.usefixtures("ctrl_c")
 def test_demo_cleans_up_when_it_is_stopped(environment: dict[str, str], tmp_path: Path, wish: signal.Signals) -> None:
     """Ctrl-C in the middle ends the service's process and removes its files."""
     demo = subprocess.Popen(command("--requests", "600"), cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
     try:
         (service,) = _wait_for_children(demo)
         demo.send_signal(wish)
-        said, _ = demo.communicate(timeout=30)
+        said, _ = demo.communicate(timeout=60)
     finally:
         demo.kill()
     assert demo.returncode == 130

@@ -16,7 +16,7 @@ from tests.servers.http_load import Answer, Balancer, Connection, Load, hand_ove
 
 # Nothing is refused for want of time or places: on a slow machine requests take longer, and are not what this is about.
 PATIENT = {
-    "LEDGER_LAME_DUCK": "2",
+    "LEDGER_LAME_DUCK": "4",  # the balancer has to have noticed by then, and asks every 0.2 s on a machine that may be busy
     "LEDGER_POOL_OPEN_MAX": "50",
     "HOLDFAST_DEADLINE_S": "60",
     "HOLDFAST_CONCURRENCY": "1000",

@@ -42,7 +42,7 @@ async def process(folder: Path, url: str, **environment: str) -> AsyncIterator[a
 
 async def answers(http: httpx2.AsyncClient, running: asyncio.subprocess.Process) -> None:
     """Wait until the service answers."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while running.returncode is None:
             try:
                 await http.get("/livez")
@@ -60,12 +60,12 @@ async def test_service_serves_and_stops_when_told(tmp_path: Path) -> None:
     for _ in range(2):
         async with (
             process(tmp_path, "sqlite:///here.db", LEDGER_PORT=str(port), LEDGER_LAME_DUCK="0") as running,
-            httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as http,
+            httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60, trust_env=False) as http,
         ):
             await answers(http, running)
             saved.append((await http.post("/api/v1/users", json=ada, headers={"Idempotency-Key": '"ada"'})).json())
             running.send_signal(signal.SIGTERM)
-            await asyncio.wait_for(running.wait(), 15)
+            await asyncio.wait_for(running.wait(), 60)
             assert running.returncode == 0
     assert saved[0] == saved[1]
     assert saved[0]["username"] == "ada"
@@ -75,7 +75,7 @@ async def test_service_serves_and_stops_when_told(tmp_path: Path) -> None:
 async def test_wrong_database_ends_the_start_with_the_cure(tmp_path: Path) -> None:
     """A URL that cannot work is told at once, without its password."""
     async with process(tmp_path, "postgres://app:hunter2@db/shop") as running:
-        _, complaint = await asyncio.wait_for(running.communicate(), 30)
+        _, complaint = await asyncio.wait_for(running.communicate(), 60)
     assert running.returncode == 1
     complaint = complaint.partition(b"The ledger cannot start: ")[2]
     assert b"write postgresql://" in complaint
@@ -111,7 +111,7 @@ def test_wrong_setting_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_without_tokens_it_serves_this_machine_alone(tmp_path: Path) -> None:
     """It says so where it does, and refuses to listen to the world."""
     async with process(tmp_path, "sqlite:///here.db", LEDGER_HOST="0.0.0.0") as running:
-        _, complaint = await asyncio.wait_for(running.communicate(), 30)
+        _, complaint = await asyncio.wait_for(running.communicate(), 60)
     assert running.returncode == 1
     assert b"LEDGER_TOKEN_JWKS" in complaint
     assert not (tmp_path / "here.db").exists()
@@ -123,7 +123,7 @@ async def test_tokens_are_asked_for_where_they_are_configured(tmp_path: Path) ->
     secret = {"LEDGER_TOKEN_SECRET": SECRET}
     async with (
         process(tmp_path, "sqlite:///here.db", LEDGER_PORT=str(port), LEDGER_LAME_DUCK="0", **secret) as running,
-        httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as http,
+        httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60, trust_env=False) as http,
     ):
         await answers(http, running)
         assert (await http.get("/api/v1/users")).status_code == 401

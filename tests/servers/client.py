@@ -28,6 +28,7 @@ class _Loop:
     """An event loop in a thread of its own: a test with two connections then reads the same for every driver."""
 
     def __init__(self) -> None:
+        self._others = set(threading.enumerate())
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
@@ -36,6 +37,10 @@ class _Loop:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(ANSWER_WITHIN_S)
 
     def close(self) -> None:
+        # Where aiosqlite cannot connect it ends its thread without waiting, and that has one more thing to tell the loop.
+        for thread in set(threading.enumerate()) - self._others:
+            if "_connection_worker_thread" in thread.name:
+                thread.join(ANSWER_WITHIN_S)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(ANSWER_WITHIN_S)
         self._loop.close()

@@ -79,7 +79,7 @@ async def ask(port: int, path: str, context: ssl.SSLContext | None = None) -> An
 async def is_ready(port: int) -> bool:
     try:
         return (await ask(port, "/readyz")).status == 200
-    except OSError:
+    except (EOFError, OSError):
         return False
 
 
@@ -144,10 +144,17 @@ class Load:
             await connection.close()
 
     async def fresh(self) -> None:
-        """Every 20 ms another connection with one request."""
+        """Every 20 ms another connection with one request, unless as many are under way as there are busy clients.
+
+        Without that bound a machine that is too slow for the pace gets ever further behind, until every wait is too long.
+        """
+        under_way: set[asyncio.Task[None]] = set()
         async with asyncio.TaskGroup() as group:
             while not self.ends:
-                group.create_task(self.once())
+                if len(under_way) < CLIENTS:
+                    one = group.create_task(self.once())
+                    under_way.add(one)
+                    one.add_done_callback(under_way.discard)
                 await asyncio.sleep(0.02)
 
     async def once(self) -> None:
@@ -168,9 +175,16 @@ class Balancer:
         return self.ready[0]
 
     async def probe(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            for port in self.ports:
+                group.create_task(self._probe(port))
+
+    async def _probe(self, port: int) -> None:
+        """Each by itself: one that is slow to answer does not keep the news of another."""
         while True:
-            answers = await asyncio.gather(*(is_ready(port) for port in self.ports))
-            self.ready = [port for port, ready in zip(self.ports, answers, strict=True) if ready] or self.ready
+            ready = await is_ready(port)
+            now = [each for each in self.ports if (ready if each == port else each in self.ready)]
+            self.ready = now or self.ready
             await asyncio.sleep(0.2)
 
 

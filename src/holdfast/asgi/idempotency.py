@@ -76,7 +76,8 @@ class IdempotencyStore(Protocol):
         """The answer to a keyed request: by `run`, or the one that is kept. Not later than the current deadline.
 
         `await run()` calls the application, and may be called again after a rollback. `run.fate_of` says what becomes of its
-        answer, and `run.to_keep` what to keep of it; what is kept is durable when this returns.
+        answer, and `run.to_keep` what to keep of it; what is kept is durable when this returns. `run.waits_for_key` keeps other
+        waits apart from those for the key.
 
         Returns:
             An `Answer` if `run` gave it; a `StoredAnswer` if it is a repetition.
@@ -111,6 +112,7 @@ class KeyedRun:
         "_body",
         "_context",
         "_patience",
+        "_patience_s",
         "_quota",
         "_scope",
         "_took",
@@ -137,6 +139,7 @@ class KeyedRun:
         self._quota = quota
         self._before: ScopeBefore | None = None
         self._patience: asyncio.Timeout | None = None
+        self._patience_s = 0.0
         self._took = False
         self.identity = identity
         self.rules = rules
@@ -201,6 +204,21 @@ class KeyedRun:
     def until_begun(self, patience: asyncio.Timeout) -> None:
         """Have `patience` end when the application is called."""
         self._patience = patience
+
+    def waits_for_key(self, waits: bool) -> None:
+        """For the store: whether it asks for the key from now on, or waits for something else, such as a connection.
+
+        `KeyRules.wait` counts the time in which it asks. A store that says nothing always does.
+        """
+        patience = self._patience
+        if patience is None or waits is (patience.when() is not None):
+            return
+        now = asyncio.get_running_loop().time()
+        if waits:
+            patience.reschedule(now + self._patience_s)
+        else:
+            self._patience_s = (patience.when() or now) - now
+            patience.reschedule(None)
 
 
 class _AtWork:
@@ -342,9 +360,10 @@ class Idempotency:
                     patience.reschedule(
                         None
                     )  # the store keeps to the deadline, and tells a held key from a slow server
-                elif wait_s == 0:
-                    patience.reschedule(asyncio.get_running_loop().time() + _ASKING_THE_STORE_S)
-                run.until_begun(patience)
+                else:
+                    if wait_s == 0:
+                        patience.reschedule(asyncio.get_running_loop().time() + _ASKING_THE_STORE_S)
+                    run.until_begun(patience)
                 return await self._alone(row, run)
         except TimeoutError:
             if patience.expired():
@@ -352,7 +371,9 @@ class Idempotency:
             raise
 
     async def _alone(self, row: tuple[str, str], run: KeyedRun) -> Answer | StoredAnswer:
+        run.waits_for_key(False)  # whoever counts is not held up by another request with this one
         await self._count_keys(run.identity.scope)
+        run.waits_for_key(True)
         here = None
         if row not in self._at_work:
             here = self._at_work[row] = _AtWork()

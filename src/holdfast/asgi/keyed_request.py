@@ -121,8 +121,8 @@ class KeyRules:
     Attributes:
         required: a request without a key is refused with 400. Default False: it simply runs.
         wait: how long a request waits while another with its key is at work, seconds or `timedelta`, default 10; never beyond
-            the request's deadline. 0: it is answered 409 at once if the other is in this process; one in another process is
-            found out by asking the store, which is given a second.
+            the request's deadline, which alone bounds how long it waits for a connection. 0: it is answered 409 at once if the
+            other is in this process; one in another process is found out by asking the store, which is given a second.
         final: statuses of 400 to 499 that are answers for good, and kept; default none. What such a request wrote is rolled
             back all the same. A refusal that is not kept is run again when it is repeated: without effect, nothing is lost.
         keep_body: False: what the answer said is not kept, only that there was one. For answers that hold secrets.

@@ -16,15 +16,17 @@ from __future__ import annotations
 
 import re
 import shutil
+import socket
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 from ...clock import SYSTEM_CLOCK
 from ...errors import UsageError
 from . import mariadb
 from .mariadb import MariaDB
-from .process import ServerFailed, ServerMissing, account_or_caller, free_port, run, temporary_folder
+from .process import STOPPED_WITHIN_S, ServerFailed, ServerMissing, account_or_caller, free_port, run, temporary_folder
 
 __all__ = ["Galera", "GaleraNode", "start", "version"]
 
@@ -97,6 +99,20 @@ class GaleraNode(MariaDB):
         """End it and remove everything it left."""
         self.kill()  # nothing of it is kept, so nobody needs to wait for its good order
         super().close()
+
+    def stop_or_give_up(self) -> None:
+        """Stop it in good order, or kill it where it has not got so far that it listens.
+
+        One that still looks for the others heeds no SIGTERM for as long as it does. It has taken no write since its start, and
+        what it had before is in its log.
+        """
+        try:
+            with suppress(TimeoutError):
+                socket.create_connection((self.host, self.port), STOPPED_WITHIN_S).close()
+        except ConnectionRefusedError:
+            self.kill()
+        else:
+            self.stop()
 
     # ---- asking
 
@@ -297,7 +313,7 @@ class Galera:
 
     def _stop_all(self) -> None:
         with ThreadPoolExecutor(len(self.nodes)) as threads:
-            list(threads.map(GaleraNode.stop, self.nodes))
+            list(threads.map(GaleraNode.stop_or_give_up, self.nodes))
 
     def _next_to_launch(self) -> list[GaleraNode]:
         """One after the other: two that join at once hold each other up. Without a primary component it takes all of them."""

@@ -22,15 +22,29 @@ T = TypeVar("T")
 
 
 class AsyncUnit(Generic[T]):
-    """A `Unit` whose body is a coroutine function; what talks to the database runs in a greenlet."""
+    """A `Unit` whose body is a coroutine function; what talks to the database runs in a greenlet.
 
-    def __init__(self, unit: Unit[T], body: Callable[[UnitAsyncSession], Awaitable[T]]) -> None:
+    Args:
+        unit: what it is for tasks.
+        body: called with the attempt's session.
+        on_waiting: told whether it waits for the key from now on, or for a connection; None: nobody wants to know.
+    """
+
+    def __init__(
+        self,
+        unit: Unit[T],
+        body: Callable[[UnitAsyncSession], Awaitable[T]],
+        on_waiting: Callable[[bool], None] | None = None,
+    ) -> None:
         self.unit = unit
         self.session: UnitAsyncSession | None = None
         self._body = body
+        self._on_waiting = on_waiting
 
     async def begin(self) -> None:
         """As in `Unit`."""
+        if self._on_waiting is not None:
+            self._on_waiting(False)
         unit, runtime = self.unit, self.unit.runtime
         failover = runtime.failover
         if failover is not None and failover.gate.closed:
@@ -51,6 +65,8 @@ class AsyncUnit(Generic[T]):
 
     async def claim(self, attempt: int, *, settling: bool) -> Record | None:
         """As in `Unit`."""
+        if self._on_waiting is not None:
+            self._on_waiting(True)
         return await greenlet_spawn(lambda: self.unit.claim(attempt, settling=settling))
 
     async def run(self) -> Ran[T]:
@@ -82,6 +98,8 @@ class AsyncUnit(Generic[T]):
 
     async def await_server(self) -> bool:
         """As in `Unit`."""
+        if self._on_waiting is not None:
+            self._on_waiting(False)
         unit = self.unit
         unit.suspect()
         failover = unit.runtime.failover

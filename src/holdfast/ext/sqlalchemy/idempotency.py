@@ -74,7 +74,9 @@ class SqlIdempotency:
         key = OperationKey(identity.scope, identity.key)
         options = OperationOptions(_NAME, codec=_Keeping(run, self._codec))
         try:
-            return await run_async(self._runtime, options, key, identity.fingerprint, body)
+            return await run_async(
+                self._runtime, options, key, identity.fingerprint, body, on_waiting=run.waits_for_key
+            )
         except _RolledBack as caught:
             undone = caught
         if undone.kept:

@@ -222,6 +222,8 @@ async def run_async(
     key: OperationKey | None,
     asked: str,
     body: Callable[[UnitAsyncSession], Awaitable[R]],
+    *,
+    on_waiting: Callable[[bool], None] | None = None,
 ) -> R:
     """Run `body` as one operation: in the transaction that is open here, or from BEGIN to COMMIT.
 
@@ -231,6 +233,7 @@ async def run_async(
         key: the operation's key, or None.
         asked: the fingerprint of what is asked for; empty without a key.
         body: called with the attempt's session, once an attempt.
+        on_waiting: see `AsyncUnit`.
 
     Raises:
         NotCommitted, OutcomeUnknown: as `AsyncOperation`.
@@ -243,7 +246,7 @@ async def run_async(
     with runtime.within(options) as until:
         unit: Unit[R]
         plan, unit = runtime.prepare(options, None, until, key=key, fingerprint=asked)
-        port = AsyncUnit(unit, body)
+        port = AsyncUnit(unit, body, on_waiting)
         shell = AsyncShell(plan, port, clock=runtime.clock, random=runtime.random, events=runtime.events)
         ran = await shell.run()
     if ran.hooks:
