@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
-from enum import Enum
-from types import UnionType
+from enum import Enum, Flag
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType, UnionType
 from typing import Any, Protocol, Union, get_args, get_origin, get_type_hints
 from uuid import UUID
 
@@ -30,6 +31,8 @@ __all__ = [
     "Record",
     "ResultCodec",
     "fingerprint",
+    "qualified_name",
+    "scope_of",
 ]
 
 KEY_LENGTH_MAX = 255
@@ -88,41 +91,138 @@ class Record:
     result: str | None = field(repr=False)
 
 
+def qualified_name(thing: Any) -> str:
+    """`module.qualname` of a function or class, the same in every process that runs the same code.
+
+    What the program itself defines is `__main__` in one process and has its module's name in another (`python -m shop` beside a
+    worker that imports `shop`); so the name is used under which the program was started, where it has one.
+    """
+    module = thing.__module__
+    if module in ("__main__", "__mp_main__"):
+        spec = getattr(sys.modules.get("__main__"), "__spec__", None)
+        module = "__main__" if spec is None else spec.name
+    return f"{module}.{thing.__qualname__}"
+
+
+def scope_of(name: str) -> str:
+    """The scope that stands for the operation `name`: the name itself, where it can be one.
+
+    A name that is too long, or has other characters than a scope may have, is shortened from the left and spelled with `_`, and
+    ends with a digest of the whole: so no two names have one scope.
+    """
+    if len(name) <= SCOPE_LENGTH_MAX and name.isascii() and name.isprintable() and " " not in name:
+        return name
+    digest = hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()[:16]
+    spelled = "".join(letter if "!" <= letter <= "~" else "_" for letter in name)
+    return f"{spelled[len(digest) + 1 - SCOPE_LENGTH_MAX :]}~{digest}"
+
+
+class _NoForm(TypeError):
+    """Why a value cannot be described or stored, in words that may stand in an error: they name types, never a value."""
+
+
+def _reason(error: Exception) -> str:
+    # What somebody else's code says may quote the value: Pydantic does, and so does a codec of Python's.
+    return str(error) if type(error) is _NoForm else type(error).__name__
+
+
 def fingerprint(operation: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
     """What an operation was asked to do, as 64 hexadecimal digits (SHA-256).
 
-    Two calls have the same fingerprint when they name the same operation with equal arguments of the same types; a list and a
-    tuple of the same items count as equal, and so do dictionaries in another order. Only a digest is kept: arguments cannot be
-    read back from it.
+    Two calls have the same fingerprint when they name the same operation with equal arguments of the same types. Classes and
+    enumerations count with their module: a `Deposit(5)` is no `Withdraw(5)`, and neither is `{"amount": 5}`. A list and a tuple
+    of the same items count as equal, and so do dictionaries in another order. Only a digest is kept: arguments cannot be read
+    back from it.
 
     Args:
         operation: the operation's name.
-        args, kwargs: its arguments; whatever `JsonCodec` encodes. Other values count with the attributes of their
-            `__dict__`, names that start with an underscore left out.
+        args, kwargs: its arguments; whatever `JsonCodec` encodes. A Pydantic model counts with its fields, other objects with
+            their attributes; names that start with an underscore are left out.
 
     Raises:
         ConfigurationError: an argument cannot be told apart from others like it (no value of its own to look at).
     """
     try:
-        asked = [operation, list(args), dict(kwargs)]
+        asked = [operation, _described_all(args), {name: _described(value) for name, value in kwargs.items()}]
         text = _ARGUMENTS.encode(asked)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise ConfigurationError(
             f"{operation}: the arguments of a keyed operation must be plain values (numbers, text, dates, dataclasses, "
-            f"lists, dictionaries): {error}"
+            f"lists, dictionaries): {_reason(error)}"
         ) from None
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _encode_argument(value: Any) -> Any:
-    try:
-        return _encode_special(value)
-    except TypeError:
-        attributes = getattr(value, "__dict__", None)
-        if not attributes:
-            raise
-        public = {name: part for name, part in attributes.items() if not name.startswith("_")}
-        return {f"${type(value).__qualname__}": public}
+_PLAIN = frozenset({str, int, float, bool, type(None)})
+"""Types whose values JSON tells apart by itself."""
+
+
+def _described(value: Any) -> Any:
+    """`value` as JSON that no value of another type or content has.
+
+    Whatever is not JSON by itself becomes an object with one name, which starts with `$`; a dictionary with such a name becomes
+    a list of pairs. Names of classes have a dot in them, Holdfast's own have none.
+    """
+    kind = type(value)
+    if kind in _PLAIN:
+        return value
+    if kind is list or kind is tuple:
+        return _described_all(value)
+    if kind is dict:
+        return _described_dict(value)
+    form = _FORMS.get(kind)
+    if form is not None:
+        tag, describe = form
+        return {tag: describe(value)}
+    return {f"${qualified_name(kind)}": _content(kind, value)}
+
+
+def _described_all(values: Iterable[Any]) -> list[Any]:
+    return [item if type(item) in _PLAIN else _described(item) for item in values]
+
+
+def _described_dict(value: dict[Any, Any]) -> dict[str, Any]:
+    if all(type(key) is str and key[:1] != "$" for key in value):
+        return {key: item if type(item) in _PLAIN else _described(item) for key, item in value.items()}
+    pairs = [[_described(key), _described(item)] for key, item in value.items()]
+    return {"$dict": sorted(pairs, key=_ARGUMENTS.encode)}
+
+
+def _described_set(value: Iterable[Any]) -> list[Any]:
+    return sorted(_described_all(value), key=_ARGUMENTS.encode)
+
+
+def _content(kind: type, value: Any) -> Any:
+    """What tells `value` apart from others of its class."""
+    if isinstance(value, _NOT_VALUES):
+        raise _NoForm(f"a {kind.__name__} is not a value")
+    if isinstance(value, Enum):
+        return value.value if isinstance(value, Flag) else value.name
+    if is_dataclass(kind):
+        return {part.name: _described(getattr(value, part.name)) for part in fields(kind)}
+    for base in kind.__mro__:
+        form = _FORMS.get(base)
+        if form is not None:
+            return form[1](value)
+    attributes = _attributes(kind, value)
+    if attributes:
+        return _described_dict(attributes)
+    revealed = getattr(value, "get_secret_value", None) or getattr(value, "model_dump", None)
+    if callable(revealed):
+        return _described(revealed())
+    raise _NoForm(f"a {kind.__name__} has no value to look at")
+
+
+_NOT_VALUES = (type, FunctionType, MethodType, BuiltinFunctionType, ModuleType)
+
+
+def _attributes(kind: type, value: Any) -> dict[str, Any]:
+    named = getattr(kind, "model_fields", None)
+    if isinstance(named, dict):  # a Pydantic model: what is cached beside its fields is not part of it
+        return {**{name: getattr(value, name) for name in named}, **(getattr(value, "__pydantic_extra__", None) or {})}
+    state = object.__getstate__(value)  # attributes, and slots where there are any
+    parts = state if isinstance(state, tuple) else (state,)
+    return {name: item for part in parts if part for name, item in part.items() if not name.startswith("_")}
 
 
 class ResultCodec(Protocol):
@@ -166,10 +266,10 @@ class JsonCodec:
             rebuilt = self.decode(text)
         except (TypeError, ValueError, RecursionError) as error:
             raise ResultNotSerializable(
-                f"a result of type {type(result).__name__} cannot be stored under its key ({error}); return plain values, "
-                "a dataclass or a model, and annotate the function's return type"
+                f"a result of type {type(result).__name__} cannot be stored under its key ({_reason(error)}); return plain "
+                "values, a dataclass or a model, and annotate the function's return type"
             ) from None
-        if type(rebuilt) is not type(result) or rebuilt != result:
+        if rebuilt != result or not _same_types(rebuilt, result):
             # A replay must return what the first call returned, down to the last dataclass in a list.
             came_back = "something else" if type(rebuilt) is type(result) else type(rebuilt).__name__
             raise ResultNotSerializable(
@@ -198,6 +298,19 @@ _ENCODERS: tuple[tuple[type, str, Callable[[Any], Any]], ...] = (
     (set, "$set", lambda value: sorted(value, key=repr)),
 )
 
+# In fingerprints. A subclass has the form of its base, under its own name.
+_FORMS: dict[type, tuple[str, Callable[[Any], Any]]] = {
+    **{kind: (tag, encode) for kind, tag, encode in _ENCODERS},
+    set: ("$set", _described_set),
+    frozenset: ("$frozenset", _described_set),
+    dict: ("$dict", _described_dict),
+    list: ("$list", _described_all),
+    tuple: ("$tuple", _described_all),
+    str: ("$str", str.__str__),
+    int: ("$int", int.__int__),
+    float: ("$float", float.__float__),
+}
+
 _DECODERS: dict[str, Callable[[Any], Any]] = {
     "$decimal": Decimal,
     "$datetime": datetime.fromisoformat,
@@ -221,9 +334,9 @@ def _prepare(value: Any) -> Any:
     if isinstance(value, dict):
         for key in value:
             if not isinstance(key, str):
-                raise TypeError(f"a dictionary key of type {type(key).__name__} would come back as text")
+                raise _NoForm(f"a dictionary key of type {type(key).__name__} would come back as text")
             if key in _DECODERS:
-                raise ValueError(f"the dictionary key {key!r} is reserved")
+                raise _NoForm(f"the dictionary key {key!r} is reserved")
         return {key: _prepare(item) for key, item in value.items()}
     if isinstance(value, Enum):
         return value.value
@@ -241,7 +354,7 @@ def _encode_special(value: Any) -> Any:
     dump = getattr(value, "model_dump", None)
     if callable(dump):
         return dump(mode="json")
-    raise TypeError(f"a value of type {type(value).__name__} has no stored form")
+    raise _NoForm(f"a value of type {type(value).__name__} has no stored form")
 
 
 def _decode_special(found: dict[str, Any]) -> Any:
@@ -251,6 +364,24 @@ def _decode_special(found: dict[str, Any]) -> Any:
         if decode is not None:
             return decode(content)
     return found
+
+
+def _same_types(one: Any, other: Any) -> bool:
+    """Whether two equal values are of the same types all through: a `Point(1, 2)` equals `(1, 2)`, and a text its enumeration."""
+    kind = type(one)
+    if type(other) is not kind:
+        return False
+    if kind in _PLAIN:
+        return True
+    if isinstance(one, (list, tuple)):
+        return len(one) == len(other) and all(map(_same_types, one, other))
+    if isinstance(one, dict):
+        return _same_types(set(one), set(other)) and all(_same_types(item, other[key]) for key, item in one.items())
+    if isinstance(one, (set, frozenset)):
+        twins = {item: item for item in other}
+        return all(_same_types(item, twins[item]) for item in one)
+    names = [part.name for part in fields(one)] if is_dataclass(kind) else getattr(kind, "model_fields", ())
+    return all(_same_types(getattr(one, name), getattr(other, name)) for name in names)
 
 
 def _rebuild(value: Any, kind: Any) -> Any:
@@ -296,6 +427,6 @@ def _rebuild_one_of(value: Any, kinds: tuple[Any, ...]) -> Any:
 
 
 # Made once: `json.dumps` and `json.loads` with arguments make a new one at every call.
-_ARGUMENTS = json.JSONEncoder(default=_encode_argument, separators=(",", ":"), sort_keys=True)
+_ARGUMENTS = json.JSONEncoder(separators=(",", ":"), sort_keys=True)
 _RESULTS = json.JSONEncoder(default=_encode_special, separators=(",", ":"), ensure_ascii=False)
 _STORED = json.JSONDecoder(object_hook=_decode_special)

@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import json
+import sys
+from collections import OrderedDict
+from dataclasses import dataclass, field, make_dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum, StrEnum
+from functools import cached_property
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 from uuid import UUID
 
 import pytest
+from pydantic import BaseModel, ConfigDict, SecretStr
 
 from holdfast.errors import ConfigurationError, ResultNotSerializable
-from holdfast.operation import KEY_LENGTH_MAX, SCOPE_LENGTH_MAX, JsonCodec, OperationKey, Record, fingerprint
+from holdfast.operation import (
+    KEY_LENGTH_MAX,
+    SCOPE_LENGTH_MAX,
+    JsonCodec,
+    OperationKey,
+    Record,
+    fingerprint,
+    qualified_name,
+    scope_of,
+)
 
 
 class Colour(Enum):
@@ -37,9 +51,67 @@ class Receipt:
     note: str | None = None
 
 
+class Mark(Enum):
+    RED = "red"
+
+
+@dataclass(frozen=True)
+class Invoice:
+    number: int
+    lines: list[Line] = field(default_factory=list)
+    note: str | None = None
+
+
+class Slotted:
+    __slots__ = ("amount",)
+
+    def __init__(self, amount: int) -> None:
+        self.amount = amount
+
+
+class Hidden:
+    def __init__(self, amount: int) -> None:
+        self._amount = amount
+
+
+class Money(int):
+    pass
+
+
 class Point(NamedTuple):
     x: int
     y: int
+
+
+@dataclass
+class Loose:
+    content: Any
+
+
+class PlainModel(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    amount: int
+
+
+class OtherModel(BaseModel):
+    amount: int
+    note: str | None = None
+
+
+class LooseModel(BaseModel):
+    content: Any
+
+
+class SecretModel(BaseModel):
+    pin: SecretStr
+
+
+class CachingModel(BaseModel):
+    amount: int
+
+    @cached_property
+    def double(self) -> int:
+        return self.amount * 2
 
 
 LINE = Line(Decimal("1.50"), Colour.RED)
@@ -135,16 +207,146 @@ def test_other_arguments_have_another_fingerprint(args: tuple[Any, ...]) -> None
     assert fingerprint("transfer", (*args, 0), {}) != fingerprint("transfer", args, {})
 
 
+_ALIKE: list[Any] = [
+    Receipt(5),
+    Invoice(5),
+    {"number": 5, "lines": [], "note": None},
+    SimpleNamespace(number=5, lines=[], note=None),
+    Colour.RED,
+    Mark.RED,
+    "red",
+    Size.LARGE,
+    "large",
+    {1: "a"},
+    {"1": "a"},
+    {True: "a"},
+    {Colour.RED: "a"},
+    {"red": "a"},
+    [[1, "a"]],
+    {"$dict": [[1, "a"]]},
+    Decimal(1),
+    {"$decimal": "1"},
+    "1",
+    1,
+    1.0,
+    True,
+    Money(1),
+    {1},
+    frozenset({1}),
+    [1],
+    [[1]],
+    Point(1, 2),
+    [1, 2],
+    OrderedDict(a=1),
+    {"a": 1},
+    Slotted(1),
+    Slotted(2),
+    PlainModel(amount=1),
+    OtherModel(amount=1),
+    {"amount": 1},
+    SecretModel(pin=SecretStr("1")),
+    SecretModel(pin=SecretStr("2")),
+]
+
+
+def test_no_argument_is_taken_for_one_of_another_type() -> None:
+    """Each of these has its own fingerprint, alone and inside a list, a dictionary or a dataclass."""
+    for inside in (
+        lambda value: value,
+        lambda value: [value],
+        lambda value: {"x": value},
+        lambda value: Receipt(1, value),
+    ):
+        prints = {fingerprint("f", (inside(value),), {}) for value in _ALIKE}
+        assert len(prints) == len(_ALIKE)
+
+
+def test_classes_of_two_modules_are_told_apart() -> None:
+    """The same class name with the same content, of two modules, is two arguments."""
+    orders = [make_dataclass("Order", ["number"], namespace={"__module__": module})(5) for module in ("shop", "crm")]
+    assert fingerprint("f", (orders[0],), {}) != fingerprint("f", (orders[1],), {})
+
+
+def test_what_is_cached_in_a_model_is_no_part_of_it() -> None:
+    """A model that has been looked at is still the same argument."""
+    looked_at = CachingModel(amount=1)
+    assert looked_at.double == 2
+    assert fingerprint("f", (looked_at,), {}) == fingerprint("f", (CachingModel(amount=1),), {})
+
+
 def test_a_keyword_is_not_a_value() -> None:
     """The name of an argument counts."""
     assert fingerprint("transfer", (), {"source": 1}) != fingerprint("transfer", (), {"target": 1})
 
 
-@pytest.mark.parametrize("argument", [object(), lambda: None, Ellipsis], ids=["object", "function", "ellipsis"])
+def _with_attributes() -> None: ...
+
+
+_with_attributes.amount = 5  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [object(), lambda: None, Ellipsis, _with_attributes, Receipt, Colour, dataclass, json, Hidden(1), [[Hidden]]],
+    ids=lambda argument: type(argument).__name__,
+)
 def test_an_argument_without_a_value_is_refused(argument: object) -> None:
     """What only its address tells apart would make every call another operation."""
     with pytest.raises(ConfigurationError, match="transfer: the arguments of a keyed operation must be plain values"):
         fingerprint("transfer", (argument,), {})
+
+
+def test_an_argument_without_end_is_refused() -> None:
+    """A list that holds itself cannot be told apart from others either."""
+    endless: list[Any] = []
+    endless.append(endless)
+    with pytest.raises(ConfigurationError, match="RecursionError"):
+        fingerprint("transfer", (endless,), {})
+
+
+def test_a_refused_argument_stays_out_of_the_error() -> None:
+    """What somebody else's code says of a value may quote it, so only the kind of its error is told."""
+
+    class Unwilling:
+        def model_dump(self) -> dict[str, Any]:
+            raise ValueError("hunter2-secret")
+
+    with pytest.raises(ConfigurationError, match="ValueError") as caught:
+        fingerprint("transfer", (Unwilling(),), {})
+    assert "hunter2" not in str(caught.value)
+
+
+# -- names --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_name_that_can_be_a_scope_is_its_own() -> None:
+    """Up to a hundred characters stay readable."""
+    assert scope_of("shop.orders.create") == "shop.orders.create"
+    assert scope_of("x" * SCOPE_LENGTH_MAX) == "x" * SCOPE_LENGTH_MAX
+
+
+def test_other_names_become_scopes_of_their_own() -> None:
+    """Long ones keep their end, other characters are spelled with `_`, and no two names have one scope."""
+    long = "shop." + "x" * SCOPE_LENGTH_MAX
+    names = [long, "crm" + long, "pay out", "pay_out", "pay\u00f6ut", "pay\nout", "\ud800"]
+    scopes = [scope_of(name) for name in names]
+
+    assert len(set(scopes)) == len(names)
+    for scope in scopes:
+        OperationKey(scope, "k")
+    assert scopes[0].startswith("x" * 80)
+    assert scopes[2].startswith("pay_out~")
+
+
+def test_a_class_of_the_program_itself_is_named_as_the_program_was_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside a worker that imports the same module, and in a child that calls it `__mp_main__`."""
+    main = sys.modules["__main__"]
+    made = {module: type("Order", (), {"__module__": module}) for module in ("__main__", "__mp_main__", "shop")}
+
+    monkeypatch.setattr(main, "__spec__", SimpleNamespace(name="shop"), raising=False)
+    assert {qualified_name(kind) for kind in made.values()} == {"shop.Order"}
+    monkeypatch.setattr(main, "__spec__", None)
+    assert qualified_name(made["__main__"]) == qualified_name(made["__mp_main__"]) == "__main__.Order"
 
 
 # -- results ------------------------------------------------------------------------------------------------------------
@@ -206,6 +408,15 @@ def test_a_result_comes_back_as_it_was(result: Any, kind: Any) -> None:
         ("\ud800", str),
         (float("nan"), float),
         ((1, 2), tuple[int]),
+        ([Point(1, 2)], None),
+        ([Size.LARGE], None),
+        ({Size.LARGE}, None),
+        ({Size.LARGE: 1}, None),
+        ({"nested": OrderedDict(a=1)}, None),
+        ([(1, Money(2))], None),
+        (Loose([Point(1, 2)]), Loose),
+        (Loose({"a": {Size.LARGE}}), Loose),
+        (LooseModel(content=[Point(1, 2)]), LooseModel),
     ],
     ids=repr,
 )
@@ -213,6 +424,13 @@ def test_a_result_that_would_come_back_as_something_else_is_refused(result: Any,
     """It is refused before COMMIT, with the cure, rather than handed to the second caller as another thing."""
     with pytest.raises(ResultNotSerializable, match=r"annotate the function's return type"):
         JsonCodec(kind).encode(result)
+
+
+def test_a_refused_result_stays_out_of_the_error() -> None:
+    """Pydantic's complaint quotes what it was given; the error names types alone."""
+    with pytest.raises(ResultNotSerializable, match="ValidationError") as caught:
+        JsonCodec(PlainModel).encode(OtherModel(amount=1, note="hunter2-secret"))
+    assert "hunter2" not in str(caught.value)
 
 
 def test_a_result_without_end_is_refused() -> None:
