@@ -11,7 +11,6 @@ from ...errors import ConfigurationError
 from ...outcome import Outcome
 from ...stream import EVENTS, EventStream
 from ...transaction import Shell
-from . import saving
 from .current import body_of, open_unit, running_unit
 from .database_settings import DatabaseSettings
 from .engines import Endpoint, open_endpoint
@@ -22,6 +21,7 @@ from .migrate import MigrationReport, migrate
 from .operations import Operation, call_hooks, check_joining
 from .options import OperationOptions, options_for
 from .runtime import Runtime
+from .saving import Identities, IdentityCodec, Pair, Saving, give_back
 from .unit import Ran
 
 if TYPE_CHECKING:
@@ -270,25 +270,24 @@ class Database:
         after_commit: Callable[[M], object] | None = None,
     ) -> list[M]:
         """`save` for several objects: all of them, or none; `after_commit` is called with each."""
-        prepared, asked = saving.checked(objs, keyed=key is not None)
+        saving = Saving(objs)
+        saving.check()
 
-        def write(session: UnitSession, _: list[Any]) -> list[M]:
-            copies = [saving.with_keys(session.merge(obj), made) for obj, made in prepared]
-            session.flush()
+        def write(session: UnitSession, _: list[Any]) -> list[Pair]:
+            pairs = saving.write(session)
             if after_commit is not None:
-                for copy in copies:
+                for copy in saving.results(pairs):
                     self.after_commit(after_commit, copy)
-            return copies
+            return pairs
 
-        objects = [obj for obj, _ in prepared]
-        options = OperationOptions(saving.operation_name(objects), codec=saving.IdentityCodec())
+        options = OperationOptions(saving.name, codec=IdentityCodec())
         operation = self._operation(write, options.having(deadline=deadline))
-        saved: list[M] | saving.Identities = (operation if key is None else operation.keyed(key))(asked)
-        if isinstance(saved, saving.Identities):
-            wanted = saving.wanted(objects, saved)
-            saved = self.read(lambda session: [session.get_one(model, identity) for model, identity in wanted])
-        saving.give_back(objects, saved)
-        return saved
+        pairs: list[Pair] | Identities = operation([]) if key is None else operation.keyed(key)(saving.described())
+        if isinstance(pairs, Identities):
+            wanted = saving.wanted(pairs)
+            pairs = saving.replayed(self.read(lambda session: [session.get(*identity) for identity in wanted]))
+        give_back(pairs, open_unit(self._runtime))
+        return saving.results(pairs)
 
     # -- inside a transaction ----------------------------------------------------------------------------------------
 

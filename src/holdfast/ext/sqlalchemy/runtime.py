@@ -367,6 +367,7 @@ def _listen(engine: Engine, units: Mapping[Connection, Unit[Any]]) -> None:
     """
     dialect = engine.dialect
     do_commit = dialect.do_commit
+    do_savepoint = dialect.do_savepoint
     do_rollback_to_savepoint = dialect.do_rollback_to_savepoint
 
     def commit_if_open(dbapi_connection: PoolProxiedConnection) -> None:
@@ -385,13 +386,21 @@ def _listen(engine: Engine, units: Mapping[Connection, Unit[Any]]) -> None:
         else:
             unit.send_commit(dbapi_connection, send)
 
+    def savepoint(connection: Connection, name: str) -> None:
+        do_savepoint(connection, name)
+        unit = units.get(connection)
+        if unit is not None:
+            unit.mark_savepoint(name)
+
     def rollback_to_savepoint(connection: Connection, name: str) -> None:
         do_rollback_to_savepoint(connection, name)
         unit = units.get(connection)
         if unit is not None:
+            unit.take_back_to_savepoint(name)
             unit.on_savepoint_rollback()
 
     dialect.do_commit = commit  # type: ignore[method-assign]
+    dialect.do_savepoint = savepoint  # type: ignore[method-assign]
     dialect.do_rollback_to_savepoint = rollback_to_savepoint  # type: ignore[method-assign]
 
     @event.listens_for(engine, "handle_error")

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, TypeVar
 
 from sqlalchemy import exc
 from sqlalchemy.orm import exc as orm_exc
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from .watchdog import Guard
     from .write_turns import WriteTurns
 
-__all__ = ["Hook", "Ran", "Unit"]
+__all__ = ["Given", "Hook", "Ran", "Unit"]
 
 T = TypeVar("T")
 
@@ -53,6 +53,13 @@ class Ran(Generic[T]):
 
     result: T
     hooks: list[Hook]
+
+
+class Given(Protocol):
+    """What a save inside the body has put into the caller's objects before the COMMIT."""
+
+    def take_back(self, *, for_good: bool) -> None:
+        """The attempt was undone: for good, or until its COMMIT is found out to have been carried out."""
 
 
 _ATTEMPTS_PER_CALL = 1_000
@@ -93,6 +100,7 @@ class Unit(Generic[T]):
     async_session: UnitAsyncSession | None = None
     connection: Connection | None = None
     _begun = False
+    _given: list[Given | str] | None = None
     _pooled: PooledSession | None = None
     _commit_sent = False
     _last_words: Callable[[PoolProxiedConnection], None] | None = None
@@ -140,6 +148,7 @@ class Unit(Generic[T]):
 
     def _forget_attempt(self) -> None:
         self.hooks = []
+        self._given = None
         self.connection = None
         self._pooled = None
         self._commit_sent = False
@@ -318,6 +327,7 @@ class Unit(Generic[T]):
         """Roll back and give the connection back."""
         session = self.session
         assert session is not None
+        self._take_back()
         if self._pooled is not None:
             # SQLAlchemy sends no ROLLBACK after a failed COMMIT, and a block may have failed before its COMMIT. The pool does.
             self._pooled.is_clean = not self._commit_sent
@@ -327,6 +337,7 @@ class Unit(Generic[T]):
 
     def discard(self, *, kill: bool) -> None:
         """Close the connection; with `kill`, end its work on the server from another one."""
+        self._take_back()
         self._release(self._last_class)
         if self.session is not None:
             self.session.invalidate()
@@ -461,6 +472,37 @@ class Unit(Generic[T]):
         undone = failure.failure_class is FailureClass.PERMANENT or self.runtime.flavour is Flavour.POSTGRESQL
         if undone or failure.code == _LOCK_WAIT:
             self._swallowed = self._swallowed_failure = None
+
+    # -- saves inside the body ---------------------------------------------------------------------------------------
+
+    def take_back_if_undone(self, given: Given) -> None:
+        """Have `given` taken back when the attempt, or the savepoint that is open, ends without a COMMIT that is known."""
+        if self._given is None:
+            self._given = []
+        self._given.append(given)
+
+    def mark_savepoint(self, name: str) -> None:
+        """A savepoint begins: what is given from here on goes with it."""
+        if self._given is None:
+            self._given = []
+        self._given.append(name)
+
+    def take_back_to_savepoint(self, name: str) -> None:
+        """A savepoint was rolled back."""
+        given = self._given
+        if given is None or name not in given:
+            return
+        while given[-1] != name:
+            last = given.pop()
+            if not isinstance(last, str):
+                last.take_back(for_good=True)
+
+    def _take_back(self) -> None:
+        if self._given is not None:
+            for given in reversed(self._given):
+                if not isinstance(given, str):
+                    given.take_back(for_good=False)
+            self._given = None
 
     # -- joined operations -------------------------------------------------------------------------------------------
 
