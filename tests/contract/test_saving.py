@@ -158,7 +158,8 @@ def test_a_save_that_its_outer_operation_undoes_leaves_no_key(face: Face) -> Non
     ada = Parent(name="ada", children=[Child(note="a")])
     with pytest.raises(LookupError):
         inside(face, ada, failing=True)
-    assert (ada.id, ada.children[0].id) == (None, None)
+    left: list[int | None] = [ada.id, ada.children[0].id]
+    assert left == [None, None]
 
     face.save(Parent(name="bob", children=[Child(note="b")]))
     face.save(ada)
@@ -294,7 +295,7 @@ def test_a_save_asks_nothing_more_where_it_knows_all(face: Face) -> None:
     engine = getattr(face.db.engine, "sync_engine", face.db.engine)
 
     def note(_c: Connection, _cursor: object, statement: str, *_: object) -> None:
-        asked.append(statement.split()[0])
+        asked.append(statement.split(maxsplit=1)[0])
 
     event.listen(engine, "before_cursor_execute", note)
     face.save(Parent(name="ada"))

@@ -258,14 +258,26 @@ class AsyncDatabase:
 
     # -- the database ------------------------------------------------------------------------------------------------
 
-    async def migrate(self, metadata: MetaData | None = None, *, dry_run: bool = False) -> MigrationReport:
+    async def migrate(
+        self, metadata: MetaData | None = None, *, dry_run: bool = False, lock_wait: float | timedelta = 60.0
+    ) -> MigrationReport:
         """As `Database.migrate`."""
+        self._runtime.refuse_inside("migrate()")
         engine = self.engine.sync_engine
-        return await greenlet_spawn(lambda: migrate(engine, with_operations(metadata), dry_run=dry_run))
+        return await greenlet_spawn(
+            lambda: migrate(engine, with_operations(metadata), dry_run=dry_run, lock_wait=lock_wait)
+        )
 
     async def purge(self, rows_max: int = 1_000) -> int:
         """As `Database.purge`."""
-        return await greenlet_spawn(self._runtime.purge, rows_max)
+        purge = self._runtime.purging(rows_max)
+
+        async def body(session: UnitAsyncSession) -> int:
+            return await session.run_sync(purge)  # type: ignore[arg-type]  # a UnitSession, by `sync_session_class`
+
+        rows = await self._operation(body, OperationOptions("purge", protect=False))()
+        self._runtime.tell_purged(rows)
+        return rows
 
     def health_checks(
         self,

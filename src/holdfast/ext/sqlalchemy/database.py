@@ -323,16 +323,31 @@ class Database:
 
     # -- the database ------------------------------------------------------------------------------------------------
 
-    def migrate(self, metadata: MetaData | None = None, *, dry_run: bool = False) -> MigrationReport:
+    def migrate(
+        self, metadata: MetaData | None = None, *, dry_run: bool = False, lock_wait: float | timedelta = 60.0
+    ) -> MigrationReport:
         """Create missing tables, columns and indexes of `metadata`, and Holdfast's own table; never drop or narrow.
 
-        Safe when several processes start at once. See `migrate.migrate`.
+        Safe when several processes start at once. The database's default deadline does not hold for it: a change of a large table
+        takes its time. Arguments and errors are those of `migrate.migrate`.
+
+        Raises:
+            UsageError: a transaction is running here.
         """
-        return migrate(self.engine, with_operations(metadata), dry_run=dry_run)
+        self._runtime.refuse_inside("migrate()")
+        return migrate(self.engine, with_operations(metadata), dry_run=dry_run, lock_wait=lock_wait)
 
     def purge(self, rows_max: int = 1_000) -> int:
-        """Remove up to `rows_max` expired key rows; how many it were. Happens by itself now and then as well."""
-        return self._runtime.purge(rows_max)
+        """Remove up to `rows_max` expired key rows; how many it were. Happens by itself now and then as well.
+
+        Raises:
+            UsageError: a transaction is running here.
+            NotCommitted, OutcomeUnknown: as for any operation; ask again.
+        """
+        purge = self._operation(self._runtime.purging(rows_max), OperationOptions("purge", protect=False))
+        rows = purge()
+        self._runtime.tell_purged(rows)
+        return rows
 
     def health_checks(
         self,

@@ -21,6 +21,7 @@ from ...operation import TOMBSTONE
 from ...outcome import Failure, FailureClass, Outcome, Stage
 from ...transaction import Do, ProbeAnswer, Protection
 from . import pushdown, status
+from .address import server_of
 from .current import AT_WORK, body_of
 from .engines import READ_ONLY, PooledSession, session_of
 from .failover import Attempt
@@ -395,7 +396,11 @@ class Unit(Generic[T]):
         failure = self._classified(error, doing)
         self._last_class = failure.failure_class
         self.has_doubt = self.has_doubt or failure.failure_class is FailureClass.AMBIGUOUS
-        self._server_in_doubt = self.runtime.failover is not None and doubts_server(error, failure)
+        in_doubt = doubts_server(error, failure)
+        if in_doubt and failure.failure_class is FailureClass.UNSENT:
+            endpoint = self.runtime.endpoint
+            failure = failure._replace(server=server_of(endpoint.address.url, endpoint.host))
+        self._server_in_doubt = self.runtime.failover is not None and in_doubt
         return failure._replace(server_in_doubt=True) if self._server_in_doubt else failure
 
     def _classified(self, error: BaseException, doing: Do) -> Failure:
@@ -520,6 +525,11 @@ class Unit(Generic[T]):
         encoded = codec.encode(result)
         with self._past_sqlalchemy():
             self.runtime.key_rows.store(self._connected(), key, encoded)
+
+    def purge(self, rows_max: int) -> int:
+        """Remove up to `rows_max` expired key rows; how many it were."""
+        with self._past_sqlalchemy():
+            return self.runtime.key_rows.purge(self._connected(), rows_max)
 
     @contextmanager
     def _past_sqlalchemy(self) -> Iterator[None]:
