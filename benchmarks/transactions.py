@@ -143,9 +143,9 @@ def prepare(url: str) -> None:
     """Fresh tables."""
     engine = create_engine(url)
     with engine.begin() as connection:
-        metadata = with_operations(Base.metadata)
-        metadata.drop_all(connection)
-        metadata.create_all(connection)
+        for metadata in with_operations(Base.metadata):
+            metadata.drop_all(connection)
+            metadata.create_all(connection)
         connection.execute(insert(Account), [{"id": number, "balance": 1_000_000} for number in range(ACCOUNTS)])
     engine.dispose()
 

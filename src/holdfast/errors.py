@@ -80,6 +80,7 @@ __all__ = [
     "attach_report",
     "error_for",
     "report_of",
+    "unreachable",
 ]
 
 
@@ -391,6 +392,27 @@ _ADVICE: dict[FailureClass, str] = {
 }
 
 
+_NO_DATABASE_FILE = "the file is no SQLite database, or an encrypted one; correct the path in the URL"
+_NO_FILE = "the database file could not be opened; see that its folder exists and that this user may write there"
+_NO_SERVER = "the server could not be reached; see that it runs, and that host and port in the URL are its own"
+
+
+def unreachable(failure: Failure) -> str:
+    """What to do about a server, or a file, that could not be reached; empty for every other failure."""
+    if failure.server is None:
+        return ""
+    return _NO_FILE if failure.flavour == "sqlite" else _NO_SERVER
+
+
+def _sentence_for(failure: Failure, rejection: Rejection | None) -> str:
+    if rejection is Rejection.MISSING_DATABASE and failure.flavour == "sqlite":
+        return _NO_DATABASE_FILE  # a file that is missing is made
+    if rejection is not None:
+        return _CURES[rejection]
+    cure = unreachable(failure)
+    return f"{cure}; nothing was applied" if cure else _ADVICE[failure.failure_class]
+
+
 def error_for(failure: Failure, *, operation: str = "", advice: str = "") -> HoldfastError:
     """The typed error that tells a caller what `failure` means.
 
@@ -405,7 +427,7 @@ def error_for(failure: Failure, *, operation: str = "", advice: str = "") -> Hol
     if failure.failure_class is FailureClass.PERMANENT:
         rejection = failure.rejection or Rejection.OTHER
         error_class: type[HoldfastError] = _BY_REJECTION.get(rejection, StatementRejected)
-        sentence = advice or _CURES[rejection]
+        sentence = advice or _sentence_for(failure, rejection)
         named = [f"constraint {failure.constraint}" if failure.constraint else ""]
         named.append(f"table {failure.table}" if failure.table else "")
         named.append(f"columns {', '.join(failure.columns)}" if failure.columns else "")
@@ -414,7 +436,7 @@ def error_for(failure: Failure, *, operation: str = "", advice: str = "") -> Hol
             sentence = f"{sentence} ({details})"
     else:
         error_class = _BY_CLASS[failure.failure_class]
-        sentence = advice or _ADVICE[failure.failure_class]
+        sentence = advice or _sentence_for(failure, None)
     prefix = f"{operation}: " if operation else ""
     return error_class(f"{prefix}{sentence} [{failure}]", failure=failure, retry_after_s=failure.retry_after_s)
 

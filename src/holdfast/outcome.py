@@ -122,6 +122,7 @@ class Failure(NamedTuple):
         rejection: for `PERMANENT`: why; otherwise None.
         constraint, table, columns: what the server named, never a value.
         server_in_doubt: whether the server itself may be gone, so that it is asked for a sign of life before anything else.
+        server: the server or file that could not be reached: host and port, or a path. None for every other failure.
     """
 
     failure_class: FailureClass
@@ -136,8 +137,10 @@ class Failure(NamedTuple):
     table: str | None = None
     columns: tuple[str, ...] = ()
     server_in_doubt: bool = False
+    server: str | None = None
 
     def __str__(self) -> str:
         where = f"{self.flavour} " if self.flavour else ""
         which = f"{self.code} {self.name}".strip() if self.code is not None else self.name
-        return f"{self.failure_class} at {self.stage}: {where}{which}".rstrip(": ")
+        to = f" to {self.server}" if self.server is not None else ""
+        return f"{self.failure_class} at {self.stage}{to}: {where}{which}".rstrip(": ")

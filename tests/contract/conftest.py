@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from holdfast.drills.servers import Server
-from holdfast.ext.sqlalchemy import DatabaseSettings
-from holdfast.ext.sqlalchemy.keyrows import with_operations
+from holdfast.ext.sqlalchemy import OPERATIONS, DatabaseSettings
 from tests.contract.faces import FACES, Account, Base, Face, Kind, missing_driver
 
 ACCOUNTS = {1: 100, 2: 100, 3: 100}
@@ -70,8 +69,7 @@ def fresh_tables(face: Face) -> None:
     """Empty tables, three accounts of 100 each."""
 
     def reset(session: Any) -> None:
-        metadata = with_operations(Base.metadata)
-        for table in reversed(metadata.sorted_tables):
+        for table in (*reversed(Base.metadata.sorted_tables), OPERATIONS):
             session.execute(table.delete())
         session.add_all([Account(id=number, balance=balance) for number, balance in ACCOUNTS.items()])
 

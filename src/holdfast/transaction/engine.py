@@ -12,6 +12,7 @@ from ..errors import (
     OutcomeUnknown,
     Report,
     error_for,
+    unreachable,
 )
 from ..events import AttemptFailed, CommitResolved, OperationEnded, RetryDenied, RetryScheduled
 from ..operation import TOMBSTONE, Record
@@ -454,9 +455,12 @@ class Engine:
                 failure=self._failure,
             )
         else:
-            cause = f" [last failure: {self._failure}]" if self._failure is not None else ""
+            known = self._failure
+            cure = unreachable(known) if known is not None else ""
             error = DeadlineExceeded(
-                f"{name}: the deadline passed before COMMIT was sent; nothing was applied{cause}", failure=self._failure
+                f"{name}: the deadline passed before COMMIT was sent; nothing was applied"
+                f"{f'; {cure}' if cure else ''}{f' [last failure: {known}]' if known is not None else ''}",
+                failure=known,
             )
         return self._raise(error, Outcome.NOT_COMMITTED)
 

@@ -13,7 +13,7 @@ from sqlalchemy.engine import URL, make_url
 from ...dialects import Flavour
 from ...errors import ConfigurationError, MissingExtra
 
-__all__ = ["Address", "Host", "resolve"]
+__all__ = ["Address", "Host", "resolve", "server_of"]
 
 _DEFAULT_DRIVERS = {
     # backend: (synchronous, asynchronous)
@@ -103,6 +103,15 @@ def resolve(url: str | URL | Sequence[str | URL], *, asynchronous: bool) -> Addr
         in_memory=backend == "sqlite" and parsed.database in (None, "", ":memory:"),
         hosts=hosts,
     )
+
+
+def server_of(url: URL, host: Host | None = None) -> str | None:
+    """What an error may name of a server that cannot be reached: `host`, or else the URL's host or file; None without either."""
+    if host is None and url.host:
+        host = Host(url.host, url.port)
+    if host is not None:
+        return str(host)
+    return url.database if url.get_backend_name() == "sqlite" else None
 
 
 _SEVERAL_HOSTS = re.compile(

@@ -13,7 +13,6 @@ from ...errors import ConfigurationError
 from ...outcome import Outcome
 from ...stream import EVENTS, EventStream
 from ...transaction import AsyncShell
-from . import saving
 from .async_unit import AsyncUnit
 from .current import body_of, open_unit, running_unit
 from .database_settings import DatabaseSettings
@@ -25,6 +24,7 @@ from .migrate import MigrationReport, migrate
 from .operations import AsyncOperation, call_hooks_async, check_joining
 from .options import OperationOptions, options_for
 from .runtime import Runtime
+from .saving import Identities, IdentityCodec, Pair, Saving, give_back
 from .unit import Ran, Unit
 
 if TYPE_CHECKING:
@@ -219,29 +219,30 @@ class AsyncDatabase:
         after_commit: Callable[[M], object] | None = None,
     ) -> list[M]:
         """As `Database.save_all`."""
-        prepared, asked = saving.checked(objs, keyed=key is not None)
+        saving = Saving(objs)
+        await saving.check_async()
 
-        async def write(session: UnitAsyncSession, _: list[Any]) -> list[M]:
-            copies = [saving.with_keys(await session.merge(obj), made) for obj, made in prepared]
-            await session.flush()
+        async def write(session: UnitAsyncSession, _: list[Any]) -> list[Pair]:
+            pairs = await session.run_sync(saving.write)
             if after_commit is not None:
-                for copy in copies:
+                for copy in saving.results(pairs):
                     self.after_commit(after_commit, copy)
-            return copies
+            return pairs
 
-        objects = [obj for obj, _ in prepared]
-        options = OperationOptions(saving.operation_name(objects), codec=saving.IdentityCodec())
+        options = OperationOptions(saving.name, codec=IdentityCodec())
         operation = self._operation(write, options.having(deadline=deadline))
-        saved: list[M] | saving.Identities = await (operation if key is None else operation.keyed(key))(asked)
-        if isinstance(saved, saving.Identities):
-            wanted = saving.wanted(objects, saved)
+        pairs: list[Pair] | Identities = await (
+            operation([]) if key is None else operation.keyed(key)(saving.described())
+        )
+        if isinstance(pairs, Identities):
+            wanted = saving.wanted(pairs)
 
-            async def load(session: UnitAsyncSession) -> list[M]:
-                return [await session.get_one(model, identity) for model, identity in wanted]
+            async def load(session: UnitAsyncSession) -> list[Any]:
+                return [await session.get(*identity) for identity in wanted]
 
-            saved = await self.read(load)
-        saving.give_back(objects, saved)
-        return saved
+            pairs = saving.replayed(await self.read(load))
+        give_back(pairs, open_unit(self._runtime))
+        return saving.results(pairs)
 
     # -- inside a transaction ----------------------------------------------------------------------------------------
 
@@ -257,14 +258,26 @@ class AsyncDatabase:
 
     # -- the database ------------------------------------------------------------------------------------------------
 
-    async def migrate(self, metadata: MetaData | None = None, *, dry_run: bool = False) -> MigrationReport:
+    async def migrate(
+        self, metadata: MetaData | None = None, *, dry_run: bool = False, lock_wait: float | timedelta = 60.0
+    ) -> MigrationReport:
         """As `Database.migrate`."""
+        self._runtime.refuse_inside("migrate()")
         engine = self.engine.sync_engine
-        return await greenlet_spawn(lambda: migrate(engine, with_operations(metadata), dry_run=dry_run))
+        return await greenlet_spawn(
+            lambda: migrate(engine, with_operations(metadata), dry_run=dry_run, lock_wait=lock_wait)
+        )
 
     async def purge(self, rows_max: int = 1_000) -> int:
         """As `Database.purge`."""
-        return await greenlet_spawn(self._runtime.purge, rows_max)
+        purge = self._runtime.purging(rows_max)
+
+        async def body(session: UnitAsyncSession) -> int:
+            return await session.run_sync(purge)  # type: ignore[arg-type]  # a UnitSession, by `sync_session_class`
+
+        rows = await self._operation(body, OperationOptions("purge", protect=False))()
+        self._runtime.tell_purged(rows)
+        return rows
 
     def health_checks(
         self,

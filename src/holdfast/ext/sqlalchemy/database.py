@@ -11,7 +11,6 @@ from ...errors import ConfigurationError
 from ...outcome import Outcome
 from ...stream import EVENTS, EventStream
 from ...transaction import Shell
-from . import saving
 from .current import body_of, open_unit, running_unit
 from .database_settings import DatabaseSettings
 from .engines import Endpoint, open_endpoint
@@ -22,6 +21,7 @@ from .migrate import MigrationReport, migrate
 from .operations import Operation, call_hooks, check_joining
 from .options import OperationOptions, options_for
 from .runtime import Runtime
+from .saving import Identities, IdentityCodec, Pair, Saving, give_back
 from .unit import Ran
 
 if TYPE_CHECKING:
@@ -270,25 +270,24 @@ class Database:
         after_commit: Callable[[M], object] | None = None,
     ) -> list[M]:
         """`save` for several objects: all of them, or none; `after_commit` is called with each."""
-        prepared, asked = saving.checked(objs, keyed=key is not None)
+        saving = Saving(objs)
+        saving.check()
 
-        def write(session: UnitSession, _: list[Any]) -> list[M]:
-            copies = [saving.with_keys(session.merge(obj), made) for obj, made in prepared]
-            session.flush()
+        def write(session: UnitSession, _: list[Any]) -> list[Pair]:
+            pairs = saving.write(session)
             if after_commit is not None:
-                for copy in copies:
+                for copy in saving.results(pairs):
                     self.after_commit(after_commit, copy)
-            return copies
+            return pairs
 
-        objects = [obj for obj, _ in prepared]
-        options = OperationOptions(saving.operation_name(objects), codec=saving.IdentityCodec())
+        options = OperationOptions(saving.name, codec=IdentityCodec())
         operation = self._operation(write, options.having(deadline=deadline))
-        saved: list[M] | saving.Identities = (operation if key is None else operation.keyed(key))(asked)
-        if isinstance(saved, saving.Identities):
-            wanted = saving.wanted(objects, saved)
-            saved = self.read(lambda session: [session.get_one(model, identity) for model, identity in wanted])
-        saving.give_back(objects, saved)
-        return saved
+        pairs: list[Pair] | Identities = operation([]) if key is None else operation.keyed(key)(saving.described())
+        if isinstance(pairs, Identities):
+            wanted = saving.wanted(pairs)
+            pairs = saving.replayed(self.read(lambda session: [session.get(*identity) for identity in wanted]))
+        give_back(pairs, open_unit(self._runtime))
+        return saving.results(pairs)
 
     # -- inside a transaction ----------------------------------------------------------------------------------------
 
@@ -324,16 +323,31 @@ class Database:
 
     # -- the database ------------------------------------------------------------------------------------------------
 
-    def migrate(self, metadata: MetaData | None = None, *, dry_run: bool = False) -> MigrationReport:
+    def migrate(
+        self, metadata: MetaData | None = None, *, dry_run: bool = False, lock_wait: float | timedelta = 60.0
+    ) -> MigrationReport:
         """Create missing tables, columns and indexes of `metadata`, and Holdfast's own table; never drop or narrow.
 
-        Safe when several processes start at once. See `migrate.migrate`.
+        Safe when several processes start at once. The database's default deadline does not hold for it: a change of a large table
+        takes its time. Arguments and errors are those of `migrate.migrate`.
+
+        Raises:
+            UsageError: a transaction is running here.
         """
-        return migrate(self.engine, with_operations(metadata), dry_run=dry_run)
+        self._runtime.refuse_inside("migrate()")
+        return migrate(self.engine, with_operations(metadata), dry_run=dry_run, lock_wait=lock_wait)
 
     def purge(self, rows_max: int = 1_000) -> int:
-        """Remove up to `rows_max` expired key rows; how many it were. Happens by itself now and then as well."""
-        return self._runtime.purge(rows_max)
+        """Remove up to `rows_max` expired key rows; how many it were. Happens by itself now and then as well.
+
+        Raises:
+            UsageError: a transaction is running here.
+            NotCommitted, OutcomeUnknown: as for any operation; ask again.
+        """
+        purge = self._operation(self._runtime.purging(rows_max), OperationOptions("purge", protect=False))
+        rows = purge()
+        self._runtime.tell_purged(rows)
+        return rows
 
     def health_checks(
         self,

@@ -69,14 +69,12 @@ OPERATIONS = Table(
 """Key rows. A row is visible exactly when its operation was committed."""
 
 
-def with_operations(metadata: MetaData | None) -> MetaData:
-    """A copy of `metadata` (or an empty one) that has the table of key rows as well; the original stays as it is."""
-    whole = MetaData()
-    for table in metadata.sorted_tables if metadata is not None else ():
-        table.to_metadata(whole)
-    if OPERATIONS.name not in whole.tables:
-        OPERATIONS.to_metadata(whole)
-    return whole
+def with_operations(metadata: MetaData | None) -> tuple[MetaData, ...]:
+    """`metadata`, and beside it what holds the table of key rows, unless `metadata` does. No copy: that would lose listeners."""
+    if metadata is None:
+        return (_METADATA,)
+    has_it = OPERATIONS.name in getattr(metadata, "tables", ())  # what is no MetaData is refused by `migrate`
+    return (metadata,) if has_it else (metadata, _METADATA)
 
 
 _SECONDS_NOW = {

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -27,10 +27,11 @@ from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.engine.mock import MockConnection
 from sqlalchemy.sql.sqltypes import SchemaType
 
-from ...deadline import seconds
+from ...deadline import current_deadline, seconds
 from ...dialects import Flavour, classify
-from ...errors import ConfigurationError, InProgress, MissingExtra
-from ...outcome import FailureClass, Stage
+from ...errors import ConfigurationError, DeadlineExceeded, HoldfastError, InProgress, MissingExtra, error_for
+from ...outcome import FailureClass, Outcome, Stage
+from .address import server_of
 from .engines import flavour_of
 
 if TYPE_CHECKING:
@@ -73,42 +74,113 @@ class MigrationReport:
 
 
 def migrate(
-    engine: Engine, metadata: MetaData, *, dry_run: bool = False, lock_wait: float | timedelta = 60.0
+    engine: Engine,
+    metadata: MetaData | Sequence[MetaData],
+    *,
+    dry_run: bool = False,
+    lock_wait: float | timedelta = 60.0,
 ) -> MigrationReport:
     """Create missing tables, add missing columns and indexes.
 
     Args:
         engine: the database; its user needs the rights to create and alter tables. Of an `AsyncEngine` its `sync_engine`, called
             through `run_sync` or `greenlet_spawn`.
-        metadata: the models. Tables of other schemas than the default one are looked at where they name their schema.
+        metadata: the models, or several such that share no table. Tables of other schemas than the default one are looked at
+            where they name their schema.
         dry_run: only say what would be done.
-        lock_wait: seconds (or `timedelta`) to wait for another process that is migrating, and for each lock on a table. Above 0.
+        lock_wait: seconds (or `timedelta`) to wait for another process that is migrating, and for each lock on a table. Above 0;
+            default 60 s. A deadline of the caller's (`within`) that ends earlier counts; the changes themselves have none.
 
     Returns:
         The statements that ran, and the differences that were left.
 
     Raises:
         ConfigurationError: a missing column is NOT NULL and has no server default, and its table has rows; nothing was changed.
+            Or `metadata` is none.
         InProgress: another process held the lock for longer than `lock_wait`.
         MissingExtra: alembic is not installed.
-        sqlalchemy.exc.DBAPIError: the server refused a change.
+        NotCommitted: one of its kinds: the server could not be reached, lost the connection or refused a change. Nothing was
+            applied; MySQL and MariaDB keep the changes that ran before, and then `outcome` is `Outcome.UNKNOWN`.
+        OutcomeUnknown: the connection was lost at COMMIT; run it again.
     """
+    models = _models(metadata)
     _require_alembic()
     lock_wait_s = seconds(lock_wait, name="lock_wait")
     if lock_wait_s <= 0:
         raise ConfigurationError("lock_wait must be more than 0 seconds")
-    with engine.connect() as connection:
-        flavour = flavour_of(connection.dialect)
-        if dry_run:
-            return _Migration(connection, metadata, dry_run=True).run()
-        with _alone(connection, flavour, lock_wait_s):
-            for run in range(1, _RUNS + 1):
-                try:
-                    return _Migration(connection, metadata, dry_run=False).run()
-                except exc.DBAPIError as error:
-                    if run == _RUNS or error.orig is None or not _DONE_ELSEWHERE.intersection(error.orig.args[:1]):
-                        raise
+    deadline = current_deadline()
+    if deadline is not None:
+        lock_wait_s = min(lock_wait_s, deadline.remaining_s())
+        if lock_wait_s <= 0:
+            raise DeadlineExceeded("migrate: the deadline had passed before it began; nothing was applied")
+    trying = _Trying(engine, lock_wait_s)
+    try:
+        with engine.connect() as connection:
+            trying.stage = Stage.BODY
+            flavour = flavour_of(connection.dialect)
+            if dry_run:
+                return _Migration(connection, models, dry_run=True).run()
+            with _alone(connection, flavour, trying):
+                return _run_until_done(connection, models, trying)
+    except exc.DBAPIError as error:
+        raise trying.typed(error) from error
+
+
+def _models(metadata: MetaData | Sequence[MetaData]) -> list[MetaData]:
+    models = (
+        [metadata] if isinstance(metadata, MetaData) else list(metadata) if isinstance(metadata, (list, tuple)) else []
+    )
+    if not models or not all(isinstance(one, MetaData) for one in models):
+        raise ConfigurationError("migrate() takes the models' MetaData: Base.metadata, say")
+    return models
+
+
+def _run_until_done(connection: Connection, models: list[MetaData], trying: _Trying) -> MigrationReport:
+    for run in range(1, _RUNS + 1):
+        migration = _Migration(connection, models, dry_run=False)
+        try:
+            return migration.run()
+        except exc.DBAPIError as error:
+            trying.has_changed = trying.has_changed or migration.has_changed
+            if run == _RUNS or error.orig is None or not _DONE_ELSEWHERE.intersection(error.orig.args[:1]):
+                raise
     raise AssertionError("unreachable")
+
+
+class _Trying:
+    """How far a migration has come, for whoever has to say what an error left behind."""
+
+    def __init__(self, engine: Engine, lock_wait_s: float) -> None:
+        self.stage = Stage.CONNECT
+        self.has_changed = False
+        self.lock_wait_s = lock_wait_s
+        self._engine = engine
+
+    def typed(self, error: exc.DBAPIError) -> HoldfastError:
+        """What `error` means for the caller."""
+        dialect = self._engine.dialect
+        flavour = flavour_of(dialect) if self.stage is not Stage.CONNECT else None
+        failure = classify(error, stage=self.stage, flavour=flavour)
+        if failure.failure_class is FailureClass.UNSENT:
+            failure = failure._replace(server=server_of(self._engine.url))
+        if self.stage is Stage.BODY and dialect.name in ("mysql", "mariadb") and self.has_changed:
+            told = error_for(failure, operation="migrate", advice=_PARTLY)
+            told.outcome = Outcome.UNKNOWN
+            return told
+        return error_for(failure, operation="migrate", advice=self._advice(failure.failure_class))
+
+    def _advice(self, failure_class: FailureClass) -> str:
+        if failure_class is FailureClass.CONTENTION:
+            return f"another transaction held a lock for longer than {self.lock_wait_s:g} s; nothing was applied"
+        if failure_class is FailureClass.AMBIGUOUS:
+            return "the connection failed while COMMIT was under way; run it again, which does what is left to do"
+        return ""
+
+
+_PARTLY = (
+    "a change failed, and what ran before it stays, as MySQL and MariaDB commit every change of the schema by itself; see to the "
+    "cause and run it again, which does the rest"
+)
 
 
 def _require_alembic() -> None:
@@ -122,8 +194,9 @@ def _require_alembic() -> None:
 
 
 @contextmanager
-def _alone(connection: Connection, flavour: Flavour, lock_wait_s: float) -> Iterator[None]:
+def _alone(connection: Connection, flavour: Flavour, trying: _Trying) -> Iterator[None]:
     """Hold the database's migration lock, with the session's limits made for changes of the schema, and commit at the end."""
+    lock_wait_s = trying.lock_wait_s
     if flavour is Flavour.POSTGRESQL:
         # A snapshot taken before the wait for the lock would not show what its holder has created meanwhile.
         connection.execution_options(isolation_level="READ COMMITTED")
@@ -135,9 +208,10 @@ def _alone(connection: Connection, flavour: Flavour, lock_wait_s: float) -> Iter
             _take_lock(connection, flavour, lock_wait_s)
         except exc.DBAPIError as error:
             if classify(error, stage=Stage.BODY, flavour=flavour).failure_class is FailureClass.CONTENTION:
-                raise _still_migrating(lock_wait_s) from error
+                raise _still_migrating(lock_wait_s, flavour) from error
             raise
         yield
+        trying.stage = Stage.COMMIT
         connection.commit()
 
 
@@ -162,13 +236,15 @@ def _take_lock(connection: Connection, flavour: Flavour, lock_wait_s: float) -> 
     # A user lock's name holds for the whole server and has 64 characters at most.
     name = f"CONCAT('{_LOCK_NAME}.', LEFT(SHA2(DATABASE(), 256), 32))"
     if connection.exec_driver_sql(f"SELECT GET_LOCK({name}, {lock_wait})").scalar() != 1:
-        raise _still_migrating(lock_wait_s)
+        raise _still_migrating(lock_wait_s, flavour)
 
 
-def _still_migrating(lock_wait_s: float) -> InProgress:
-    return InProgress(
-        f"another process is still migrating this database after {lock_wait_s:g} s; nothing was changed here"
-    )
+def _still_migrating(lock_wait_s: float, flavour: Flavour) -> InProgress:
+    if flavour is Flavour.SQLITE:  # has one lock for all writers
+        who = "another connection is still writing to this database file, or migrating it,"
+    else:
+        who = "another process is still migrating this database"
+    return InProgress(f"{who} after {lock_wait_s:g} s; nothing was changed here")
 
 
 @contextmanager
@@ -196,12 +272,12 @@ def _nothing() -> Iterator[None]:
 class _Migration:
     """One look at the database, and the changes that follow from it: run, or for a dry run only written down."""
 
-    def __init__(self, connection: Connection, metadata: MetaData, *, dry_run: bool) -> None:
+    def __init__(self, connection: Connection, models: list[MetaData], *, dry_run: bool) -> None:
         from alembic.migration import MigrationContext
         from alembic.operations import Operations
 
         self._connection = connection
-        self._metadata = metadata
+        self._models = models
         self._dry_run = dry_run
         self._is_sqlite = connection.dialect.name == "sqlite"
         self._statements: list[str] = []
@@ -232,11 +308,16 @@ class _Migration:
             skipped = self._complete(found, created, added)
         return MigrationReport(tuple(self._statements), tuple(skipped), self._dry_run)
 
+    @property
+    def has_changed(self) -> bool:
+        """Whether a change was sent, and another one after it."""
+        return len(self._statements) > 1
+
     def _differences(self) -> list[ops.MigrateOperation]:
         from alembic.autogenerate import produce_migrations
         from alembic.migration import MigrationContext
 
-        schemas = {table.schema for table in self._metadata.tables.values()}
+        schemas = {table.schema for one in self._models for table in one.tables.values()}
 
         def of_a_schema_in_the_models(name: str | None, kind: str, _parents: object) -> bool:
             return kind != "schema" or name in schemas
@@ -247,7 +328,7 @@ class _Migration:
             "compare_type": True,
         }
         context = MigrationContext.configure(self._connection, opts=options)
-        upgrade = produce_migrations(context, self._metadata).upgrade_ops
+        upgrade = produce_migrations(context, self._models).upgrade_ops  # type: ignore[arg-type]  # takes several
         assert upgrade is not None
         return list(_flat(upgrade.ops))
 
@@ -255,7 +336,7 @@ class _Migration:
         from alembic.operations.ops import CreateTableOp
 
         missing = {(op.schema, op.table_name) for op in found if isinstance(op, CreateTableOp)}
-        return [table for table in self._metadata.sorted_tables if (table.schema, table.name) in missing]
+        return [table for one in self._models for table in one.sorted_tables if (table.schema, table.name) in missing]
 
     def _missing_columns(self, found: list[ops.MigrateOperation]) -> list[ops.AddColumnOp]:
         from alembic.operations.ops import AddColumnOp
@@ -286,7 +367,10 @@ class _Migration:
     def _create(self, tables: list[Table]) -> None:
         with _utf8mb4_and_innodb(tables, self._connection.dialect.name):
             # Types of its own (PostgreSQL's enumerations) may be there already, which is what it checks first.
-            self._metadata.create_all(self._target, tables=tables, checkfirst=not self._dry_run)
+            for one in self._models:
+                own = [table for table in tables if table.metadata is one]
+                if own:
+                    one.create_all(self._target, tables=own, checkfirst=not self._dry_run)
 
     def _add(self, op: ops.AddColumnOp) -> None:
         if isinstance(op.column.type, SchemaType):

@@ -9,7 +9,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from sqlalchemy import event
 from sqlalchemy.util import greenlet_spawn
@@ -57,8 +57,23 @@ _log = logging.getLogger("holdfast")
 _PURGE_EVERY_KEYS = 512
 _PURGE_ROWS_MAX = 1_000
 
-_foreign: ContextVar[tuple[weakref.ref[Any], weakref.ref[Any]] | None] = ContextVar("holdfast_foreign", default=None)
-"""The connection that somebody other than Holdfast took in this context, and who."""
+
+class _Foreign(NamedTuple):
+    """A connection that somebody other than Holdfast took: the pool's record of it, its engine, and who."""
+
+    record: weakref.ref[ConnectionPoolEntry]
+    engine: weakref.ref[Engine]
+    holder: weakref.ref[Any]
+
+    @property
+    def in_use(self) -> bool:
+        """Whether it was not given back yet."""
+        record = self.record()
+        return record is not None and record.in_use
+
+
+_foreign: ContextVar[tuple[_Foreign, ...]] = ContextVar("holdfast_foreign", default=())
+"""The connections that were taken in this context and not given back in it."""
 
 
 class Runtime:
@@ -105,7 +120,7 @@ class Runtime:
             events=events,
         )
         self._key_rows: KeyRows | None = None
-        self._keys_used = 0
+        self._keys_used = self._first_count()
         self.serials = _serials()
         self.turns = self._new_turns()
         self._purging = threading.Lock()
@@ -248,18 +263,25 @@ class Runtime:
         Raises:
             ForeignTransaction: the calling task or thread holds a connection that Holdfast did not take.
         """
-        foreign = _foreign.get()
-        if foreign is None:
+        taken = _foreign.get()
+        if not taken:
             return
-        record, holder = foreign[0](), foreign[1]()
-        if record is None or not record.in_use:
-            _foreign.set(None)
-        elif holder is who_runs_here():
+        _foreign.set(left := tuple(one for one in taken if one.in_use))
+        if any(one.engine() is self.engine and one.holder() is who_runs_here() for one in left):
             raise ForeignTransaction(
                 f"{name} was called while the caller holds a connection of the same database that Holdfast did not open. "
                 "Holdfast must own the whole unit from BEGIN to COMMIT to run it again: move the outer statements into the "
                 "transaction function, or end the outer transaction first"
             )
+
+    def refuse_inside(self, what: str) -> None:
+        """What works in a transaction of its own would wait for the one that is open here.
+
+        Raises:
+            UsageError: a transaction of this database is running here.
+        """
+        if open_unit(self) is not None:
+            raise UsageError(f"{what} works in a transaction of its own; call it outside of transaction functions")
 
     def question_about(self, unknown: OutcomeUnknown) -> Callable[[UnitSession], Outcome]:
         """A transaction body whose result, once that is committed, is what became of the operation.
@@ -287,6 +309,10 @@ class Runtime:
 
     # -- housekeeping ------------------------------------------------------------------------------------------------
 
+    def _first_count(self) -> int:
+        # Workers that live for fewer keys than it takes must purge as well, one in so many.
+        return int(self.random() * _PURGE_EVERY_KEYS)
+
     def purge_when_due(self, *, used_key: bool) -> None:
         """Now and then, remove a batch of expired key rows in the background."""
         if not used_key:
@@ -295,13 +321,23 @@ class Runtime:
         if self._keys_used % _PURGE_EVERY_KEYS == 0 and self._purging.acquire(blocking=False):
             self._purge_in_background()
 
-    def purge(self, rows_max: int) -> int:
-        """Remove up to `rows_max` expired key rows; how many it were. Synchronous: async callers wrap it."""
-        with self.engine.begin() as connection:
-            rows = self.key_rows.purge(connection, rows_max)
+    def purging(self, rows_max: int) -> Callable[[UnitSession], int]:
+        """A transaction body that removes up to `rows_max` expired key rows; how many it were.
+
+        Raises:
+            UsageError: a transaction is open here.
+        """
+        self.refuse_inside("purge()")
+
+        def purge(_session: UnitSession) -> int:
+            return running_unit(self, "purge()").purge(rows_max)
+
+        return purge
+
+    def tell_purged(self, rows: int) -> None:
+        """Say how many key rows were removed, if there were any."""
         if rows and self.events.subscriptions:
             self.events.emit(KeysPurged(self._name, rows))
-        return rows
 
     def _purge_in_background(self) -> None:
         if self.endpoint.async_engine is None:
@@ -315,7 +351,9 @@ class Runtime:
 
     def _purge_quietly(self) -> None:
         try:
-            self.purge(_PURGE_ROWS_MAX)
+            with self.engine.begin() as connection:
+                rows = self.key_rows.purge(connection, _PURGE_ROWS_MAX)
+            self.tell_purged(rows)
         except Exception:
             _log.warning("expired key rows could not be removed; the next batch tries again", exc_info=True)
         finally:
@@ -367,6 +405,7 @@ def _listen(engine: Engine, units: Mapping[Connection, Unit[Any]]) -> None:
     """
     dialect = engine.dialect
     do_commit = dialect.do_commit
+    do_savepoint = dialect.do_savepoint
     do_rollback_to_savepoint = dialect.do_rollback_to_savepoint
 
     def commit_if_open(dbapi_connection: PoolProxiedConnection) -> None:
@@ -388,13 +427,21 @@ def _listen(engine: Engine, units: Mapping[Connection, Unit[Any]]) -> None:
             body.refuse_commit()
         send(dbapi_connection)
 
+    def savepoint(connection: Connection, name: str) -> None:
+        do_savepoint(connection, name)
+        unit = units.get(connection)
+        if unit is not None:
+            unit.mark_savepoint(name)
+
     def rollback_to_savepoint(connection: Connection, name: str) -> None:
         do_rollback_to_savepoint(connection, name)
         unit = units.get(connection)
         if unit is not None:
+            unit.take_back_to_savepoint(name)
             unit.on_savepoint_rollback()
 
     dialect.do_commit = commit  # type: ignore[method-assign]
+    dialect.do_savepoint = savepoint  # type: ignore[method-assign]
     dialect.do_rollback_to_savepoint = rollback_to_savepoint  # type: ignore[method-assign]
 
     @event.listens_for(engine, "handle_error")
@@ -403,16 +450,19 @@ def _listen(engine: Engine, units: Mapping[Connection, Unit[Any]]) -> None:
         if unit is not None:
             unit.on_error(context)
 
+    of = weakref.ref(engine)
+
     @event.listens_for(engine, "checkout")
     def on_checkout(_connection: object, record: ConnectionPoolEntry, _proxy: object) -> None:
         if opening_or_ending_unit() is None:
-            _foreign.set((weakref.ref(record), weakref.ref(who_runs_here())))
+            still = (one for one in _foreign.get() if one.in_use and one.record() is not record)
+            _foreign.set((*still, _Foreign(weakref.ref(record), of, weakref.ref(who_runs_here()))))
 
     @event.listens_for(engine, "checkin")
     def on_checkin(_connection: object, record: ConnectionPoolEntry) -> None:
-        foreign = _foreign.get()
-        if foreign is not None and foreign[0]() is record:
-            _foreign.set(None)
+        taken = _foreign.get()
+        if taken:
+            _foreign.set(tuple(one for one in taken if one.record() is not record))
 
 
 def _serials() -> Iterator[int]:
@@ -430,6 +480,7 @@ def _survive_fork(runtime: Runtime) -> None:
             engine.dispose(close=False)
         if forked is not None:
             forked.serials = _serials()
+            forked._keys_used = forked._first_count()
             forked.turns = forked._new_turns()
             if forked.failover is not None:
                 forked.failover.forget()

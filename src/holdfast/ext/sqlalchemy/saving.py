@@ -1,38 +1,45 @@
-"""What `save` does to an object: validate, prepare its keys, write a copy, and hand the result back.
+"""What `save` does to objects: validate, prepare their keys, write copies, and hand back what the database made of them.
 
-Every attempt writes a fresh copy (`Session.merge`), because an object that was flushed and rolled back keeps its generated
-primary key and would be inserted with it the next time.
+Every attempt writes fresh copies (`Session.merge`), because an object that was flushed and rolled back keeps its generated
+primary key and would be inserted with it the next time. What is related to an object, and loaded, is saved with it: so all of it
+is validated, and gets its keys, or the next save would insert it again.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from collections.abc import Coroutine, Iterable, Iterator, Sequence
+from enum import Enum
+from inspect import isawaitable
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
+import sqlalchemy
 from sqlalchemy import String, inspect
 from sqlalchemy.exc import NoInspectionAvailable
-from sqlalchemy.orm import InstanceState, Mapper
+from sqlalchemy.orm import InstanceState, Mapper, RelationshipProperty, Session
 from sqlalchemy.orm.attributes import set_committed_value
+from sqlalchemy.orm.collections import collection_adapter
 
-from ...errors import ConfigurationError, ForeignTransaction, error_for
+from ...errors import ConfigurationError, ForeignTransaction, ResultNotSerializable, UsageError, error_for
 from ...operation import JsonCodec
-from ...outcome import Failure, FailureClass, Rejection, Stage
+from ...outcome import Failure, FailureClass, Outcome, Rejection, Stage
 
-__all__ = [
-    "Identities",
-    "IdentityCodec",
-    "checked",
-    "give_back",
-    "made_keys",
-    "operation_name",
-    "validate",
-    "wanted",
-    "with_keys",
-]
+if TYPE_CHECKING:
+    from .unit import Unit
+
+__all__ = ["Identities", "IdentityCodec", "Pair", "Saving", "give_back"]
 
 M = TypeVar("M")
+
+_LARGEST = 2**63 - 1
+"""Of SQLite's integers, whose driver refuses a larger one by Python's own OverflowError. Servers say it themselves."""
+
+
+class Pair(NamedTuple):
+    """The caller's object, and the copy of it that an attempt wrote or a replay loaded."""
+
+    original: Any
+    copy: Any
 
 
 def _state_of(obj: Any) -> InstanceState[Any]:
@@ -45,27 +52,245 @@ def _state_of(obj: Any) -> InstanceState[Any]:
     return state
 
 
-def validate(obj: Any) -> None:
-    """Refuse what the database would refuse, before it is asked.
+class Saving(Generic[M]):
+    """One call of `save_all`: the objects, and everything that is saved with them. Used by one caller.
 
-    The object's own `validate()` method is called if it has one. Then each column: a value where one is needed, and text no
-    longer than its column.
-
-    Raises:
-        ConfigurationError: `obj` is not an instance of a mapped class.
-        ForeignTransaction: it belongs to a session of the caller's.
-        InvalidData: a value is missing or too long; names the table and columns, not the value.
-        Exception: whatever the object's `validate()` raises.
+    Attributes:
+        objects: the caller's, in order.
+        name: the operation's name: `save.User`, or `save` for a mixture.
     """
-    state = _state_of(obj)
-    if state.session_id is not None:
-        raise ForeignTransaction(
-            f"save() was given a {type(obj).__name__} that belongs to a session; it works in a session of its own, new at "
-            "every attempt: expunge the object first, or save inside a transaction function with tx.add()"
-        )
+
+    __slots__ = ("_made", "_reached", "_related", "name", "objects")
+
+    def __init__(self, objs: Iterable[M]) -> None:
+        self.objects: list[M] = list(objs)
+        names = {type(obj).__name__ for obj in self.objects}
+        self.name = f"save.{names.pop()}" if len(names) == 1 else "save"
+        self._reached: list[Any] = []
+        self._related: set[int] = set()
+        self._made: dict[int, dict[str, Any]] = {}
+
+    def check(self) -> None:
+        """Refuse what the database would refuse, before it is asked; then make the keys that Python makes.
+
+        Each object's own `validate()` method is called if it has one. Then each column: a value where one is needed, and text no
+        longer than its column.
+
+        Raises:
+            ConfigurationError: an object is no instance of a mapped class, or its `validate()` is a coroutine function.
+            ForeignTransaction: it belongs to a session of the caller's.
+            InvalidData: a value is missing or too long; names the table and columns, not the value.
+            Exception: whatever an object's `validate()` raises.
+        """
+        for obj, state in self._reach():
+            returned = _own_validate(obj)
+            if returned is not None and isawaitable(returned):
+                if isinstance(returned, Coroutine):
+                    returned.close()
+                raise ConfigurationError(
+                    f"{type(obj).__name__}.validate() is a coroutine function, which Database cannot await; make it a plain "
+                    "method, or use AsyncDatabase"
+                )
+            _check_columns(state)
+        self._make_keys()
+
+    async def check_async(self) -> None:
+        """As `check`; awaits each object's `validate()` if it can be."""
+        for obj, state in self._reach():
+            returned = _own_validate(obj)
+            if returned is not None and isawaitable(returned):
+                await returned
+            _check_columns(state)
+        self._make_keys()
+
+    def _reach(self) -> Iterator[tuple[Any, InstanceState[Any]]]:
+        """Each object once, the caller's first, then what they lead to; `validate()` may still change what that is."""
+        waiting: list[Any] = list(self.objects)
+        seen: set[int] = set()
+        named = len(waiting)
+        for position, obj in enumerate(waiting):  # it grows on the way
+            if id(obj) in seen:
+                continue
+            seen.add(id(obj))
+            state = _state_of(obj)
+            if state.session_id is not None:
+                if position >= named and state.key is not None:
+                    continue  # its session looks after it
+                raise ForeignTransaction(
+                    f"save() was given a {type(obj).__name__} that belongs to a session; it works in a session of its own, new "
+                    "at every attempt: expunge the object first, or save inside a transaction function with tx.add()"
+                )
+            self._reached.append(obj)
+            yield obj, state
+            for relationship in _loaded(state):
+                members = _members(state, relationship)
+                waiting += members
+                self._related.update(map(id, members))
+
+    def _make_keys(self) -> None:
+        for obj in self._reached:
+            made = _made_keys(_state_of(obj))
+            if made:
+                self._made[id(obj)] = made
+
+    def described(self) -> list[Any]:
+        """What is asked to be saved, for the fingerprint: class names, loaded column values, and who is related to whom."""
+        places = {id(obj): place for place, obj in enumerate(self._reached)}
+        return [_description(_state_of(obj), places) for obj in self._reached]
+
+    def write(self, session: Session) -> list[Pair]:
+        """Write copies in `session`, with all that the database made of them; the pairs, the caller's objects first.
+
+        Raises:
+            InvalidData: a number is too large for any integer of the database's.
+        """
+        copies: dict[int, Any] = {}
+        try:
+            # What another one leads to is copied with that one: a copy of its own would be a second row.
+            for obj in sorted(self.objects, key=lambda obj: id(obj) in self._related):
+                if id(obj) not in copies:
+                    _pair_up(obj, session.merge(obj), copies)
+            for known, made in self._made.items():
+                for attribute, value in made.items():
+                    setattr(copies[known], attribute, value)
+            session.flush()
+        except OverflowError as error:
+            raise self._too_large() from error
+        pairs = [Pair(obj, copies[id(obj)]) for obj in self._reached if id(obj) in copies]
+        for pair in pairs:
+            _load_expired(pair.copy)
+        return pairs
+
+    def _too_large(self) -> Exception:
+        for obj in self._reached:
+            state = _state_of(obj)
+            large = [
+                attribute.columns[0].name
+                for attribute in state.mapper.column_attrs
+                if isinstance(value := state.dict.get(attribute.key), int) and not -_LARGEST - 1 <= value <= _LARGEST
+            ]
+            if large:
+                return _refused(Rejection.OUT_OF_RANGE, state.mapper, large)
+        failure = Failure(FailureClass.PERMANENT, Stage.BODY, name="OverflowError", rejection=Rejection.OUT_OF_RANGE)
+        return error_for(failure, operation=self.name)
+
+    def wanted(self, saved: Identities) -> list[tuple[type[Any], Any]]:
+        """What a replay loads: the class and primary key of each object that was saved under the key."""
+        return [
+            (type(obj), _identity(_state_of(obj).mapper, key))
+            for obj, key in zip(self._reached, saved.keys, strict=True)
+        ]
+
+    def replayed(self, rows: Sequence[Any]) -> list[Pair]:
+        """The pairs of a replay, from what was loaded for `wanted`.
+
+        Raises:
+            UsageError: an object of the caller's was saved under the key, and its row was deleted since; `outcome` is
+                `Outcome.COMMITTED`.
+        """
+        pairs = [Pair(obj, row) for obj, row in zip(self._reached, rows, strict=True)]
+        named = {id(obj) for obj in self.objects}
+        if any(pair.copy is None and id(pair.original) in named for pair in pairs):
+            gone = UsageError(
+                f"{self.name}: what was saved under this key is committed, but its row has been deleted since; use a new key "
+                "to save it again"
+            )
+            gone.outcome = Outcome.COMMITTED
+            raise gone
+        return [pair for pair in pairs if pair.copy is not None]
+
+    def results(self, pairs: Sequence[Pair]) -> list[M]:
+        """The saved objects, one for each of the caller's."""
+        copies = {id(pair.original): pair.copy for pair in pairs}
+        return [copies[id(obj)] for obj in self.objects]
+
+
+# -- what is saved with an object ----------------------------------------------------------------------------------------
+
+
+def _loaded(state: InstanceState[Any]) -> Iterator[RelationshipProperty[Any]]:
+    """The relationships over which `Session.merge` goes on."""
+    for relationship in state.mapper.relationships:
+        if (
+            relationship.key in state.dict
+            and relationship.cascade.merge
+            and relationship.lazy not in ("dynamic", "write_only")
+        ):
+            yield relationship
+
+
+def _members(state: InstanceState[Any], relationship: RelationshipProperty[Any]) -> list[Any]:
+    """The related objects; of a set, which has no order, by what they hold: so one request asks for the same every time."""
+    value = state.dict.get(relationship.key)
+    if value is None:
+        return []
+    if not relationship.uselist:
+        return [value]
+    members = list(collection_adapter(value))
+    if _is_ordered(value):
+        return members
+    return sorted(members, key=lambda member: repr(_description(_state_of(member), {})))
+
+
+def _is_ordered(collection: Any) -> bool:
+    return isinstance(collection, (list, dict))
+
+
+def _pair_up(original: Any, copy: Any, copies: dict[int, Any]) -> None:
+    """Note `copy`, and the copies that `merge` has made of what `original` leads to, by the ids of the originals."""
+    waiting = [Pair(original, copy)]
+    for pair in waiting:  # it grows on the way
+        if id(pair.original) in copies:
+            continue
+        copies[id(pair.original)] = pair.copy
+        state, state_of_copy = _state_of(pair.original), _state_of(pair.copy)
+        for relationship in _loaded(state):
+            members, copied = _members(state, relationship), _members(state_of_copy, relationship)
+            if relationship.uselist and not _is_ordered(state.dict[relationship.key]):
+                waiting += _matched(members, copied)
+            elif len(members) == len(copied):
+                waiting += map(Pair, members, copied)
+
+
+def _matched(members: list[Any], copied: list[Any]) -> Iterator[Pair]:
+    """Who is whose copy, by what they hold. Two that hold the same are as good as each other."""
+    left = list(copied)
+    for member in members:
+        held = {key: value for key, value in _columns_of(_state_of(member)).items() if value is not None}
+        for position, copy in enumerate(left):
+            there = _state_of(copy).dict
+            if type(copy) is type(member) and all(there.get(key) == value for key, value in held.items()):
+                yield Pair(member, left.pop(position))
+                break
+
+
+def _columns_of(state: InstanceState[Any]) -> dict[str, Any]:
+    return {
+        attribute.key: state.dict[attribute.key]
+        for attribute in state.mapper.column_attrs
+        if attribute.key in state.dict
+    }
+
+
+def _description(state: InstanceState[Any], places: dict[int, int]) -> list[Any]:
+    described: list[Any] = [type(state.obj()).__qualname__, _columns_of(state)]
+    related = {
+        relationship.key: [places[id(member)] for member in _members(state, relationship) if id(member) in places]
+        for relationship in _loaded(state)
+        if places
+    }
+    return [*described, related] if related else described
+
+
+# -- checks and keys -----------------------------------------------------------------------------------------------------
+
+
+def _own_validate(obj: Any) -> object:
     own_validate = getattr(obj, "validate", None)
-    if callable(own_validate):
-        own_validate()
+    return own_validate() if callable(own_validate) else None
+
+
+def _check_columns(state: InstanceState[Any]) -> None:
     missing: list[str] = []
     too_long: list[str] = []
     mapper = state.mapper
@@ -108,12 +333,11 @@ def _refused(rejection: Rejection, mapper: Mapper[Any], columns: list[str]) -> E
     return error_for(failure, operation=f"save {mapper.class_.__name__}")
 
 
-def made_keys(obj: Any) -> dict[str, Any]:
-    """The keys of `obj` that Python code makes (a UUID default), by attribute: made once, every attempt writes the same ones.
+def _made_keys(state: InstanceState[Any]) -> dict[str, Any]:
+    """The keys that Python code makes (a UUID default), by attribute: made once, every attempt writes the same ones.
 
-    Not put into `obj` itself before it is saved: asked for again, it must still be what was asked for.
+    Not put into the object itself before it is saved: asked for again, it must still be what was asked for.
     """
-    state = _state_of(obj)
     made: dict[str, Any] = {}
     for column in state.mapper.primary_key:
         attribute = state.mapper.get_property_by_column(column).key
@@ -123,49 +347,82 @@ def made_keys(obj: Any) -> dict[str, Any]:
     return made
 
 
-def with_keys(copy: M, made: dict[str, Any]) -> M:
-    """`copy` with the keys from `made_keys`."""
-    for attribute, value in made.items():
-        setattr(copy, attribute, value)
-    return copy
+# -- what comes back -----------------------------------------------------------------------------------------------------
 
 
-def checked(objs: Sequence[M], *, keyed: bool) -> tuple[list[tuple[M, dict[str, Any]]], list[Any]]:
-    """The objects, validated, with the keys made for them; and for a keyed save what is asked for, for the fingerprint."""
-    objects = list(objs)
-    for obj in objects:
-        validate(obj)
-    return [(obj, made_keys(obj)) for obj in objects], _described(objects) if keyed else []
-
-
-def _described(objects: Sequence[Any]) -> list[Any]:
-    """What was asked to be saved, for the fingerprint: class names and loaded column values."""
-    return [
-        [
-            type(obj).__qualname__,
-            {
-                attribute.key: state.dict[attribute.key]
-                for attribute in state.mapper.column_attrs
-                if attribute.key in state.dict
-            },
-        ]
-        for obj in objects
-        for state in (_state_of(obj),)
-    ]
-
-
-def give_back(originals: Sequence[Any], saved: Sequence[Any]) -> None:
-    """Put what the database generated (keys, defaults) into the caller's objects."""
-    for original, copy in zip(originals, saved, strict=True):
-        state = _state_of(copy)
-        target = _state_of(original)
+def _load_expired(copy: Any) -> None:
+    """Read what the database has made itself and not told yet: nobody can once the copy has left its session."""
+    state = _state_of(copy)
+    if state.expired_attributes:
         for attribute in state.mapper.column_attrs:
-            if attribute.key in state.dict and target.dict.get(attribute.key) is None:
-                set_committed_value(original, attribute.key, state.dict[attribute.key])
+            if attribute.key in state.expired_attributes:
+                getattr(copy, attribute.key)  # the first one reads all
 
 
-@dataclass(frozen=True, slots=True)
-class Identities:
+_ABSENT = object()
+
+
+class _Given:
+    """What was put into the caller's objects: object, attribute, what it held before, what it holds now."""
+
+    __slots__ = ("_changes", "_taken_back")
+
+    def __init__(self, changes: list[tuple[Any, str, Any, Any]]) -> None:
+        self._changes = changes
+        self._taken_back = False
+
+    def take_back(self, *, for_good: bool) -> None:
+        """The transaction did not keep it, or nobody knows yet. What the caller has changed since stays."""
+        for obj, key, before, value in reversed(self._changes):
+            if _state_of(obj).dict.get(key, _ABSENT) is value:
+                _put(obj, key, before)
+        self._taken_back = True
+        if for_good:
+            self._changes = []
+
+    def give_again(self) -> None:
+        """It is known to be committed after all."""
+        if self._taken_back:
+            for obj, key, before, value in self._changes:
+                if _state_of(obj).dict.get(key, _ABSENT) is before:
+                    _put(obj, key, value)
+
+
+def _put(obj: Any, key: str, value: Any) -> None:
+    if value is _ABSENT:
+        _state_of(obj).dict.pop(key, None)
+    else:
+        set_committed_value(obj, key, value)
+
+
+def give_back(pairs: Iterable[Pair], outer: Unit[Any] | None) -> None:
+    """Put what the database has made (keys, defaults, versions) into the caller's objects.
+
+    Args:
+        pairs: what was saved.
+        outer: the unit inside whose body it was, whose COMMIT is still to come; None where it is committed.
+    """
+    changes: list[tuple[Any, str, Any, Any]] = []
+    for original, copy in pairs:
+        held, known = _state_of(original).dict, _state_of(copy)
+        there = known.dict
+        for attribute in known.mapper.column_attrs:
+            key = attribute.key
+            value = there.get(key, _ABSENT)
+            before = held.get(key, _ABSENT)
+            if value is not before and value is not _ABSENT:
+                changes.append((original, key, before, value))
+                set_committed_value(original, key, value)
+    if outer is not None and changes:
+        given = _Given(changes)
+        outer.take_back_if_undone(given)
+        outer.hooks.append((given.give_again, (), {}))
+
+
+# -- keyed saves ---------------------------------------------------------------------------------------------------------
+
+
+class Identities(NamedTuple):
     """The primary keys under which a keyed save was stored, as a replay finds them."""
 
     keys: list[list[Any]]
@@ -179,21 +436,44 @@ class IdentityCodec:
     def __init__(self) -> None:
         self._json = JsonCodec()
 
-    def encode(self, result: Sequence[Any]) -> str:
-        """The primary keys of `result`."""
-        return json.dumps([[self._json.encode(part) for part in _state_of(obj).identity or ()] for obj in result])
+    def encode(self, result: Sequence[Pair]) -> str:
+        """The primary keys of the copies in `result`.
+
+        Raises:
+            ResultNotSerializable: a primary key is of a type that has no stored form.
+        """
+        return json.dumps([self._encode_one(pair.copy) for pair in result])
+
+    def _encode_one(self, copy: Any) -> list[Any]:
+        state = _state_of(copy)
+        columns = state.mapper.primary_key
+        return [
+            self._encode_part(column, part, copy) for column, part in zip(columns, state.identity or (), strict=True)
+        ]
+
+    def _encode_part(self, column: Any, part: Any, copy: Any) -> str:
+        if isinstance(part, Enum) and _enum_of(column) is not None:
+            part = part.name
+        try:
+            return self._json.encode(part)
+        except (TypeError, ValueError, ResultNotSerializable) as error:
+            raise ResultNotSerializable(
+                f"save {type(copy).__name__}: its primary key holds a {type(part).__name__}, by which it cannot be found again "
+                "under the save's key; save it without a key, or in a keyed transaction function that returns a plain value"
+            ) from error
 
     def decode(self, text: str) -> Identities:
         """The primary keys again."""
         return Identities([[self._json.decode(part) for part in key] for key in json.loads(text)])
 
 
-def operation_name(objects: Sequence[Any]) -> str:
-    """The name of the operation that saves `objects`: `save.User`, or `save` for a mixture."""
-    names = {type(obj).__name__ for obj in objects}
-    return f"save.{names.pop()}" if len(names) == 1 else "save"
+def _enum_of(column: Any) -> type[Enum] | None:
+    return column.type.enum_class if isinstance(column.type, sqlalchemy.Enum) else None
 
 
-def wanted(objects: Sequence[Any], saved: Identities) -> list[tuple[type[Any], Any]]:
-    """What a replay loads: the class and primary key of each object that was saved under the key."""
-    return [(type(obj), tuple(key) if len(key) != 1 else key[0]) for obj, key in zip(objects, saved.keys, strict=True)]
+def _identity(mapper: Mapper[Any], key: list[Any]) -> Any:
+    parts = []
+    for column, part in zip(mapper.primary_key, key, strict=True):
+        members = _enum_of(column)
+        parts.append(part if members is None else members[part])
+    return tuple(parts) if len(parts) != 1 else parts[0]

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, TypeVar
 
 from sqlalchemy import exc
 from sqlalchemy.orm import exc as orm_exc
@@ -21,6 +21,7 @@ from ...operation import TOMBSTONE
 from ...outcome import Failure, FailureClass, Outcome, Stage
 from ...transaction import Do, ProbeAnswer, Protection
 from . import pushdown, sessions, status
+from .address import server_of
 from .current import AT_WORK, body_of
 from .engines import READ_ONLY, PooledSession, session_of
 from .failover import Attempt
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from .watchdog import Guard
     from .write_turns import WriteTurns
 
-__all__ = ["Hook", "Ran", "Unit"]
+__all__ = ["Given", "Hook", "Ran", "Unit"]
 
 T = TypeVar("T")
 
@@ -54,6 +55,13 @@ class Ran(Generic[T]):
 
     result: T
     hooks: list[Hook]
+
+
+class Given(Protocol):
+    """What a save inside the body has put into the caller's objects before the COMMIT."""
+
+    def take_back(self, *, for_good: bool) -> None:
+        """The attempt was undone: for good, or until its COMMIT is found out to have been carried out."""
 
 
 _ATTEMPTS_PER_CALL = 1_000
@@ -95,6 +103,7 @@ class Unit(Generic[T]):
     connection: Connection | None = None
     _transaction: SessionTransaction | None = None
     _begun = False
+    _given: list[Given | str] | None = None
     _pooled: PooledSession | None = None
     _commit_sent = False
     _last_words: Callable[[PoolProxiedConnection], None] | None = None
@@ -143,6 +152,7 @@ class Unit(Generic[T]):
 
     def _forget_attempt(self) -> None:
         self.hooks = []
+        self._given = None
         self.connection = None
         self._transaction = None
         self._pooled = None
@@ -346,6 +356,7 @@ class Unit(Generic[T]):
         """Roll back and give the connection back."""
         session = self.session
         assert session is not None
+        self._take_back()
         if self._pooled is not None:
             # SQLAlchemy sends no ROLLBACK after a failed COMMIT, and none where the body has interfered. Then the pool does.
             open_still = session.get_transaction() is self._transaction and self._connected().in_transaction()
@@ -356,6 +367,7 @@ class Unit(Generic[T]):
 
     def discard(self, *, kill: bool) -> None:
         """Close the connection; with `kill`, end its work on the server from another one."""
+        self._take_back()
         self._release(self._last_class)
         if self.session is not None:
             sessions.invalidate(self.session)
@@ -413,7 +425,11 @@ class Unit(Generic[T]):
         failure = self._classified(error, doing)
         self._last_class = failure.failure_class
         self.has_doubt = self.has_doubt or failure.failure_class is FailureClass.AMBIGUOUS
-        self._server_in_doubt = self.runtime.failover is not None and doubts_server(error, failure)
+        in_doubt = doubts_server(error, failure)
+        if in_doubt and failure.failure_class is FailureClass.UNSENT:
+            endpoint = self.runtime.endpoint
+            failure = failure._replace(server=server_of(endpoint.address.url, endpoint.host))
+        self._server_in_doubt = self.runtime.failover is not None and in_doubt
         return failure._replace(server_in_doubt=True) if self._server_in_doubt else failure
 
     def _classified(self, error: BaseException, doing: Do) -> Failure:
@@ -493,6 +509,37 @@ class Unit(Generic[T]):
         if undone or failure.code == _LOCK_WAIT:
             self._swallowed = self._swallowed_failure = None
 
+    # -- saves inside the body ---------------------------------------------------------------------------------------
+
+    def take_back_if_undone(self, given: Given) -> None:
+        """Have `given` taken back when the attempt, or the savepoint that is open, ends without a COMMIT that is known."""
+        if self._given is None:
+            self._given = []
+        self._given.append(given)
+
+    def mark_savepoint(self, name: str) -> None:
+        """A savepoint begins: what is given from here on goes with it."""
+        if self._given is None:
+            self._given = []
+        self._given.append(name)
+
+    def take_back_to_savepoint(self, name: str) -> None:
+        """A savepoint was rolled back."""
+        given = self._given
+        if given is None or name not in given:
+            return
+        while given[-1] != name:
+            last = given.pop()
+            if not isinstance(last, str):
+                last.take_back(for_good=True)
+
+    def _take_back(self) -> None:
+        if self._given is not None:
+            for given in reversed(self._given):
+                if not isinstance(given, str):
+                    given.take_back(for_good=False)
+            self._given = None
+
     # -- joined operations -------------------------------------------------------------------------------------------
 
     def claim_joined(self, key: OperationKey, fingerprint: str, attempt: int = 0) -> Record | None:
@@ -509,6 +556,11 @@ class Unit(Generic[T]):
         encoded = codec.encode(result)
         with self._past_sqlalchemy():
             self.runtime.key_rows.store(self._connected(), key, encoded)
+
+    def purge(self, rows_max: int) -> int:
+        """Remove up to `rows_max` expired key rows; how many it were."""
+        with self._past_sqlalchemy():
+            return self.runtime.key_rows.purge(self._connected(), rows_max)
 
     @contextmanager
     def _past_sqlalchemy(self) -> Iterator[None]:
