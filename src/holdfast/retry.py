@@ -30,7 +30,7 @@ from .classification import On, classifier
 from .clock import SYSTEM_CLOCK, Clock, Random, system_random
 from .deadline import current_deadline, seconds, within
 from .decision import Allowance, Decision, RetryPolicy, Situation, StopReason, decide
-from .errors import Report, UsageError, attach_report, report_of
+from .errors import REPORTS, Report, UsageError, attach_report, report_since
 from .layer import LAYER
 from .outcome import Failure, FailureClass
 from .stream import EVENTS, EventStream
@@ -138,13 +138,14 @@ class retry(AroundCallables):
         monotonic, sleep = self._clock.monotonic, self._clock.sleep
         budget, events = self._budget, self._events
         window = _NO_WINDOW if budget is None else budget._window
+        reports = REPORTS
 
         def retried(*args: P.args, **kwargs: P.kwargs) -> R:
             outer, layer = get_layer(), [True]
             nested = outer is not None and outer[0]
             if not nested:
                 set_layer(layer)  # and never taken away: a mark that is turned off says nothing
-            call = None
+            call, since = None, reports[0]
             started = monotonic()
             try:
                 while True:
@@ -152,7 +153,7 @@ class retry(AroundCallables):
                         result = function(*args, **kwargs)
                     except Exception as error:
                         if call is None:
-                            call = _Call(self, name, started, nested=nested)
+                            call = _Call(self, name, started, since, nested=nested)
                         delay_s = call.failed(error)
                         if delay_s is None:
                             raise
@@ -181,13 +182,14 @@ class retry(AroundCallables):
         monotonic, sleep_async = self._clock.monotonic, self._clock.sleep_async
         budget, events = self._budget, self._events
         window = _NO_WINDOW if budget is None else budget._window
+        reports = REPORTS
 
         async def retried(*args: P.args, **kwargs: P.kwargs) -> R:
             outer, layer = get_layer(), [True]
             nested = outer is not None and outer[0]
             if not nested:
                 set_layer(layer)  # and never taken away: a mark that is turned off says nothing
-            call = None
+            call, since = None, reports[0]
             started = monotonic()
             try:
                 while True:
@@ -195,7 +197,7 @@ class retry(AroundCallables):
                         result = await function(*args, **kwargs)
                     except Exception as error:
                         if call is None:
-                            call = _Call(self, name, started, nested=nested)
+                            call = _Call(self, name, started, since, nested=nested)
                         delay_s = call.failed(error)
                         if delay_s is None:
                             raise
@@ -246,12 +248,13 @@ def _tell_end(events: EventStream, name: str, attempts: int, elapsed_s: float, *
 class _Call:
     """One call that has failed at least once: what a retry must remember, and the shell around `decide`."""
 
-    __slots__ = ("_failures", "_name", "_nested", "_policy", "_spent", "_started")
+    __slots__ = ("_failures", "_name", "_nested", "_policy", "_since", "_spent", "_started")
 
-    def __init__(self, policy: retry, name: str, started: float, *, nested: bool) -> None:
+    def __init__(self, policy: retry, name: str, started: float, since: int, *, nested: bool) -> None:
         self._policy = policy
         self._name = name
         self._started = started
+        self._since = since  # reports from before are about other calls, even on the same exception object
         self._nested = nested
         self._failures = 0
         self._spent = 0.0
@@ -261,7 +264,7 @@ class _Call:
         policy = self._policy
         self._failures += 1
         failure = policy._classify(error)
-        inner = report_of(error)
+        inner = report_since(error, self._since)
         deadline = current_deadline()
         now = policy._clock.monotonic()
         decision = decide(
@@ -305,7 +308,7 @@ class _Call:
 
     def _give_up(self, error: Exception, failure_class: FailureClass, decision: Decision, now: float) -> None:
         reason = cast("StopReason", decision.reason)
-        inner = report_of(error)
+        inner = report_since(error, self._since)
         report = Report(
             operation=self._name,
             attempts=self._failures,
@@ -314,7 +317,7 @@ class _Call:
             explanation=decision.explain(),
             exhausted=reason in _USED_UP or (inner is not None and inner.exhausted),
         )
-        attach_report(error, report)
+        attach_report(error, report, since=self._since)
         events = self._policy._events
         if events.subscriptions:
             if reason is not StopReason.NOT_RETRYABLE:
@@ -357,11 +360,23 @@ class Attempt:
 class _Attempts:
     """The state of one retried block. It lives in the loop, so loops over one policy do not meet."""
 
-    __slots__ = ("_bound", "_call", "_delay_s", "_layer", "_number", "_outer", "_policy", "_started", "_state")
+    __slots__ = (
+        "_bound",
+        "_call",
+        "_delay_s",
+        "_layer",
+        "_number",
+        "_outer",
+        "_policy",
+        "_since",
+        "_started",
+        "_state",
+    )
 
     def __init__(self, policy: retry) -> None:
         self._policy = policy
         self._started = policy._clock.monotonic()
+        self._since = REPORTS[0]
         self._state: Literal["due", "handed out", "running", "over"] = "due"
         self._number = 0
         self._delay_s = 0.0
@@ -435,7 +450,8 @@ class _Attempts:
 
     def _failed(self, error: Exception) -> bool:
         if self._call is None:
-            self._call = _Call(self._policy, self._policy._block_name, self._started, nested=self._is_nested)
+            policy = self._policy
+            self._call = _Call(policy, policy._block_name, self._started, self._since, nested=self._is_nested)
         delay_s = self._call.failed(error)
         if delay_s is None:
             return False

@@ -123,14 +123,21 @@ def test_a_nested_success_earns_nothing(run: Run, clock: ManualClock) -> None:
 
 def test_what_an_inner_layer_gave_up_on_is_not_tried_again(run: Run, clock: ManualClock) -> None:
     """An error that carries an exhausted report (from a thread that saw no mark, say) passes through, also as a cause."""
-    error, wrapper = REFUSED(), OSError()
-    attach_report(error, Report("inner", 5, 1.0, "attempts", exhausted=True))
-    wrapper.__cause__ = error
-    for raised in (error, wrapper):
-        function = Flaky(raised)
+    for wrapped in (False, True):
+        calls = 0
+
+        def function(_value: str, *, wrapped: bool = wrapped) -> str:
+            nonlocal calls
+            calls += 1
+            error = REFUSED()
+            attach_report(error, Report("inner", 5, 1.0, "attempts", exhausted=True))
+            if wrapped:
+                raise OSError from error
+            raise error
+
         with pytest.raises(OSError) as caught:
             run(make(clock, on=OSError), function)
-        assert function.calls == 1
+        assert calls == 1
         report = report_of(caught.value)
         assert report is not None
         assert report.exhausted

@@ -89,6 +89,44 @@ def test_attempts_are_bounded_and_the_last_error_is_raised_itself(run: Run, cloc
     assert "3 of 3 used" in report.explanation
 
 
+def test_an_exception_object_that_is_raised_again_is_tried_again(run: Run, clock: ManualClock) -> None:
+    """A mock, a cache and a future raise one object every time: what an earlier call reported on it is not about this one."""
+    error = REFUSED("the same")
+    for number in (1, 2):
+        function = Flaky(*[error] * 9)
+        with pytest.raises(REFUSED) as caught:
+            run(make(clock, attempts=3, name=f"call {number}"), function)
+        report = report_of(caught.value)
+        assert report is not None
+        assert (function.calls, report.operation, report.attempts) == (3, f"call {number}", 3)
+    assert run(make(clock, attempts=3), Flaky(error)) == "done"
+
+
+def test_a_cause_that_is_raised_again_is_tried_again(run: Run, clock: ManualClock) -> None:
+    """The same, where the object with the old report is only the cause."""
+    with pytest.raises(REFUSED) as caught:
+        run(make(clock, attempts=2), Flaky(*[REFUSED()] * 2))
+    wrapper = OSError()
+    wrapper.__cause__ = caught.value
+    assert run(make(clock, on=OSError), Flaky(wrapper)) == "done"
+
+
+def test_a_report_from_another_process_counts_from_its_arrival(run: Run, clock: ManualClock) -> None:
+    """A retry in a worker process that used up its attempts is honoured, however many reports there were here or there."""
+    with pytest.raises(REFUSED) as caught:
+        run(make(clock, attempts=2), Flaky(REFUSED(), REFUSED()))
+    sent, calls = pickle.dumps(caught.value), 0
+
+    def function(_value: str) -> str:
+        nonlocal calls
+        calls += 1
+        raise pickle.loads(sent)
+
+    with pytest.raises(REFUSED):
+        run(make(clock), function)
+    assert calls == 1
+
+
 def test_an_error_keeps_its_report_when_pickled(run: Run, clock: ManualClock) -> None:
     """What happened survives the way to another process."""
     with pytest.raises(REFUSED) as caught:
