@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from .clock import SYSTEM_CLOCK, Clock
-from .errors import BlockTimedOut, ConfigurationError, OutcomeUnknown, report_of
+from .errors import BlockTimedOut, ConfigurationError, OutcomeUnknown, attach_report, report_of
 from .outcome import Outcome
 
 if TYPE_CHECKING:
@@ -97,7 +97,8 @@ class within:
 
     Raises:
         ConfigurationError: the duration is negative, not finite or not a number.
-        BlockTimedOut: (`async with` only) the time was up before the block ended.
+        BlockTimedOut: (`async with` only) the time was up before the block ended. Its `outcome` is `COMMITTED` where an operation
+            inside was committed and only its after-commit hooks were cut.
         OutcomeUnknown: the same, while an operation inside waited for the answer to its COMMIT.
     """
 
@@ -144,4 +145,11 @@ class within:
             report = report_of(exc) if exc is not None else None
             if report is not None and report.outcome is Outcome.UNKNOWN:
                 raise OutcomeUnknown(f"{text}; {report.operation} may or may not have been applied") from exc
-            raise BlockTimedOut(text) from error
+            if report is None:
+                raise BlockTimedOut(text) from error
+            committed = report.outcome is Outcome.COMMITTED
+            late = BlockTimedOut(f"{text}; {report.operation} is committed, its hooks were cut" if committed else text)
+            if committed:
+                late.outcome = Outcome.COMMITTED
+            attach_report(late, report)
+            raise late from error

@@ -327,7 +327,8 @@ class BlockTimedOut(HoldfastError, TimeoutError):
     """An `async with within(...)` block did not end in time and was cancelled.
 
     Operations that had ended inside it stand. A Holdfast operation that was under way was not committed (if that is not
-    certain, `OutcomeUnknown` is raised instead); what a plain call was doing may or may not have been done.
+    certain, `OutcomeUnknown` is raised instead), unless only its after-commit hooks were cut: then `outcome` is `COMMITTED`.
+    What a plain call was doing may or may not have been done.
     """
 
     code = "block-timed-out"

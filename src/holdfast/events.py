@@ -156,7 +156,7 @@ class FailoverEnded(_Event):
 
 @dataclass(frozen=True, slots=True)
 class HookFailed(_Event):
-    """An after-commit hook raised; the save stands."""
+    """An after-commit hook raised, was cut by a cancellation, or was left out after one that was; the save stands."""
 
     hook: str
     error: str

@@ -186,7 +186,7 @@ class AsyncDatabase:
                 except BaseException as error:  # the shell raises it after the rollback
                     failed = error
             ran = await shell.leave(failed)
-        await call_hooks_async(unit, ran.hooks)
+        await call_hooks_async(unit, ran.hooks, shell)
 
     async def outcome_of(self, unknown: OutcomeUnknown) -> Outcome:
         """As `Database.outcome_of`."""

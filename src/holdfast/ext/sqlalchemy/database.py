@@ -212,7 +212,7 @@ class Database:
                 except BaseException as error:  # the shell raises it after the rollback
                     failed = error
             ran = shell.leave(failed)
-        call_hooks(unit, ran.hooks)
+        call_hooks(unit, ran.hooks, shell)
 
     def outcome_of(self, unknown: OutcomeUnknown) -> Outcome:
         """What became of an operation that ended in `OutcomeUnknown`; it is not run again.
