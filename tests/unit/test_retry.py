@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import pickle
 import socket
+import ssl
+import subprocess
 import threading
 import traceback
 from datetime import timedelta
 
+import httpx2
 import pytest
+import sqlalchemy.exc
 
 from holdfast.backoff import Backoff
 from holdfast.budget import RetryBudget
@@ -152,6 +156,57 @@ def test_what_may_have_been_done_is_retried_only_on_a_promise(run: Run, clock: M
     again = Flaky(type(error)("x"))
     assert run(make(clock, on=Exception, idempotent=True), again) == "done"
     assert again.calls == 2
+
+
+def library_error(module: str, *names: str) -> Exception:
+    """An instance of a library's class: the last name is its own, those before are its bases'."""
+    kind: type[Exception] = Exception
+    for name in names:
+        kind = type(name, (kind,), {"__module__": module})
+    return kind()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        httpx2.ReadTimeout("x"),
+        httpx2.ReadError("x"),
+        httpx2.RemoteProtocolError("x"),
+        subprocess.TimeoutExpired("x", 1),
+        ssl.SSLError(),
+        library_error("redis.exceptions", "RedisError", "TimeoutError"),
+        library_error("requests.exceptions", "RequestException", "ConnectionError"),
+        library_error("requests.exceptions", "Timeout", "Slow"),
+        library_error("mail.errors", "ServerDisconnected"),
+    ],
+    ids=lambda error: f"{type(error).__module__}.{type(error).__name__}",
+)
+def test_timeouts_and_losses_of_libraries_need_the_promise_too(run: Run, clock: ManualClock, error: Exception) -> None:
+    """Whatever a library calls it and derives it from, a request may have arrived before the answer was missing."""
+    for on in (type(error), lambda _: True):
+        function = Flaky(error)
+        with pytest.raises(type(error)):
+            run(make(clock, on=on), function)
+        assert function.calls == 1
+    assert run(make(clock, on=type(error), idempotent=True), Flaky(error)) == "done"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        httpx2.ConnectError("x"),
+        httpx2.ConnectTimeout("x"),
+        httpx2.PoolTimeout("x"),
+        sqlalchemy.exc.TimeoutError(),
+        library_error("requests.exceptions", "ConnectionError", "ConnectTimeout"),
+        library_error("urllib3.exceptions", "HTTPError", "NewConnectionError", "NameResolutionError"),
+        library_error("aiohttp.client_exceptions", "ClientConnectionError", "ClientConnectorError"),
+    ],
+    ids=lambda error: f"{type(error).__module__}.{type(error).__name__}",
+)
+def test_what_a_library_never_sent_needs_no_promise(run: Run, clock: ManualClock, error: Exception) -> None:
+    """No connection, or none free in the pool: nothing can have arrived."""
+    assert run(make(clock, on=Exception), Flaky(error)) == "done"
 
 
 @pytest.mark.parametrize("error", [ConnectionRefusedError(), socket.gaierror(), OSError(), ValueError()])
