@@ -31,10 +31,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Awaitable, Callable
-from types import TracebackType
+from types import CoroutineType, TracebackType
 from typing import TYPE_CHECKING, Literal, NoReturn, ParamSpec, TypeAlias, TypeVar
 
-from .callables import AroundCallables
+from .callables import AroundCallables, returned_coroutine
 from .clock import SYSTEM_CLOCK, Random, WaitingClock, system_random
 from .deadline import current_deadline, seconds
 from .errors import ConfigurationError, LoadShed, Overloaded, UsageError
@@ -432,6 +432,8 @@ class AdaptiveLimit(AroundCallables):
             permit = acquire()
             try:
                 result = function(*args, **kwargs)
+                if type(result) is CoroutineType:
+                    raise returned_coroutine(function, result)
             except BaseException as error:
                 permit._settle(self._outcome_of(error))
                 raise

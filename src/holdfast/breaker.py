@@ -35,10 +35,10 @@ import threading
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from enum import StrEnum
-from types import TracebackType
+from types import CoroutineType, TracebackType
 from typing import TYPE_CHECKING, ParamSpec, Self, TypeVar
 
-from .callables import AroundCallables
+from .callables import AroundCallables, returned_coroutine
 from .classification import On, classifier
 from .clock import SYSTEM_CLOCK, Clock
 from .deadline import seconds
@@ -329,6 +329,8 @@ class CircuitBreaker(AroundCallables):
             permit = self._shared or self.acquire()
             try:
                 result = function(*args, **kwargs)
+                if type(result) is CoroutineType:
+                    raise returned_coroutine(function, result)
             except BaseException as error:
                 self._settle(permit, error)
                 raise

@@ -23,10 +23,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Awaitable, Callable
-from types import TracebackType
+from types import CoroutineType, TracebackType
 from typing import TYPE_CHECKING, NoReturn, ParamSpec, Self, TypeVar
 
-from .callables import AroundCallables
+from .callables import AroundCallables, returned_coroutine
 from .clock import SYSTEM_CLOCK, WaitingClock
 from .deadline import current_deadline, seconds
 from .errors import BulkheadFull, ConfigurationError, UsageError
@@ -225,7 +225,10 @@ class Bulkhead(AroundCallables):
             if not try_acquire():
                 acquire()
             try:
-                return function(*args, **kwargs)
+                result = function(*args, **kwargs)
+                if type(result) is CoroutineType:
+                    raise returned_coroutine(function, result)
+                return result
             finally:
                 release()
 

@@ -23,10 +23,10 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Awaitable, Callable
-from types import TracebackType
+from types import CoroutineType, TracebackType
 from typing import TYPE_CHECKING, ParamSpec, Self, TypeVar
 
-from .callables import AroundCallables
+from .callables import AroundCallables, returned_coroutine
 from .clock import SYSTEM_CLOCK, Clock
 from .deadline import current_deadline, seconds
 from .errors import ConfigurationError, RateLimited
@@ -184,7 +184,10 @@ class RateLimiter(AroundCallables):
         def limited(*args: P.args, **kwargs: P.kwargs) -> R:
             if reserve(0)[0] > 0:
                 acquire()
-            return function(*args, **kwargs)
+            result = function(*args, **kwargs)
+            if type(result) is CoroutineType:
+                raise returned_coroutine(function, result)
+            return result
 
         return limited
 

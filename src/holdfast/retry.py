@@ -20,12 +20,12 @@ The success path builds nothing; everything a failure needs stands in `_Call`, w
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from types import TracebackType
+from types import CoroutineType, TracebackType
 from typing import TYPE_CHECKING, Literal, ParamSpec, Self, TypeVar, cast
 
 from .backoff import Backoff
 from .budget import RetryBudget, default_budget
-from .callables import AroundCallables, name_of
+from .callables import AroundCallables, name_of, returned_coroutine
 from .classification import On, classifier
 from .clock import SYSTEM_CLOCK, Clock, Random, system_random
 from .deadline import current_deadline, seconds, within
@@ -151,6 +151,8 @@ class retry(AroundCallables):
                 while True:
                     try:
                         result = function(*args, **kwargs)
+                        if type(result) is CoroutineType:
+                            raise returned_coroutine(function, result)
                     except Exception as error:
                         if call is None:
                             call = _Call(self, name, started, since, nested=nested)
@@ -273,7 +275,7 @@ class _Call:
                 self._failures,
                 now,
                 policy._random(),
-                expires_at=None if deadline is None else deadline.expires_at,
+                expires_at=None if deadline is None else now + deadline.remaining_s(),
                 idempotent=policy._idempotent,
                 nested=self._nested,
                 exhausted=inner is not None and inner.exhausted,
