@@ -17,7 +17,6 @@ from .errors import ConfigurationError, UsageError
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
-    from types import CoroutineType
 
 __all__ = ["AroundCallables", "in_daemon_thread", "name_of", "returned_coroutine"]
 
@@ -31,8 +30,8 @@ def name_of(function: Callable[..., object]) -> str:
     return getattr(inner, "__qualname__", type(inner).__name__)
 
 
-def returned_coroutine(function: Callable[..., object], coroutine: CoroutineType[Any, Any, Any]) -> UsageError:
-    """The error for a function that was taken for a plain one and returned `coroutine`, which is closed: no policy sees it run."""
+def returned_coroutine(function: Callable[..., object], coroutine: Any) -> UsageError:
+    """The error for a function that was taken for a plain one and returned `coroutine`, which is closed: it will not run."""
     coroutine.close()
     return UsageError(
         f"{name_of(function)} returned a coroutine, which would run outside the policy: make it `async def` and await inside, "

@@ -115,7 +115,12 @@ class within:
     def __enter__(self) -> Deadline:
         own = Deadline(self._clock.monotonic() + self._duration_s, self._clock)
         self._outer = outer = CURRENT.get()
-        self.deadline = outer if outer is not None and outer.expires_at <= own.expires_at else own
+        if (
+            outer is not None and outer._clock is not self._clock
+        ):  # moments of two clocks cannot be compared, times left can
+            self.deadline = outer if outer.remaining_s() <= self._duration_s else own
+        else:
+            self.deadline = outer if outer is not None and outer.expires_at <= own.expires_at else own
         CURRENT.set(self.deadline)
         return self.deadline
 

@@ -71,7 +71,7 @@ def test_sync_and_async_are_told_apart_when_decorated(policy: AroundCallables) -
     ):
         assert asyncio.run(policy(function)()) == "async"
         with pytest.raises(ConfigurationError, match="call_async"):
-            policy.call(function)  # type: ignore[unused-coroutine]
+            policy.call(function)
     with pytest.raises(ConfigurationError, match=r"policy\.call\("):
         asyncio.run(policy.call_async(lambda: "sync"))  # type: ignore[arg-type,return-value]
     with pytest.raises(ConfigurationError, match="callable"):
@@ -112,7 +112,7 @@ def test_a_plain_function_that_returns_a_coroutine_is_refused(policy: AroundCall
 
     for call in (policy(lambda: fetch()), lambda: policy.call(lambda: fetch())):  # noqa: PLW0108 - that is the mistake
         with pytest.raises(UsageError, match="returned a coroutine"):
-            call()
+            call()  # type: ignore[unused-coroutine]
 
 
 def test_a_decorated_function_stays_itself(policy: AroundCallables) -> None:
