@@ -314,15 +314,18 @@ class CircuitBreaker(AroundCallables):
             self._events.emit(BreakerChanged(self.name, before.value, after.value))
 
     def _settle(self, permit: Permit, error: BaseException) -> None:
-        counts = (
-            isinstance(error, Exception)
-            and not isinstance(error, Rejected)
-            and self._classify(error).failure_class.counts_for_breaker
-        )
-        if counts:
-            permit.failed()
-        else:
-            permit.ignored()
+        counts = False
+        try:
+            counts = (
+                isinstance(error, Exception)
+                and not isinstance(error, Rejected)
+                and self._classify(error).failure_class.counts_for_breaker
+            )
+        finally:  # the author's own `on` may fail, and must not keep a probe
+            if counts:
+                permit.failed()
+            else:
+                permit.ignored()
 
     def _around(self, function: Callable[P, R]) -> Callable[P, R]:
         def guarded(*args: P.args, **kwargs: P.kwargs) -> R:

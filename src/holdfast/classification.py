@@ -144,7 +144,12 @@ def classifier(on: On) -> Classifier:
         known = failure_of(error)
         if known.failure_class is FailureClass.PERMANENT:
             return known  # final by itself: no answer can change it
-        answer = on(error)
+        try:
+            answer = on(error)
+        except Exception as broken:
+            if broken is not error and broken.__cause__ is None:
+                broken.__cause__ = error  # so that whoever mends it, and `report_of`, find what happened first
+            raise
         if answer is None or answer is False:
             return _permanent(error)
         if answer is True:
