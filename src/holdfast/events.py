@@ -66,7 +66,7 @@ class RetryDenied(_Event):
 
 @dataclass(frozen=True, slots=True)
 class CallEnded(_Event):
-    """A retried function returned (`succeeded`) or raised."""
+    """A retried function returned (`succeeded`), raised, or was cancelled or interrupted."""
 
     attempts: int
     elapsed_s: float

@@ -159,6 +159,10 @@ class retry(AroundCallables):
                         delay_s = call.failed(error)
                         if delay_s is None:
                             raise
+                    except BaseException:
+                        if events.subscriptions:
+                            _tell_cut(events, name, call, monotonic() - started, running=True)
+                        raise
                     else:
                         if call is not None:
                             call.succeeded()
@@ -172,7 +176,12 @@ class retry(AroundCallables):
                             else:
                                 budget.deposit(started)
                         return result
-                    sleep(delay_s)
+                    try:
+                        sleep(delay_s)
+                    except BaseException:
+                        if events.subscriptions:
+                            _tell_cut(events, name, call, monotonic() - started, running=False)
+                        raise
             finally:
                 layer[0] = False
 
@@ -203,6 +212,10 @@ class retry(AroundCallables):
                         delay_s = call.failed(error)
                         if delay_s is None:
                             raise
+                    except BaseException:
+                        if events.subscriptions:
+                            _tell_cut(events, name, call, monotonic() - started, running=True)
+                        raise
                     else:
                         if call is not None:
                             call.succeeded()
@@ -216,7 +229,12 @@ class retry(AroundCallables):
                             else:
                                 budget.deposit(started)
                         return result
-                    await sleep_async(delay_s)
+                    try:
+                        await sleep_async(delay_s)
+                    except BaseException:
+                        if events.subscriptions:
+                            _tell_cut(events, name, call, monotonic() - started, running=False)
+                        raise
             finally:
                 layer[0] = False
 
@@ -247,6 +265,12 @@ def _tell_end(events: EventStream, name: str, attempts: int, elapsed_s: float, *
     events.emit(CallEnded(name, attempts, elapsed_s, succeeded=succeeded))
 
 
+def _tell_cut(events: EventStream, name: str, call: _Call | None, elapsed_s: float, *, running: bool) -> None:
+    """A call was stopped from outside, while an attempt was `running` or before another began."""
+    failures = 0 if call is None else call._failures
+    _tell_end(events, name, failures + running, elapsed_s, succeeded=False)
+
+
 class _Call:
     """One call that has failed at least once: what a retry must remember, and the shell around `decide`."""
 
@@ -265,7 +289,13 @@ class _Call:
         """The seconds to wait before the next attempt, or None: `error` now carries its report and must be raised."""
         policy = self._policy
         self._failures += 1
-        failure = policy._classify(error)
+        try:
+            failure = policy._classify(error)
+        except BaseException:  # the author's own `on` failed
+            if policy._events.subscriptions:
+                elapsed_s = policy._clock.monotonic() - self._started
+                _tell_end(policy._events, self._name, self._failures, elapsed_s, succeeded=False)
+            raise
         inner = report_since(error, self._since)
         deadline = current_deadline()
         now = policy._clock.monotonic()
@@ -397,14 +427,22 @@ class _Attempts:
         if self._state == "over":
             raise StopIteration
         if self._number > 0:
-            self._policy._clock.sleep(self._delay_s)
+            try:
+                self._policy._clock.sleep(self._delay_s)
+            except BaseException:
+                self._cut(running=False)
+                raise
         return self._hand_out()
 
     async def __anext__(self) -> Attempt:
         if self._state == "over":
             raise StopAsyncIteration
         if self._number > 0:
-            await self._policy._clock.sleep_async(self._delay_s)
+            try:
+                await self._policy._clock.sleep_async(self._delay_s)
+            except BaseException:
+                self._cut(running=False)
+                raise
         return self._hand_out()
 
     def _hand_out(self) -> Attempt:
@@ -434,7 +472,10 @@ class _Attempts:
             if error is None:
                 self._succeeded()
                 return False
-            return isinstance(error, Exception) and self._failed(error)
+            if isinstance(error, Exception):
+                return self._failed(error)
+            self._cut(running=True)
+            return False
         finally:
             self._layer[0] = False
             LAYER.set(self._outer)  # not a token: a generator may leave the block in another context
@@ -449,6 +490,12 @@ class _Attempts:
             _tell_end(policy._events, policy._block_name, 1, now - self._started, succeeded=True)
         if policy._budget is not None and not self._is_nested:
             policy._budget.deposit(now)
+
+    def _cut(self, *, running: bool) -> None:
+        policy = self._policy
+        if policy._events.subscriptions:
+            elapsed_s = policy._clock.monotonic() - self._started
+            _tell_cut(policy._events, policy._block_name, self._call, elapsed_s, running=running)
 
     def _failed(self, error: Exception) -> bool:
         if self._call is None:

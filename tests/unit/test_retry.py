@@ -354,6 +354,62 @@ def test_what_stops_a_program_or_task_is_not_caught(clock: ManualClock, stop: ty
         assert not retry_is_active()
 
 
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])
+def test_a_call_that_is_stopped_tells_its_end(clock: ManualClock, stop: type[BaseException]) -> None:
+    """`CallEnded` comes at the end of each call, whether an attempt is stopped or the sleep before the next."""
+    for form in SYNC_FORMS:
+        hook = RecordingHook()
+        policy = make(clock, name="fetch", backoff=Backoff(base=0), events=hook.stream)
+        with pytest.raises(stop):
+            form(policy, Flaky(REFUSED(), stop()))
+        assert hook.of(CallEnded) == [CallEnded("fetch", 2, 0.0, succeeded=False)]
+
+
+async def test_a_call_that_is_cancelled_while_it_sleeps_tells_its_end(clock: ManualClock) -> None:
+    """The attempts that were begun are counted, and no other."""
+
+    class Sleepless(ManualClock):
+        def sleep(self, seconds: float, /) -> None:
+            raise KeyboardInterrupt
+
+        async def sleep_async(self, seconds: float, /) -> None:
+            raise asyncio.CancelledError
+
+    hook = RecordingHook()
+    policy = make(Sleepless(), name="fetch", events=hook.stream)
+
+    async def fetch() -> None:
+        raise REFUSED
+
+    async def block() -> None:
+        async for attempt in policy:
+            with attempt:
+                raise REFUSED
+
+    for form in SYNC_FORMS:
+        with pytest.raises(KeyboardInterrupt):
+            form(policy, Flaky(REFUSED()))
+    with pytest.raises(asyncio.CancelledError):
+        await policy.call_async(fetch)
+    with pytest.raises(asyncio.CancelledError):
+        await block()
+    assert hook.of(CallEnded) == [CallEnded("fetch", 1, 0.0, succeeded=False)] * 5
+
+
+def test_an_on_that_fails_keeps_what_happened_first(run: Run, clock: ManualClock) -> None:
+    """The author's mistake comes out, with the original error as its cause, and the call's end is told."""
+
+    def broken(_error: Exception) -> bool:
+        raise LookupError("a mistake in `on`")
+
+    hook, first = RecordingHook(), REFUSED("first")
+    with pytest.raises(LookupError) as caught:
+        run(make(clock, on=broken, name="fetch", events=hook.stream), Flaky(first))
+    assert caught.value.__cause__ is first
+    assert hook.events == [CallEnded("fetch", 1, 0.0, succeeded=False)]
+    assert not retry_is_active()
+
+
 async def test_cancelling_ends_a_retried_task(clock: ManualClock) -> None:
     """A cancelled task is cancelled, not retried (tenacity's negative predicates retry it)."""
     calls = 0
