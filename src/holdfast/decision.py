@@ -194,7 +194,9 @@ def decide(situation: Situation, policy: RetryPolicy, budget: Budget | None = No
         return give_up(StopReason.NOT_RETRYABLE)
 
     if situation.nested or situation.exhausted:
-        which = "an inner layer has used up its attempts" if situation.exhausted else "an outer layer retries"
+        which = (
+            "an inner layer has used up its attempts" if situation.exhausted else "an outer retry layer is in charge"
+        )
         checks.append(("the only retry layer?", f"no: {which}"))
         return give_up(StopReason.NESTED)
 

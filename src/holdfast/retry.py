@@ -341,12 +341,17 @@ class _Call:
     def _give_up(self, error: Exception, failure_class: FailureClass, decision: Decision, now: float) -> None:
         reason = cast("StopReason", decision.reason)
         inner = report_since(error, self._since)
+        explanation = decision.explain()
+        if inner is not None and inner.reason == StopReason.NESTED.value and reason is StopReason.NOT_RETRYABLE:
+            # Nobody retried it, and whoever asks why must not be told only that this layer would not have.
+            stepped_back = f"{inner.operation}, inside, stepped back:\n{inner.explanation}"
+            explanation = f"{stepped_back}\n{self._name}, in charge:\n{explanation}"
         report = Report(
             operation=self._name,
             attempts=self._failures,
             elapsed_s=now - self._started,
             reason=reason.value,
-            explanation=decision.explain(),
+            explanation=explanation,
             exhausted=reason in _USED_UP or (inner is not None and inner.exhausted),
         )
         attach_report(error, report, since=self._since)

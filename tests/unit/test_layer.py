@@ -55,6 +55,29 @@ def test_an_inner_layer_makes_one_attempt_and_says_so(run: Run, clock: ManualClo
     assert (report.operation, report.reason, report.exhausted, report.attempts) == ("outer", "attempts", True, 3)
 
 
+def test_a_failure_that_only_the_inner_layer_would_have_retried_says_so(run: Run, clock: ManualClock) -> None:
+    """The inner one steps back from everything; the report tells that it did, and not only that the outer one refused."""
+    function = Flaky(REFUSED())
+
+    def inner(_value: str) -> str:
+        return make(clock, attempts=3, name="inner").call(function)
+
+    with pytest.raises(REFUSED) as caught:
+        run(make(clock, on=KeyError, name="outer"), inner)
+    report = report_of(caught.value)
+    assert report is not None
+    assert (function.calls, report.operation, report.reason) == (1, "outer", "not_retryable")
+    assert report.explanation.splitlines() == [
+        "inner, inside, stepped back:",
+        "retryable? yes: unsent at connect: ConnectionRefusedError",
+        "the only retry layer? no: an outer retry layer is in charge",
+        "=> give_up (nested)",
+        "outer, in charge:",
+        "retryable? no: permanent at body: ConnectionRefusedError",
+        "=> give_up (not_retryable)",
+    ]
+
+
 async def test_async_layers_nest(clock: ManualClock) -> None:
     """The same for coroutines, also when the inner call runs in a task of its own."""
     calls = 0
