@@ -38,6 +38,7 @@ from enum import StrEnum
 from types import CoroutineType, TracebackType
 from typing import TYPE_CHECKING, ParamSpec, Self, TypeVar
 
+from .bounds import instance_of, number, whole_number
 from .callables import AroundCallables, returned_coroutine
 from .classification import On, classifier
 from .clock import SYSTEM_CLOCK, Clock
@@ -151,7 +152,7 @@ class CircuitBreaker(AroundCallables):
         clock: Clock = SYSTEM_CLOCK,
         events: EventStream = EVENTS,
     ) -> None:
-        self.name = name
+        self.name = instance_of(name, str, "CircuitBreaker.name")
         self._classify = classifier(on)
         self._window_s = _more_than_0(window, "window")
         self._ratio = ratio
@@ -162,11 +163,9 @@ class CircuitBreaker(AroundCallables):
         self._probe_lease_s = _more_than_0(probe_lease, "probe_lease")
         self._clock = clock
         self._events = events
-        if not 0 < ratio <= 1:
-            raise ConfigurationError(f"CircuitBreaker.ratio must be more than 0 and at most 1, not {ratio}")
-        for setting, value in (("calls_min", calls_min), ("probes", probes)):
-            if not isinstance(value, int) or value < 1:
-                raise ConfigurationError(f"CircuitBreaker.{setting} must be a whole number, 1 or more, not {value!r}")
+        number(ratio, "CircuitBreaker.ratio", above=0, most=1)
+        whole_number(calls_min, "CircuitBreaker.calls_min", 1)
+        whole_number(probes, "CircuitBreaker.probes", 1)
         if self._open_for_max_s < self._open_for_s:
             raise ConfigurationError("CircuitBreaker.open_for_max must be at least open_for")
         self._lock = threading.Lock()

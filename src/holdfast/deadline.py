@@ -28,6 +28,7 @@ __all__ = ["Deadline", "current_deadline", "seconds", "within"]
 
 
 _NEVER = float("inf")
+_LONGEST_S = 1.7976931348623157e308  # what a float can hold
 
 
 def seconds(duration: float | timedelta, *, name: str = "duration") -> float:
@@ -47,8 +48,9 @@ def seconds(duration: float | timedelta, *, name: str = "duration") -> float:
     total: object = duration if measure is None else measure()
     if not isinstance(total, (int, float)) or isinstance(total, bool):
         raise ConfigurationError(f"{name} must be seconds or a timedelta, not {type(duration).__name__}")
-    if not 0 <= total < _NEVER:
-        raise ConfigurationError(f"{name} must be a finite number of seconds, 0 or more, not {total}")
+    if not 0 <= total <= _LONGEST_S:
+        shown = total if isinstance(total, float) or total < 0 else "one that no float can hold"
+        raise ConfigurationError(f"{name} must be a finite number of seconds, 0 or more, not {shown}")
     return float(total)
 
 

@@ -24,6 +24,7 @@ from types import CoroutineType, TracebackType
 from typing import TYPE_CHECKING, Literal, ParamSpec, Self, TypeVar, cast
 
 from .backoff import Backoff
+from .bounds import flag, instance_of
 from .budget import RetryBudget, default_budget
 from .callables import AroundCallables, name_of, returned_coroutine
 from .classification import On, classifier
@@ -108,10 +109,10 @@ class retry(AroundCallables):
     ) -> None:
         self._classify = classifier(on)
         self._policy = RetryPolicy(dict.fromkeys(_RETRIED, Allowance(attempts, backoff)))
-        self._idempotent = idempotent
-        self._budget = budget
+        self._idempotent = flag(idempotent, "retry.idempotent")
+        self._budget = instance_of(budget, RetryBudget, "retry.budget", optional=True)
         self._deadline_s = None if deadline is None else seconds(deadline, name="retry.deadline")
-        self._name = name
+        self._name = instance_of(name, str, "retry.name", optional=True)
         self._clock = clock
         self._random = random
         self._events = events

@@ -30,6 +30,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 
 from ...dialects import Flavour, classify
+from ...errors import ConfigurationError
 from ...operation import KEY_LENGTH_MAX, SCOPE_LENGTH_MAX, TOMBSTONE, OperationKey, Record
 from ...outcome import Failure, FailureClass, Rejection, Stage
 
@@ -70,7 +71,16 @@ OPERATIONS = Table(
 
 
 def with_operations(metadata: MetaData | None) -> MetaData:
-    """A copy of `metadata` (or an empty one) that has the table of key rows as well; the original stays as it is."""
+    """A copy of `metadata` (or an empty one) that has the table of key rows as well; the original stays as it is.
+
+    Raises:
+        ConfigurationError: it is something else, a declarative base for instance.
+    """
+    if metadata is not None and not isinstance(metadata, MetaData):
+        raise ConfigurationError(
+            f"migrate takes a MetaData, not {getattr(metadata, '__name__', type(metadata).__name__)}; "
+            "of a declarative base that is Base.metadata"
+        )
     whole = MetaData()
     for table in metadata.sorted_tables if metadata is not None else ():
         table.to_metadata(whole)
