@@ -31,10 +31,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Awaitable, Callable
-from types import TracebackType
+from types import CoroutineType, TracebackType
 from typing import TYPE_CHECKING, Literal, NoReturn, ParamSpec, TypeAlias, TypeVar
 
-from .callables import AroundCallables
+from .bounds import instance_of, number, one_of, whole_number
+from .callables import AroundCallables, returned_coroutine
 from .clock import SYSTEM_CLOCK, Random, WaitingClock, system_random
 from .deadline import current_deadline, seconds
 from .errors import ConfigurationError, LoadShed, Overloaded, UsageError
@@ -196,20 +197,16 @@ class AdaptiveLimit(AroundCallables):
         random: Random = system_random,
         events: EventStream = EVENTS,
     ) -> None:
-        for setting, value, lowest in (("most", most, 1), ("least", least, 1), ("queue", queue, 0)):
-            if not isinstance(value, int) or value < lowest:
-                raise ConfigurationError(
-                    f"AdaptiveLimit.{setting} must be a whole number, {lowest} or more, not {value!r}"
-                )
+        whole_number(most, "AdaptiveLimit.most", 1)
+        whole_number(least, "AdaptiveLimit.least", 1)
+        whole_number(queue, "AdaptiveLimit.queue", 0)
         if least > most:
             raise ConfigurationError(f"AdaptiveLimit.least ({least}) must be at most AdaptiveLimit.most ({most})")
-        if mode not in {"off", "dark", "on"}:
-            raise ConfigurationError(f"AdaptiveLimit.mode must be 'off', 'dark' or 'on', not {mode!r}")
-        if not 0 < ratio < 1:
-            raise ConfigurationError(f"AdaptiveLimit.ratio must be more than 0 and less than 1, not {ratio}")
-        if tolerance is not None and not 1 < tolerance < float("inf"):
-            raise ConfigurationError(f"AdaptiveLimit.tolerance must be more than 1, or None, not {tolerance}")
-        self.name = name
+        one_of(mode, "AdaptiveLimit.mode", ("off", "dark", "on"))
+        number(ratio, "AdaptiveLimit.ratio", above=0, below=1)
+        if tolerance is not None:
+            number(tolerance, "AdaptiveLimit.tolerance", above=1)
+        self.name = instance_of(name, str, "AdaptiveLimit.name")
         self._mode = mode
         self._dropped = _looking(dropped)
         self._queue = queue
@@ -432,6 +429,8 @@ class AdaptiveLimit(AroundCallables):
             permit = acquire()
             try:
                 result = function(*args, **kwargs)
+                if type(result) is CoroutineType:
+                    raise returned_coroutine(function, result)
             except BaseException as error:
                 permit._settle(self._outcome_of(error))
                 raise

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple, Self
 
+from .bounds import number
 from .deadline import seconds
 from .errors import ConfigurationError
 
@@ -51,8 +52,7 @@ class Backoff(_Backoff):
         cap_s = seconds(cap, name="Backoff.cap")
         if cap_s < base_s:
             raise ConfigurationError(f"Backoff.cap ({cap_s:g} s) must be at least Backoff.base ({base_s:g} s)")
-        if not 1 <= factor < float("inf"):
-            raise ConfigurationError(f"Backoff.factor must be 1 or more, not {factor}")
+        number(factor, "Backoff.factor", least=1)
         return super().__new__(cls, base, cap, factor)
 
     def ceiling_s(self, failures: int) -> float:

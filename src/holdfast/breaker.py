@@ -35,10 +35,11 @@ import threading
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from enum import StrEnum
-from types import TracebackType
+from types import CoroutineType, TracebackType
 from typing import TYPE_CHECKING, ParamSpec, Self, TypeVar
 
-from .callables import AroundCallables
+from .bounds import instance_of, number, whole_number
+from .callables import AroundCallables, returned_coroutine
 from .classification import On, classifier
 from .clock import SYSTEM_CLOCK, Clock
 from .deadline import seconds
@@ -151,7 +152,7 @@ class CircuitBreaker(AroundCallables):
         clock: Clock = SYSTEM_CLOCK,
         events: EventStream = EVENTS,
     ) -> None:
-        self.name = name
+        self.name = instance_of(name, str, "CircuitBreaker.name")
         self._classify = classifier(on)
         self._window_s = _more_than_0(window, "window")
         self._ratio = ratio
@@ -162,11 +163,9 @@ class CircuitBreaker(AroundCallables):
         self._probe_lease_s = _more_than_0(probe_lease, "probe_lease")
         self._clock = clock
         self._events = events
-        if not 0 < ratio <= 1:
-            raise ConfigurationError(f"CircuitBreaker.ratio must be more than 0 and at most 1, not {ratio}")
-        for setting, value in (("calls_min", calls_min), ("probes", probes)):
-            if not isinstance(value, int) or value < 1:
-                raise ConfigurationError(f"CircuitBreaker.{setting} must be a whole number, 1 or more, not {value!r}")
+        number(ratio, "CircuitBreaker.ratio", above=0, most=1)
+        whole_number(calls_min, "CircuitBreaker.calls_min", 1)
+        whole_number(probes, "CircuitBreaker.probes", 1)
         if self._open_for_max_s < self._open_for_s:
             raise ConfigurationError("CircuitBreaker.open_for_max must be at least open_for")
         self._lock = threading.Lock()
@@ -314,21 +313,26 @@ class CircuitBreaker(AroundCallables):
             self._events.emit(BreakerChanged(self.name, before.value, after.value))
 
     def _settle(self, permit: Permit, error: BaseException) -> None:
-        counts = (
-            isinstance(error, Exception)
-            and not isinstance(error, Rejected)
-            and self._classify(error).failure_class.counts_for_breaker
-        )
-        if counts:
-            permit.failed()
-        else:
-            permit.ignored()
+        counts = False
+        try:
+            counts = (
+                isinstance(error, Exception)
+                and not isinstance(error, Rejected)
+                and self._classify(error).failure_class.counts_for_breaker
+            )
+        finally:  # the author's own `on` may fail, and must not keep a probe
+            if counts:
+                permit.failed()
+            else:
+                permit.ignored()
 
     def _around(self, function: Callable[P, R]) -> Callable[P, R]:
         def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
             permit = self._shared or self.acquire()
             try:
                 result = function(*args, **kwargs)
+                if type(result) is CoroutineType:
+                    raise returned_coroutine(function, result)
             except BaseException as error:
                 self._settle(permit, error)
                 raise

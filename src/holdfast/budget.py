@@ -17,6 +17,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
+from .bounds import instance_of, number
 from .clock import SYSTEM_CLOCK, Clock
 from .deadline import seconds
 from .errors import ConfigurationError
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 __all__ = ["RetryBudget", "default_budget"]
 
 _PER_TOKEN = 1_000_000  # counted in whole millionths: ten deposits of a tenth make exactly one token
+
+_MOST = 1e12  # of each setting: far beyond any use, and what they come to can still be counted
 
 
 class RetryBudget:
@@ -61,10 +64,11 @@ class RetryBudget:
         window_s = seconds(window, name="RetryBudget.window")
         if window_s <= 0:
             raise ConfigurationError("RetryBudget.window must be more than 0 s")
-        for setting, value in (("ratio", ratio), ("floor_per_s", floor_per_s)):
-            if not 0 <= value < float("inf"):
-                raise ConfigurationError(f"RetryBudget.{setting} must be a finite number, 0 or more, not {value}")
-        self.name = name
+        number(ratio, "RetryBudget.ratio", least=0, most=_MOST)
+        number(floor_per_s, "RetryBudget.floor_per_s", least=0, most=_MOST)
+        if window_s > _MOST:
+            raise ConfigurationError(f"RetryBudget.window must be at most {_MOST:g} s")
+        self.name = instance_of(name, str, "RetryBudget.name")
         self._clock = clock
         self._deposit = round(ratio * _PER_TOKEN)
         self._reserve = round(floor_per_s * window_s * _PER_TOKEN)

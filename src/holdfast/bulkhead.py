@@ -23,13 +23,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Awaitable, Callable
-from types import TracebackType
+from types import CoroutineType, TracebackType
 from typing import TYPE_CHECKING, NoReturn, ParamSpec, Self, TypeVar
 
-from .callables import AroundCallables
+from .bounds import flag, instance_of, whole_number
+from .callables import AroundCallables, returned_coroutine
 from .clock import SYSTEM_CLOCK, WaitingClock
 from .deadline import current_deadline, seconds
-from .errors import BulkheadFull, ConfigurationError, UsageError
+from .errors import BulkheadFull, UsageError
 from .stream import EVENTS, EventStream
 
 if TYPE_CHECKING:
@@ -80,14 +81,13 @@ class Bulkhead(AroundCallables):
         clock: WaitingClock = SYSTEM_CLOCK,
         events: EventStream = EVENTS,
     ) -> None:
-        for setting, value, least in (("permits", permits, 1), ("queue", queue, 0)):
-            if not isinstance(value, int) or value < least:
-                raise ConfigurationError(f"Bulkhead.{setting} must be a whole number, {least} or more, not {value!r}")
-        self.name = name
+        whole_number(permits, "Bulkhead.permits", 1)
+        whole_number(queue, "Bulkhead.queue", 0)
+        self.name = instance_of(name, str, "Bulkhead.name")
         self._permits = permits
         self._queue = queue
         self._max_wait_s = seconds(max_wait, name="Bulkhead.max_wait")
-        self._fair = fair
+        self._fair = flag(fair, "Bulkhead.fair")
         self._clock = clock
         self._events = events
         self._lock = threading.Lock()
@@ -225,7 +225,10 @@ class Bulkhead(AroundCallables):
             if not try_acquire():
                 acquire()
             try:
-                return function(*args, **kwargs)
+                result = function(*args, **kwargs)
+                if type(result) is CoroutineType:
+                    raise returned_coroutine(function, result)
+                return result
             finally:
                 release()
 

@@ -2,7 +2,8 @@
 
 A policy says how it surrounds either kind; the rest stands here once. Whether a callable is asynchronous is decided when it
 is decorated, never when it is called. A generator runs outside the call that made it, where no policy sees it fail:
-refused, as is an asynchronous callable handed to a synchronous call.
+refused, as is an asynchronous callable handed to a synchronous call. So is a function that turns out to return a coroutine (a
+lambda around a call of one), when it does.
 """
 
 from __future__ import annotations
@@ -12,12 +13,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
-from .errors import ConfigurationError
+from .errors import ConfigurationError, UsageError
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-__all__ = ["AroundCallables", "in_daemon_thread", "name_of"]
+__all__ = ["AroundCallables", "in_daemon_thread", "name_of", "returned_coroutine"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -27,6 +28,15 @@ def name_of(function: Callable[..., object]) -> str:
     """What to call `function` in events and reports."""
     inner = function.func if isinstance(function, functools.partial) else function
     return getattr(inner, "__qualname__", type(inner).__name__)
+
+
+def returned_coroutine(function: Callable[..., object], coroutine: Any) -> UsageError:
+    """The error for a function that was taken for a plain one and returned `coroutine`, which is closed: it will not run."""
+    coroutine.close()
+    return UsageError(
+        f"{name_of(function)} returned a coroutine, which would run outside the policy: make it `async def` and await inside, "
+        "or put the policy around the coroutine function itself"
+    )
 
 
 def in_daemon_thread(function: Callable[[], R], *, name: str = "holdfast-call") -> Future[R]:
@@ -70,11 +80,14 @@ class AroundCallables(ABC):
         """The same for a coroutine function."""
 
     def __call__(self, function: Callable[P, R], /) -> Callable[P, R]:
-        """Decorate `function`, synchronous or asynchronous.
+        """Decorate `function`, synchronous or asynchronous; above `@staticmethod` and `@classmethod` as below them.
 
         Raises:
             ConfigurationError: it is not callable, or a generator function.
+            UsageError: (on calling) it is no coroutine function, and returned a coroutine.
         """
+        if isinstance(function, (staticmethod, classmethod)):
+            return cast("Callable[P, R]", type(function)(self(function.__func__)))
         if _is_async(function):
             wrapper = cast("Callable[P, R]", self._around_async(cast("Callable[P, Awaitable[Any]]", function)))
         else:
@@ -86,6 +99,7 @@ class AroundCallables(ABC):
 
         Raises:
             ConfigurationError: it is a coroutine function (use `call_async`), a generator function, or not callable.
+            UsageError: it returned a coroutine.
         """
         if _is_async(function):
             raise ConfigurationError(f"{name_of(function)} is asynchronous: use `await policy.call_async(...)`")
@@ -108,8 +122,12 @@ def _is_async(function: Callable[..., object]) -> bool:
 
     if not callable(function):
         raise ConfigurationError(f"a policy surrounds a callable, not {type(function).__name__}")
+    while isinstance(function, functools.partial):
+        function = function.func
+    if inspect.iscoroutinefunction(function):  # first: some say so of themselves (`AsyncMock`)
+        return True
     # An object with `__call__` is what its `__call__` is; a class is not: calling it makes an instance.
-    is_function = isinstance(function, type) or inspect.isroutine(function) or isinstance(function, functools.partial)
+    is_function = isinstance(function, type) or inspect.isroutine(function)
     code = function if is_function else type(function).__call__
     if inspect.isgeneratorfunction(code) or inspect.isasyncgenfunction(code):
         raise ConfigurationError(

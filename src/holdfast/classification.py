@@ -1,7 +1,9 @@
 """What an exception means where no server's error table speaks: for plain functions.
 
     BlockTimedOut, TimeoutError, EOFError, ConnectionError            AMBIGUOUS: the other side may have done the work
+    a library's error that is called after a timeout or a connection  AMBIGUOUS: the same, by another name (`_MAYBE_SENT`)
     ConnectionRefusedError, socket.gaierror                           UNSENT: it never heard of it
+    a library's that nothing was connected, or free in its pool       UNSENT: the same (`_UNSENT`)
     BreakerOpen, BulkheadFull, LoadShed, RateLimited                  UNSENT, with the rejection's retry-after hint
     other errors of Holdfast                                          what they say of themselves; PERMANENT otherwise
     anything else the author named                                    LOST: it failed, another attempt may not
@@ -53,6 +55,42 @@ _OWN: tuple[tuple[type[HoldfastError], FailureClass], ...] = (
     (BlockTimedOut, FailureClass.AMBIGUOUS),
 )
 
+_UNSENT = frozenset(
+    {
+        ("aiohttp", "ClientConnectorError"),
+        ("aiohttp", "ConnectionTimeoutError"),
+        ("botocore", "ConnectTimeoutError"),
+        ("botocore", "EndpointConnectionError"),
+        ("httpcore", "ConnectError"),
+        ("httpcore", "ConnectTimeout"),
+        ("httpcore", "PoolTimeout"),
+        ("httpx", "ConnectError"),
+        ("httpx", "ConnectTimeout"),
+        ("httpx", "PoolTimeout"),
+        ("httpx2", "ConnectError"),
+        ("httpx2", "ConnectTimeout"),
+        ("httpx2", "PoolTimeout"),
+        ("psycopg_pool", "PoolTimeout"),
+        ("requests", "ConnectTimeout"),
+        ("sqlalchemy", "TimeoutError"),  # of its pool
+        ("urllib3", "ConnectTimeoutError"),
+        ("urllib3", "NewConnectionError"),
+    }
+)
+"""Errors of libraries, as package and class, after which nothing was sent. Known by name: none of them is imported."""
+
+_MAYBE_SENT = (
+    "Timeout",
+    "TimedOut",
+    "Connection",
+    "Disconnect",
+    "NetworkError",
+    "ProtocolError",
+    "TransportError",
+    "SSLError",
+)
+"""What the class of an error, or one of its bases, is called after which the other side may have done the work."""
+
 
 def failure_of(error: Exception) -> Failure:
     """What `error` means, taken as one that the author wants handled."""
@@ -67,7 +105,11 @@ def failure_of(error: Exception) -> Failure:
 
     if isinstance(error, (ConnectionRefusedError, gaierror)):
         return Failure(FailureClass.UNSENT, Stage.CONNECT, name=name)
-    if isinstance(error, (TimeoutError, ConnectionError, EOFError)):
+    kinds = type(error).__mro__
+    if any((kind.__module__.partition(".")[0], kind.__name__) in _UNSENT for kind in kinds):
+        return Failure(FailureClass.UNSENT, Stage.CONNECT, name=name)
+    # A base named `TimeoutError` or `ConnectionError` is found by its name, the builtin or a library's own.
+    if isinstance(error, EOFError) or any(word in kind.__name__ for kind in kinds for word in _MAYBE_SENT):
         return Failure(FailureClass.AMBIGUOUS, Stage.BODY, name=name)
     return Failure(FailureClass.LOST, Stage.BODY, name=name)
 
@@ -102,7 +144,12 @@ def classifier(on: On) -> Classifier:
         known = failure_of(error)
         if known.failure_class is FailureClass.PERMANENT:
             return known  # final by itself: no answer can change it
-        answer = on(error)
+        try:
+            answer = on(error)
+        except Exception as broken:
+            if broken is not error and broken.__cause__ is None:
+                broken.__cause__ = error  # so that whoever mends it, and `report_of`, find what happened first
+            raise
         if answer is None or answer is False:
             return _permanent(error)
         if answer is True:

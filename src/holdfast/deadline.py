@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from .clock import SYSTEM_CLOCK, Clock
-from .errors import BlockTimedOut, ConfigurationError, OutcomeUnknown, report_of
+from .errors import BlockTimedOut, ConfigurationError, OutcomeUnknown, attach_report, report_of
 from .outcome import Outcome
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ __all__ = ["Deadline", "current_deadline", "seconds", "within"]
 
 
 _NEVER = float("inf")
+_LONGEST_S = 1.7976931348623157e308  # what a float can hold
 
 
 def seconds(duration: float | timedelta, *, name: str = "duration") -> float:
@@ -47,8 +48,9 @@ def seconds(duration: float | timedelta, *, name: str = "duration") -> float:
     total: object = duration if measure is None else measure()
     if not isinstance(total, (int, float)) or isinstance(total, bool):
         raise ConfigurationError(f"{name} must be seconds or a timedelta, not {type(duration).__name__}")
-    if not 0 <= total < _NEVER:
-        raise ConfigurationError(f"{name} must be a finite number of seconds, 0 or more, not {total}")
+    if not 0 <= total <= _LONGEST_S:
+        shown = total if isinstance(total, float) or total < 0 else "one that no float can hold"
+        raise ConfigurationError(f"{name} must be a finite number of seconds, 0 or more, not {shown}")
     return float(total)
 
 
@@ -97,7 +99,8 @@ class within:
 
     Raises:
         ConfigurationError: the duration is negative, not finite or not a number.
-        BlockTimedOut: (`async with` only) the time was up before the block ended.
+        BlockTimedOut: (`async with` only) the time was up before the block ended. Its `outcome` is `COMMITTED` where an operation
+            inside was committed and only its after-commit hooks were cut.
         OutcomeUnknown: the same, while an operation inside waited for the answer to its COMMIT.
     """
 
@@ -114,7 +117,12 @@ class within:
     def __enter__(self) -> Deadline:
         own = Deadline(self._clock.monotonic() + self._duration_s, self._clock)
         self._outer = outer = CURRENT.get()
-        self.deadline = outer if outer is not None and outer.expires_at <= own.expires_at else own
+        if (
+            outer is not None and outer._clock is not self._clock
+        ):  # moments of two clocks cannot be compared, times left can
+            self.deadline = outer if outer.remaining_s() <= self._duration_s else own
+        else:
+            self.deadline = outer if outer is not None and outer.expires_at <= own.expires_at else own
         CURRENT.set(self.deadline)
         return self.deadline
 
@@ -144,4 +152,11 @@ class within:
             report = report_of(exc) if exc is not None else None
             if report is not None and report.outcome is Outcome.UNKNOWN:
                 raise OutcomeUnknown(f"{text}; {report.operation} may or may not have been applied") from exc
-            raise BlockTimedOut(text) from error
+            if report is None:
+                raise BlockTimedOut(text) from error
+            committed = report.outcome is Outcome.COMMITTED
+            late = BlockTimedOut(f"{text}; {report.operation} is committed, its hooks were cut" if committed else text)
+            if committed:
+                late.outcome = Outcome.COMMITTED
+            attach_report(late, report)
+            raise late from error

@@ -21,7 +21,7 @@ from enum import StrEnum
 from typing import NamedTuple, Protocol, Self
 
 from .backoff import Backoff
-from .errors import ConfigurationError
+from .bounds import instance_of, whole_number
 from .outcome import Failure, FailureClass, Verdict
 
 __all__ = [
@@ -63,15 +63,15 @@ class Allowance(_Allowance):
         backoff: the delays between them.
 
     Raises:
-        ConfigurationError: `attempts` is outside its bounds.
+        ConfigurationError: `attempts` is outside its bounds, or `backoff` is none.
     """
 
     __slots__ = ()
 
     def __new__(cls, attempts: int, backoff: Backoff) -> Self:
         """The allowance, once its number is checked."""
-        if not isinstance(attempts, int) or attempts < 1:
-            raise ConfigurationError(f"attempts must be a whole number, 1 or more, not {attempts!r}")
+        whole_number(attempts, "attempts", 1)
+        instance_of(backoff, Backoff, "backoff")
         return super().__new__(cls, attempts, backoff)
 
 
@@ -194,7 +194,9 @@ def decide(situation: Situation, policy: RetryPolicy, budget: Budget | None = No
         return give_up(StopReason.NOT_RETRYABLE)
 
     if situation.nested or situation.exhausted:
-        which = "an inner layer has used up its attempts" if situation.exhausted else "an outer layer retries"
+        which = (
+            "an inner layer has used up its attempts" if situation.exhausted else "an outer retry layer is in charge"
+        )
         checks.append(("the only retry layer?", f"no: {which}"))
         return give_up(StopReason.NESTED)
 

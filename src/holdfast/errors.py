@@ -40,11 +40,13 @@ What happened on the way (attempts, time, the reason for stopping) rides along o
 
 from __future__ import annotations
 
+import threading
 from typing import ClassVar, NamedTuple
 
 from .outcome import Failure, FailureClass, Outcome, Rejection
 
 __all__ = [
+    "REPORTS",
     "AccessDenied",
     "BlockTimedOut",
     "BreakerOpen",
@@ -80,6 +82,7 @@ __all__ = [
     "attach_report",
     "error_for",
     "report_of",
+    "report_since",
     "unreachable",
 ]
 
@@ -325,7 +328,8 @@ class BlockTimedOut(HoldfastError, TimeoutError):
     """An `async with within(...)` block did not end in time and was cancelled.
 
     Operations that had ended inside it stand. A Holdfast operation that was under way was not committed (if that is not
-    certain, `OutcomeUnknown` is raised instead); what a plain call was doing may or may not have been done.
+    certain, `OutcomeUnknown` is raised instead), unless only its after-commit hooks were cut: then `outcome` is `COMMITTED`.
+    What a plain call was doing may or may not have been done.
     """
 
     code = "block-timed-out"
@@ -463,28 +467,62 @@ class Report(NamedTuple):
     exhausted: bool = False
 
 
+REPORTS = [0]
+"""How many reports were attached in this process. Whoever keeps the number can tell later which ones came after it."""
+
 _REPORT = "__holdfast_report__"
+_NUMBER = "__holdfast_report_number__"
+
+_numbering = threading.Lock()
 
 
-def attach_report(error: BaseException, report: Report) -> None:
+class _Number(int):
+    """A report's place among all that were attached here. One that comes from another process is attached on its arrival."""
+
+    __slots__ = ()
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _next_number, ()
+
+
+def _next_number() -> _Number:
+    with _numbering:
+        REPORTS[0] += 1
+        return _Number(REPORTS[0])
+
+
+def attach_report(error: BaseException, report: Report, *, since: int = 0) -> None:
     """Put `report` on `error`, unless it holds one that says exhausted. Errors without a `__dict__` go without.
 
     The layer that used up its attempts has the last word; the report of one that only let the error through is replaced.
+
+    Args:
+        error: the exception.
+        report: what happened on the way to it.
+        since: what `REPORTS[0]` was when the call began. An exception object may be raised again, by a mock or out of a cache: a
+            report from before the call is about another one, and replaced.
     """
     attributes = getattr(error, "__dict__", None)
     if attributes is not None:
         known = attributes.get(_REPORT)
-        if known is None or not known.exhausted:
+        if known is None or not known.exhausted or attributes.get(_NUMBER, 0) <= since:
             attributes[_REPORT] = report
+            attributes[_NUMBER] = _next_number()
 
 
 def report_of(error: BaseException) -> Report | None:
     """The report attached to `error` or to what caused it, or None."""
+    return report_since(error, -1)
+
+
+def report_since(error: BaseException, since: int) -> Report | None:
+    """As `report_of`, but only a report that was attached after `REPORTS[0]` was `since`."""
     seen: set[int] = set()
     current: BaseException | None = error
     while current is not None and id(current) not in seen:
-        report = getattr(current, "__dict__", {}).get(_REPORT)
-        if isinstance(report, Report):
+        attributes = getattr(current, "__dict__", {})
+        report = attributes.get(_REPORT)
+        if isinstance(report, Report) and attributes.get(_NUMBER, 0) > since:
             return report
         seen.add(id(current))
         current = current.__cause__

@@ -66,7 +66,7 @@ class RetryDenied(_Event):
 
 @dataclass(frozen=True, slots=True)
 class CallEnded(_Event):
-    """A retried function returned (`succeeded`) or raised."""
+    """A retried function returned (`succeeded`), raised, or was cancelled or interrupted."""
 
     attempts: int
     elapsed_s: float
@@ -156,7 +156,7 @@ class FailoverEnded(_Event):
 
 @dataclass(frozen=True, slots=True)
 class HookFailed(_Event):
-    """An after-commit hook raised; the save stands."""
+    """An after-commit hook raised, was cut by a cancellation, or was left out after one that was; the save stands."""
 
     hook: str
     error: str

@@ -25,6 +25,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from .backoff import Backoff
+from .bounds import instance_of, whole_number
 from .clock import WaitingClock
 from .deadline import seconds
 from .errors import ConfigurationError, NoWriter
@@ -93,8 +94,8 @@ class FailoverSettings:
 
     def __post_init__(self) -> None:
         for name in ("waiting_max", "release_first"):
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
-                raise ConfigurationError(f"{name} must be a whole number, 1 or more, not {getattr(self, name)!r}")
+            whole_number(getattr(self, name), name, 1)
+        instance_of(self.pace, Backoff, "pace")
         for name in ("stall", "probe_timeout", "proof_timeout", "release_pause"):
             if seconds(getattr(self, name), name=name) <= 0:
                 raise ConfigurationError(f"{name} must be more than 0 seconds")

@@ -23,10 +23,11 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Awaitable, Callable
-from types import TracebackType
+from types import CoroutineType, TracebackType
 from typing import TYPE_CHECKING, ParamSpec, Self, TypeVar
 
-from .callables import AroundCallables
+from .bounds import instance_of, number, whole_number
+from .callables import AroundCallables, returned_coroutine
 from .clock import SYSTEM_CLOCK, Clock
 from .deadline import current_deadline, seconds
 from .errors import ConfigurationError, RateLimited
@@ -41,6 +42,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _NS = 1_000_000_000
+_LONGEST_NS = 100 * 366 * 86_400 * _NS
 
 
 def decide(arrival_ns: int, now_ns: int, interval_ns: int, tolerance_ns: int) -> tuple[int, int]:
@@ -68,7 +70,7 @@ class RateLimiter(AroundCallables):
 
     Args:
         name: what events and errors call it.
-        rate: calls per `per`; more than 0, at most one in a nanosecond.
+        rate: calls per `per`; at least one in a hundred years, at most one in a nanosecond.
         per: the unit of `rate`, seconds or `timedelta`, default 1 s; more than 0.
         burst: calls that may come at once after a quiet time, default 1; at least 1.
         max_wait: how long a call waits for its turn at most, seconds or `timedelta`; default None: as long as its deadline
@@ -93,13 +95,14 @@ class RateLimiter(AroundCallables):
         events: EventStream = EVENTS,
     ) -> None:
         per_s = seconds(per, name="RateLimiter.per")
-        if not 0 < rate < float("inf") or not per_s > 0 or rate / per_s > _NS:
+        number(rate, "RateLimiter.rate", above=0)
+        whole_number(burst, "RateLimiter.burst", 1)
+        if not 1 <= per_s * _NS / rate <= _LONGEST_NS:
             raise ConfigurationError(
-                f"RateLimiter.rate must be more than 0 and at most one in a nanosecond, not {rate} in {per_s} s"
+                "RateLimiter.rate and RateLimiter.per must allow at most one call in a nanosecond, and at least one in a hundred "
+                f"years, not {rate} in {per_s} s"
             )
-        if not isinstance(burst, int) or burst < 1:
-            raise ConfigurationError(f"RateLimiter.burst must be a whole number, 1 or more, not {burst!r}")
-        self.name = name
+        self.name = instance_of(name, str, "RateLimiter.name")
         self._interval_ns = math.ceil(per_s * _NS / rate)  # rounded up: the rate is never exceeded
         self._tolerance_ns = (burst - 1) * self._interval_ns
         self._max_wait_s = math.inf if max_wait is None else seconds(max_wait, name="RateLimiter.max_wait")
@@ -184,7 +187,10 @@ class RateLimiter(AroundCallables):
         def limited(*args: P.args, **kwargs: P.kwargs) -> R:
             if reserve(0)[0] > 0:
                 acquire()
-            return function(*args, **kwargs)
+            result = function(*args, **kwargs)
+            if type(result) is CoroutineType:
+                raise returned_coroutine(function, result)
+            return result
 
         return limited
 

@@ -20,17 +20,18 @@ The success path builds nothing; everything a failure needs stands in `_Call`, w
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from types import TracebackType
+from types import CoroutineType, TracebackType
 from typing import TYPE_CHECKING, Literal, ParamSpec, Self, TypeVar, cast
 
 from .backoff import Backoff
+from .bounds import flag, instance_of
 from .budget import RetryBudget, default_budget
-from .callables import AroundCallables, name_of
+from .callables import AroundCallables, name_of, returned_coroutine
 from .classification import On, classifier
 from .clock import SYSTEM_CLOCK, Clock, Random, system_random
 from .deadline import current_deadline, seconds, within
 from .decision import Allowance, Decision, RetryPolicy, Situation, StopReason, decide
-from .errors import Report, UsageError, attach_report, report_of
+from .errors import REPORTS, Report, UsageError, attach_report, report_since
 from .layer import LAYER
 from .outcome import Failure, FailureClass
 from .stream import EVENTS, EventStream
@@ -108,10 +109,10 @@ class retry(AroundCallables):
     ) -> None:
         self._classify = classifier(on)
         self._policy = RetryPolicy(dict.fromkeys(_RETRIED, Allowance(attempts, backoff)))
-        self._idempotent = idempotent
-        self._budget = budget
+        self._idempotent = flag(idempotent, "retry.idempotent")
+        self._budget = instance_of(budget, RetryBudget, "retry.budget", optional=True)
         self._deadline_s = None if deadline is None else seconds(deadline, name="retry.deadline")
-        self._name = name
+        self._name = instance_of(name, str, "retry.name", optional=True)
         self._clock = clock
         self._random = random
         self._events = events
@@ -138,24 +139,31 @@ class retry(AroundCallables):
         monotonic, sleep = self._clock.monotonic, self._clock.sleep
         budget, events = self._budget, self._events
         window = _NO_WINDOW if budget is None else budget._window
+        reports = REPORTS
 
         def retried(*args: P.args, **kwargs: P.kwargs) -> R:
             outer, layer = get_layer(), [True]
             nested = outer is not None and outer[0]
             if not nested:
                 set_layer(layer)  # and never taken away: a mark that is turned off says nothing
-            call = None
+            call, since = None, reports[0]
             started = monotonic()
             try:
                 while True:
                     try:
                         result = function(*args, **kwargs)
+                        if type(result) is CoroutineType:
+                            raise returned_coroutine(function, result)
                     except Exception as error:
                         if call is None:
-                            call = _Call(self, name, started, nested=nested)
+                            call = _Call(self, name, started, since, nested=nested)
                         delay_s = call.failed(error)
                         if delay_s is None:
                             raise
+                    except BaseException:
+                        if events.subscriptions:
+                            _tell_cut(events, name, call, monotonic() - started, running=True)
+                        raise
                     else:
                         if call is not None:
                             call.succeeded()
@@ -169,7 +177,12 @@ class retry(AroundCallables):
                             else:
                                 budget.deposit(started)
                         return result
-                    sleep(delay_s)
+                    try:
+                        sleep(delay_s)
+                    except BaseException:
+                        if events.subscriptions:
+                            _tell_cut(events, name, call, monotonic() - started, running=False)
+                        raise
             finally:
                 layer[0] = False
 
@@ -181,13 +194,14 @@ class retry(AroundCallables):
         monotonic, sleep_async = self._clock.monotonic, self._clock.sleep_async
         budget, events = self._budget, self._events
         window = _NO_WINDOW if budget is None else budget._window
+        reports = REPORTS
 
         async def retried(*args: P.args, **kwargs: P.kwargs) -> R:
             outer, layer = get_layer(), [True]
             nested = outer is not None and outer[0]
             if not nested:
                 set_layer(layer)  # and never taken away: a mark that is turned off says nothing
-            call = None
+            call, since = None, reports[0]
             started = monotonic()
             try:
                 while True:
@@ -195,10 +209,14 @@ class retry(AroundCallables):
                         result = await function(*args, **kwargs)
                     except Exception as error:
                         if call is None:
-                            call = _Call(self, name, started, nested=nested)
+                            call = _Call(self, name, started, since, nested=nested)
                         delay_s = call.failed(error)
                         if delay_s is None:
                             raise
+                    except BaseException:
+                        if events.subscriptions:
+                            _tell_cut(events, name, call, monotonic() - started, running=True)
+                        raise
                     else:
                         if call is not None:
                             call.succeeded()
@@ -212,7 +230,12 @@ class retry(AroundCallables):
                             else:
                                 budget.deposit(started)
                         return result
-                    await sleep_async(delay_s)
+                    try:
+                        await sleep_async(delay_s)
+                    except BaseException:
+                        if events.subscriptions:
+                            _tell_cut(events, name, call, monotonic() - started, running=False)
+                        raise
             finally:
                 layer[0] = False
 
@@ -243,15 +266,22 @@ def _tell_end(events: EventStream, name: str, attempts: int, elapsed_s: float, *
     events.emit(CallEnded(name, attempts, elapsed_s, succeeded=succeeded))
 
 
+def _tell_cut(events: EventStream, name: str, call: _Call | None, elapsed_s: float, *, running: bool) -> None:
+    """A call was stopped from outside, while an attempt was `running` or before another began."""
+    failures = 0 if call is None else call._failures
+    _tell_end(events, name, failures + running, elapsed_s, succeeded=False)
+
+
 class _Call:
     """One call that has failed at least once: what a retry must remember, and the shell around `decide`."""
 
-    __slots__ = ("_failures", "_name", "_nested", "_policy", "_spent", "_started")
+    __slots__ = ("_failures", "_name", "_nested", "_policy", "_since", "_spent", "_started")
 
-    def __init__(self, policy: retry, name: str, started: float, *, nested: bool) -> None:
+    def __init__(self, policy: retry, name: str, started: float, since: int, *, nested: bool) -> None:
         self._policy = policy
         self._name = name
         self._started = started
+        self._since = since  # reports from before are about other calls, even on the same exception object
         self._nested = nested
         self._failures = 0
         self._spent = 0.0
@@ -260,8 +290,14 @@ class _Call:
         """The seconds to wait before the next attempt, or None: `error` now carries its report and must be raised."""
         policy = self._policy
         self._failures += 1
-        failure = policy._classify(error)
-        inner = report_of(error)
+        try:
+            failure = policy._classify(error)
+        except BaseException:  # the author's own `on` failed
+            if policy._events.subscriptions:
+                elapsed_s = policy._clock.monotonic() - self._started
+                _tell_end(policy._events, self._name, self._failures, elapsed_s, succeeded=False)
+            raise
+        inner = report_since(error, self._since)
         deadline = current_deadline()
         now = policy._clock.monotonic()
         decision = decide(
@@ -270,7 +306,7 @@ class _Call:
                 self._failures,
                 now,
                 policy._random(),
-                expires_at=None if deadline is None else deadline.expires_at,
+                expires_at=None if deadline is None else now + deadline.remaining_s(),
                 idempotent=policy._idempotent,
                 nested=self._nested,
                 exhausted=inner is not None and inner.exhausted,
@@ -305,16 +341,21 @@ class _Call:
 
     def _give_up(self, error: Exception, failure_class: FailureClass, decision: Decision, now: float) -> None:
         reason = cast("StopReason", decision.reason)
-        inner = report_of(error)
+        inner = report_since(error, self._since)
+        explanation = decision.explain()
+        if inner is not None and inner.reason == StopReason.NESTED.value and reason is StopReason.NOT_RETRYABLE:
+            # Nobody retried it, and whoever asks why must not be told only that this layer would not have.
+            stepped_back = f"{inner.operation}, inside, stepped back:\n{inner.explanation}"
+            explanation = f"{stepped_back}\n{self._name}, in charge:\n{explanation}"
         report = Report(
             operation=self._name,
             attempts=self._failures,
             elapsed_s=now - self._started,
             reason=reason.value,
-            explanation=decision.explain(),
+            explanation=explanation,
             exhausted=reason in _USED_UP or (inner is not None and inner.exhausted),
         )
-        attach_report(error, report)
+        attach_report(error, report, since=self._since)
         events = self._policy._events
         if events.subscriptions:
             if reason is not StopReason.NOT_RETRYABLE:
@@ -357,11 +398,23 @@ class Attempt:
 class _Attempts:
     """The state of one retried block. It lives in the loop, so loops over one policy do not meet."""
 
-    __slots__ = ("_bound", "_call", "_delay_s", "_layer", "_number", "_outer", "_policy", "_started", "_state")
+    __slots__ = (
+        "_bound",
+        "_call",
+        "_delay_s",
+        "_layer",
+        "_number",
+        "_outer",
+        "_policy",
+        "_since",
+        "_started",
+        "_state",
+    )
 
     def __init__(self, policy: retry) -> None:
         self._policy = policy
         self._started = policy._clock.monotonic()
+        self._since = REPORTS[0]
         self._state: Literal["due", "handed out", "running", "over"] = "due"
         self._number = 0
         self._delay_s = 0.0
@@ -380,14 +433,22 @@ class _Attempts:
         if self._state == "over":
             raise StopIteration
         if self._number > 0:
-            self._policy._clock.sleep(self._delay_s)
+            try:
+                self._policy._clock.sleep(self._delay_s)
+            except BaseException:
+                self._cut(running=False)
+                raise
         return self._hand_out()
 
     async def __anext__(self) -> Attempt:
         if self._state == "over":
             raise StopAsyncIteration
         if self._number > 0:
-            await self._policy._clock.sleep_async(self._delay_s)
+            try:
+                await self._policy._clock.sleep_async(self._delay_s)
+            except BaseException:
+                self._cut(running=False)
+                raise
         return self._hand_out()
 
     def _hand_out(self) -> Attempt:
@@ -417,7 +478,10 @@ class _Attempts:
             if error is None:
                 self._succeeded()
                 return False
-            return isinstance(error, Exception) and self._failed(error)
+            if isinstance(error, Exception):
+                return self._failed(error)
+            self._cut(running=True)
+            return False
         finally:
             self._layer[0] = False
             LAYER.set(self._outer)  # not a token: a generator may leave the block in another context
@@ -433,9 +497,16 @@ class _Attempts:
         if policy._budget is not None and not self._is_nested:
             policy._budget.deposit(now)
 
+    def _cut(self, *, running: bool) -> None:
+        policy = self._policy
+        if policy._events.subscriptions:
+            elapsed_s = policy._clock.monotonic() - self._started
+            _tell_cut(policy._events, policy._block_name, self._call, elapsed_s, running=running)
+
     def _failed(self, error: Exception) -> bool:
         if self._call is None:
-            self._call = _Call(self._policy, self._policy._block_name, self._started, nested=self._is_nested)
+            policy = self._policy
+            self._call = _Call(policy, policy._block_name, self._started, self._since, nested=self._is_nested)
         delay_s = self._call.failed(error)
         if delay_s is None:
             return False

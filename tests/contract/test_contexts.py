@@ -13,8 +13,12 @@ from typing import Any
 
 import pytest
 
-from holdfast.errors import UsageError
+from holdfast.errors import UsageError, report_of
+from holdfast.events import HookFailed
 from holdfast.ext.sqlalchemy import AsyncDatabase, Database
+from holdfast.outcome import Outcome
+from holdfast.stream import subscribe
+from holdfast.testing import RecordingHook
 from tests.contract.faces import Base, User, usernames
 
 
@@ -117,3 +121,63 @@ def test_a_database_inside_another_still_joins_its_own_transaction(tmp_path: Pat
         with pytest.raises(LookupError):
             db.run(outermost)
     assert db.read(usernames) == []
+
+
+def test_a_program_that_stops_in_a_hook_is_told_what_stands(db: Database) -> None:
+    """Ctrl-C in an after-commit hook comes out with a report that says committed; no hook is lost without a word."""
+    left: list[str] = []
+
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    def body(tx: Any) -> None:
+        tx.add(User(username="ada", age=30))
+        db.after_commit(stop)
+        db.after_commit(left.append, "second")
+
+    hook = RecordingHook()
+    with subscribe(hook), pytest.raises(KeyboardInterrupt) as caught:
+        db.transaction(name="sign up")(body)()
+
+    report = report_of(caught.value)
+    assert report is not None
+    assert (report.operation, report.outcome, report.attempts) == ("sign up", Outcome.COMMITTED, 1)
+    assert [event.error for event in hook.of(HookFailed)] == ["KeyboardInterrupt"] * 2
+    assert [event.hook.split(".")[-1] for event in hook.of(HookFailed)] == ["stop", "append"]
+    assert (db.read(usernames), left) == (["ada"], [])
+
+
+@pytest.mark.parametrize("in_a_block", [False, True])
+async def test_a_task_that_is_cancelled_in_a_hook_is_told_what_stands(
+    async_db: AsyncDatabase, *, in_a_block: bool
+) -> None:
+    """The cancellation comes out with a report that says committed, from a function and from a block."""
+    started = asyncio.Event()
+    left: list[str] = []
+
+    async def hang() -> None:
+        started.set()
+        await asyncio.Event().wait()
+
+    async def body(tx: Any) -> None:
+        tx.add(User(username="ada", age=30))
+        async_db.after_commit(hang)
+        async_db.after_commit(left.append, "second")
+
+    async def block() -> None:
+        async with async_db.begin() as tx:
+            await body(tx)
+
+    hook = RecordingHook()
+    with subscribe(hook):
+        task = asyncio.create_task(block() if in_a_block else async_db.run(body))
+        await started.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError) as caught:
+            await task
+
+    report = report_of(caught.value)
+    assert report is not None
+    assert report.outcome is Outcome.COMMITTED
+    assert [event.error for event in hook.of(HookFailed)] == ["CancelledError"] * 2
+    assert (await names_in(async_db), left) == (["ada"], [])

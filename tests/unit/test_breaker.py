@@ -445,3 +445,33 @@ def test_wrong_settings_are_refused_by_name(clock: ManualClock, settings: dict[s
     """A value outside its bounds names the setting."""
     with pytest.raises(ConfigurationError, match=named):
         make(clock, **settings)
+
+
+@pytest.mark.parametrize("form", ["call", "async", "block"])
+def test_an_on_that_fails_keeps_no_probe(clock: ManualClock, form: str) -> None:
+    """The author's mistake comes out, with the original error as its cause, and the probe is given back."""
+
+    def broken(_error: Exception) -> bool:
+        raise LookupError("a mistake in `on`")
+
+    breaker = make(clock, on=broken, probes=1)
+    half_open(breaker, clock).ignored()
+    first = OSError("first")
+
+    def fail() -> None:
+        raise first
+
+    async def fail_async() -> None:
+        raise first
+
+    with pytest.raises(LookupError) as caught:
+        if form == "call":
+            breaker.call(fail)
+        elif form == "async":
+            asyncio.run(breaker.call_async(fail_async))
+        else:
+            with breaker:
+                fail()
+    assert caught.value.__cause__ is first
+    assert breaker.call(lambda: "served") == "served"
+    assert breaker.state == "closed"

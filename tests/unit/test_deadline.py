@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import pickle
 import threading
 from datetime import timedelta
 
 import pytest
 
 from holdfast.deadline import Deadline, current_deadline, seconds, within
-from holdfast.errors import BlockTimedOut, ConfigurationError, OutcomeUnknown, Report, attach_report
+from holdfast.errors import BlockTimedOut, ConfigurationError, OutcomeUnknown, Report, attach_report, report_of
 from holdfast.outcome import Outcome
 from holdfast.testing import ManualClock
 
@@ -114,6 +115,22 @@ async def test_a_block_cut_during_commit_says_that_it_does_not_know() -> None:
             except asyncio.CancelledError as error:
                 attach_report(error, Report("transfer", 1, 0.01, "deadline", Outcome.UNKNOWN))
                 raise
+
+
+async def test_a_block_cut_after_the_commit_says_that_it_stands() -> None:
+    """Where only the hooks of an operation were cut, the timeout says committed; so does a copy in another process."""
+    with pytest.raises(BlockTimedOut, match="transfer is committed") as caught:
+        async with within(0.01):
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError as error:
+                attach_report(error, Report("transfer", 1, 0.01, "succeeded", Outcome.COMMITTED))
+                raise
+    copy = pickle.loads(pickle.dumps(caught.value))
+    for late in (caught.value, copy):
+        report = report_of(late)
+        assert report is not None
+        assert (late.outcome, report.outcome) == (Outcome.COMMITTED, Outcome.COMMITTED)
 
 
 @pytest.mark.parametrize("duration", [-1, float("nan"), float("inf"), "5", None, True])

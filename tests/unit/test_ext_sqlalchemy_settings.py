@@ -22,7 +22,7 @@ from holdfast.ext.sqlalchemy.settings import (
 @pytest.mark.parametrize(
     ("setting", "cure"),
     [
-        ({"size": 0}, "size must be at least 1"),
+        ({"size": 0}, "size must be a whole number, 1 or more"),
         ({"size": 20, "open_max": 10}, "raise open_max or lower size"),
         ({"ping_after": -1}, "ping_after must be a finite number of seconds, 0 or more"),
         ({"recycle": 0}, "None keeps connections for good"),

@@ -55,6 +55,29 @@ def test_an_inner_layer_makes_one_attempt_and_says_so(run: Run, clock: ManualClo
     assert (report.operation, report.reason, report.exhausted, report.attempts) == ("outer", "attempts", True, 3)
 
 
+def test_a_failure_that_only_the_inner_layer_would_have_retried_says_so(run: Run, clock: ManualClock) -> None:
+    """The inner one steps back from everything; the report tells that it did, and not only that the outer one refused."""
+    function = Flaky(REFUSED())
+
+    def inner(_value: str) -> str:
+        return make(clock, attempts=3, name="inner").call(function)
+
+    with pytest.raises(REFUSED) as caught:
+        run(make(clock, on=KeyError, name="outer"), inner)
+    report = report_of(caught.value)
+    assert report is not None
+    assert (function.calls, report.operation, report.reason) == (1, "outer", "not_retryable")
+    assert report.explanation.splitlines() == [
+        "inner, inside, stepped back:",
+        "retryable? yes: unsent at connect: ConnectionRefusedError",
+        "the only retry layer? no: an outer retry layer is in charge",
+        "=> give_up (nested)",
+        "outer, in charge:",
+        "retryable? no: permanent at body: ConnectionRefusedError",
+        "=> give_up (not_retryable)",
+    ]
+
+
 async def test_async_layers_nest(clock: ManualClock) -> None:
     """The same for coroutines, also when the inner call runs in a task of its own."""
     calls = 0
@@ -123,14 +146,21 @@ def test_a_nested_success_earns_nothing(run: Run, clock: ManualClock) -> None:
 
 def test_what_an_inner_layer_gave_up_on_is_not_tried_again(run: Run, clock: ManualClock) -> None:
     """An error that carries an exhausted report (from a thread that saw no mark, say) passes through, also as a cause."""
-    error, wrapper = REFUSED(), OSError()
-    attach_report(error, Report("inner", 5, 1.0, "attempts", exhausted=True))
-    wrapper.__cause__ = error
-    for raised in (error, wrapper):
-        function = Flaky(raised)
+    for wrapped in (False, True):
+        calls = 0
+
+        def function(_value: str, *, wrapped: bool = wrapped) -> str:
+            nonlocal calls
+            calls += 1
+            error = REFUSED()
+            attach_report(error, Report("inner", 5, 1.0, "attempts", exhausted=True))
+            if wrapped:
+                raise OSError from error
+            raise error
+
         with pytest.raises(OSError) as caught:
             run(make(clock, on=OSError), function)
-        assert function.calls == 1
+        assert calls == 1
         report = report_of(caught.value)
         assert report is not None
         assert report.exhausted

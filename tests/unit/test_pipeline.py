@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections.abc import Iterator
+from contextlib import nullcontext
 
 import pytest
 
@@ -212,9 +214,12 @@ def test_the_attempt_timeout_is_set_for_each_attempt(clock: ManualClock) -> None
 
 
 @pytest.mark.parametrize("kind", ["sync", "async", "block", "async block"])
-def test_after_the_deadline_nothing_is_begun(clock: ManualClock, kind: str) -> None:
-    """A caller whose time is up is told so before anything happens."""
-    pipeline = Pipeline(limiter(clock), deadline=2, clock=clock)
+@pytest.mark.parametrize(("outer_s", "own_s"), [(0, 2), (0, None), (5, 0), (None, 0)])
+def test_after_the_deadline_nothing_is_begun(
+    clock: ManualClock, kind: str, outer_s: float | None, own_s: float | None
+) -> None:
+    """A caller whose time is up is told so before anything happens, whether the pipeline has a deadline of its own or not."""
+    pipeline = Pipeline(limiter(clock), deadline=own_s, clock=clock)
     begun: list[int] = []
 
     async def coroutine() -> None:
@@ -224,7 +229,8 @@ def test_after_the_deadline_nothing_is_begun(clock: ManualClock, kind: str) -> N
         async with pipeline.block():
             begun.append(1)
 
-    with within(0, clock=clock), pytest.raises(DeadlineExceeded):
+    outer = nullcontext() if outer_s is None else within(outer_s, clock=clock)
+    with outer, pytest.raises(DeadlineExceeded):
         if kind == "sync":
             pipeline.call(begun.append, 1)
         elif kind == "async":
@@ -235,6 +241,29 @@ def test_after_the_deadline_nothing_is_begun(clock: ManualClock, kind: str) -> N
         else:
             asyncio.run(block())
     assert begun == []
+
+
+def test_a_deadline_of_another_clock_is_compared_by_what_is_left() -> None:
+    """Two clocks show different moments at one time: what counts is the time left, in pipelines, blocks and retries."""
+    early, late = ManualClock(start=0), ManualClock(start=1e9)
+    for ours, others in ((early, late), (late, early)):
+        pipeline = Pipeline(retry(on=ConnectionError, budget=None, clock=ours), deadline=3, clock=ours)
+        for left_s, seen_s in ((2, 2), (5, 3)):
+            outcomes = iter([ConnectionRefusedError(), None])
+
+            def function(outcomes: Iterator[Exception | None] = outcomes) -> float:
+                if (error := next(outcomes)) is not None:
+                    raise error
+                deadline = current_deadline()
+                assert deadline is not None
+                return deadline.remaining_s()
+
+            with within(left_s, clock=others):
+                assert pipeline.call(function) == pytest.approx(seen_s, abs=0.1)
+                with within(3, clock=ours) as deadline:
+                    assert deadline.remaining_s() == pytest.approx(seen_s, abs=0.1)
+        with within(0, clock=others), pytest.raises(DeadlineExceeded):
+            pipeline.call(current_deadline)
 
 
 async def test_a_coroutine_is_cut_at_the_deadline() -> None:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import pickle
 import socket
+import ssl
+import subprocess
 import threading
 import traceback
 from datetime import timedelta
 
+import httpx2
 import pytest
+import sqlalchemy.exc
 
 from holdfast.backoff import Backoff
 from holdfast.budget import RetryBudget
@@ -89,6 +93,44 @@ def test_attempts_are_bounded_and_the_last_error_is_raised_itself(run: Run, cloc
     assert "3 of 3 used" in report.explanation
 
 
+def test_an_exception_object_that_is_raised_again_is_tried_again(run: Run, clock: ManualClock) -> None:
+    """A mock, a cache and a future raise one object every time: what an earlier call reported on it is not about this one."""
+    error = REFUSED("the same")
+    for number in (1, 2):
+        function = Flaky(*[error] * 9)
+        with pytest.raises(REFUSED) as caught:
+            run(make(clock, attempts=3, name=f"call {number}"), function)
+        report = report_of(caught.value)
+        assert report is not None
+        assert (function.calls, report.operation, report.attempts) == (3, f"call {number}", 3)
+    assert run(make(clock, attempts=3), Flaky(error)) == "done"
+
+
+def test_a_cause_that_is_raised_again_is_tried_again(run: Run, clock: ManualClock) -> None:
+    """The same, where the object with the old report is only the cause."""
+    with pytest.raises(REFUSED) as caught:
+        run(make(clock, attempts=2), Flaky(*[REFUSED()] * 2))
+    wrapper = OSError()
+    wrapper.__cause__ = caught.value
+    assert run(make(clock, on=OSError), Flaky(wrapper)) == "done"
+
+
+def test_a_report_from_another_process_counts_from_its_arrival(run: Run, clock: ManualClock) -> None:
+    """A retry in a worker process that used up its attempts is honoured, however many reports there were here or there."""
+    with pytest.raises(REFUSED) as caught:
+        run(make(clock, attempts=2), Flaky(REFUSED(), REFUSED()))
+    sent, calls = pickle.dumps(caught.value), 0
+
+    def function(_value: str) -> str:
+        nonlocal calls
+        calls += 1
+        raise pickle.loads(sent)
+
+    with pytest.raises(REFUSED):
+        run(make(clock), function)
+    assert calls == 1
+
+
 def test_an_error_keeps_its_report_when_pickled(run: Run, clock: ManualClock) -> None:
     """What happened survives the way to another process."""
     with pytest.raises(REFUSED) as caught:
@@ -114,6 +156,57 @@ def test_what_may_have_been_done_is_retried_only_on_a_promise(run: Run, clock: M
     again = Flaky(type(error)("x"))
     assert run(make(clock, on=Exception, idempotent=True), again) == "done"
     assert again.calls == 2
+
+
+def library_error(module: str, *names: str) -> Exception:
+    """An instance of a library's class: the last name is its own, those before are its bases'."""
+    kind: type[Exception] = Exception
+    for name in names:
+        kind = type(name, (kind,), {"__module__": module})
+    return kind()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        httpx2.ReadTimeout("x"),
+        httpx2.ReadError("x"),
+        httpx2.RemoteProtocolError("x"),
+        subprocess.TimeoutExpired("x", 1),
+        ssl.SSLError(),
+        library_error("redis.exceptions", "RedisError", "TimeoutError"),
+        library_error("requests.exceptions", "RequestException", "ConnectionError"),
+        library_error("requests.exceptions", "Timeout", "Slow"),
+        library_error("mail.errors", "ServerDisconnected"),
+    ],
+    ids=lambda error: f"{type(error).__module__}.{type(error).__name__}",
+)
+def test_timeouts_and_losses_of_libraries_need_the_promise_too(run: Run, clock: ManualClock, error: Exception) -> None:
+    """Whatever a library calls it and derives it from, a request may have arrived before the answer was missing."""
+    for on in (type(error), lambda _: True):
+        function = Flaky(error)
+        with pytest.raises(type(error)):
+            run(make(clock, on=on), function)
+        assert function.calls == 1
+    assert run(make(clock, on=type(error), idempotent=True), Flaky(error)) == "done"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        httpx2.ConnectError("x"),
+        httpx2.ConnectTimeout("x"),
+        httpx2.PoolTimeout("x"),
+        sqlalchemy.exc.TimeoutError(),
+        library_error("requests.exceptions", "ConnectionError", "ConnectTimeout"),
+        library_error("urllib3.exceptions", "HTTPError", "NewConnectionError", "NameResolutionError"),
+        library_error("aiohttp.client_exceptions", "ClientConnectionError", "ClientConnectorError"),
+    ],
+    ids=lambda error: f"{type(error).__module__}.{type(error).__name__}",
+)
+def test_what_a_library_never_sent_needs_no_promise(run: Run, clock: ManualClock, error: Exception) -> None:
+    """No connection, or none free in the pool: nothing can have arrived."""
+    assert run(make(clock, on=Exception), Flaky(error)) == "done"
 
 
 @pytest.mark.parametrize("error", [ConnectionRefusedError(), socket.gaierror(), OSError(), ValueError()])
@@ -259,6 +352,62 @@ def test_what_stops_a_program_or_task_is_not_caught(clock: ManualClock, stop: ty
             form(make(clock, on=lambda error: True, idempotent=True), function)
         assert function.calls == 1
         assert not retry_is_active()
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])
+def test_a_call_that_is_stopped_tells_its_end(clock: ManualClock, stop: type[BaseException]) -> None:
+    """`CallEnded` comes at the end of each call, whether an attempt is stopped or the sleep before the next."""
+    for form in SYNC_FORMS:
+        hook = RecordingHook()
+        policy = make(clock, name="fetch", backoff=Backoff(base=0), events=hook.stream)
+        with pytest.raises(stop):
+            form(policy, Flaky(REFUSED(), stop()))
+        assert hook.of(CallEnded) == [CallEnded("fetch", 2, 0.0, succeeded=False)]
+
+
+async def test_a_call_that_is_cancelled_while_it_sleeps_tells_its_end(clock: ManualClock) -> None:
+    """The attempts that were begun are counted, and no other."""
+
+    class Sleepless(ManualClock):
+        def sleep(self, seconds: float, /) -> None:
+            raise KeyboardInterrupt
+
+        async def sleep_async(self, seconds: float, /) -> None:
+            raise asyncio.CancelledError
+
+    hook = RecordingHook()
+    policy = make(Sleepless(), name="fetch", events=hook.stream)
+
+    async def fetch() -> None:
+        raise REFUSED
+
+    async def block() -> None:
+        async for attempt in policy:
+            with attempt:
+                raise REFUSED
+
+    for form in SYNC_FORMS:
+        with pytest.raises(KeyboardInterrupt):
+            form(policy, Flaky(REFUSED()))
+    with pytest.raises(asyncio.CancelledError):
+        await policy.call_async(fetch)
+    with pytest.raises(asyncio.CancelledError):
+        await block()
+    assert hook.of(CallEnded) == [CallEnded("fetch", 1, 0.0, succeeded=False)] * 5
+
+
+def test_an_on_that_fails_keeps_what_happened_first(run: Run, clock: ManualClock) -> None:
+    """The author's mistake comes out, with the original error as its cause, and the call's end is told."""
+
+    def broken(_error: Exception) -> bool:
+        raise LookupError("a mistake in `on`")
+
+    hook, first = RecordingHook(), REFUSED("first")
+    with pytest.raises(LookupError) as caught:
+        run(make(clock, on=broken, name="fetch", events=hook.stream), Flaky(first))
+    assert caught.value.__cause__ is first
+    assert hook.events == [CallEnded("fetch", 1, 0.0, succeeded=False)]
+    assert not retry_is_active()
 
 
 async def test_cancelling_ends_a_retried_task(clock: ManualClock) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Generic, NoReturn, TypeVar
 
-from ..errors import attach_report
+from ..errors import Report, attach_report
 from .actions import (
     ACKNOWLEDGED,
     BEGAN,
@@ -77,8 +77,12 @@ class _Memory(Generic[T]):
             return Happening(What.FOUND, record=record)
         return CLAIMED_IN_CLUSTER if in_cluster else CLAIMED
 
+    def report(self) -> Report:
+        """What happened so far."""
+        return self._engine.report(self._clock.monotonic())
+
     def _raise(self, action: Action) -> NoReturn:
-        report = self._engine.report(self._clock.monotonic())
+        report = self.report()
         caught = self._error
         if action.error is None:
             assert caught is not None

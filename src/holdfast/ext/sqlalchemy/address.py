@@ -121,6 +121,10 @@ _SEVERAL_HOSTS = re.compile(
 
 
 def _servers_of(url: str | URL | Sequence[str | URL]) -> tuple[URL, tuple[Host, ...]]:
+    if not isinstance(url, (str, URL, Sequence)) or isinstance(url, bytes):
+        raise ConfigurationError(
+            f"a database URL is text, a URL of SQLAlchemy's, or several of them, not {type(url).__name__}"
+        )
     several = [url] if isinstance(url, (str, URL)) else list(url)
     if not several:
         raise ConfigurationError("no database URL was given; name at least one")

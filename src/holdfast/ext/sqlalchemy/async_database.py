@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, ov
 
 from sqlalchemy.util import greenlet_spawn
 
+from ...bounds import instance_of
 from ...clock import SYSTEM_CLOCK, Random, WaitingClock, system_random
 from ...errors import ConfigurationError
 from ...outcome import Outcome
@@ -70,6 +71,7 @@ class AsyncDatabase:
         clock: WaitingClock = SYSTEM_CLOCK,
         random: Random = system_random,
     ) -> None:
+        instance_of(settings, DatabaseSettings, "settings", optional=True)
         self.settings = settings or DatabaseSettings()
         endpoint = (
             url
@@ -186,7 +188,7 @@ class AsyncDatabase:
                 except BaseException as error:  # the shell raises it after the rollback
                     failed = error
             ran = await shell.leave(failed)
-        await call_hooks_async(unit, ran.hooks)
+        await call_hooks_async(unit, ran.hooks, shell)
 
     async def outcome_of(self, unknown: OutcomeUnknown) -> Outcome:
         """As `Database.outcome_of`."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, overload
 
+from ...bounds import instance_of
 from ...clock import SYSTEM_CLOCK, Random, WaitingClock, system_random
 from ...errors import ConfigurationError
 from ...outcome import Outcome
@@ -80,6 +81,7 @@ class Database:
         clock: WaitingClock = SYSTEM_CLOCK,
         random: Random = system_random,
     ) -> None:
+        instance_of(settings, DatabaseSettings, "settings", optional=True)
         self.settings = settings or DatabaseSettings()
         endpoint = (
             url
@@ -212,7 +214,7 @@ class Database:
                 except BaseException as error:  # the shell raises it after the rollback
                     failed = error
             ran = shell.leave(failed)
-        call_hooks(unit, ran.hooks)
+        call_hooks(unit, ran.hooks, shell)
 
     def outcome_of(self, unknown: OutcomeUnknown) -> Outcome:
         """What became of an operation that ended in `OutcomeUnknown`; it is not run again.

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Literal
 
+from ...bounds import flag, instance_of, one_of
 from ...deadline import seconds
 from ...decision import RetryPolicy
 from ...errors import ConfigurationError
@@ -58,8 +59,11 @@ class DatabaseSettings:
     def __post_init__(self) -> None:
         _check_deadline(self.deadline)
         object.__setattr__(self, "isolation", check_isolation(self.isolation))
-        if self.limit not in {"off", "dark", "on"}:
-            raise ConfigurationError(f"limit must be 'off', 'dark' or 'on', not {self.limit!r}")
+        flag(self.protect, "protect")
+        instance_of(self.pool, PoolSettings, "pool")
+        instance_of(self.policy, RetryPolicy, "policy")
+        instance_of(self.failover, FailoverSettings, "failover")
+        one_of(self.limit, "limit", ("off", "dark", "on"))
         for name in ("key_ttl", "automatic_key_ttl"):
             if seconds(getattr(self, name), name=name) < 1:
                 raise ConfigurationError(f"{name} must be at least 1 s, or a key could expire while it is needed")
@@ -82,6 +86,8 @@ class DatabaseSettings:
         """
         if options.deadline_s is not None:
             _check_deadline(options.deadline_s)
+        if options.protect is not None:
+            flag(options.protect, "protect")
         if options.isolation is None:
             return options
         isolation = check_isolation(options.isolation)

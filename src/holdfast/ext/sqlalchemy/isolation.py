@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+from ...bounds import instance_of
 from ...dialects import Flavour
 from ...errors import ConfigurationError
 
@@ -33,7 +34,7 @@ def check_isolation(isolation: str) -> str:
     Raises:
         ConfigurationError: there is no such level.
     """
-    level = isolation.lower()
+    level = instance_of(isolation, str, "isolation").lower()
     if level not in ISOLATIONS:
         raise ConfigurationError(f"unknown isolation {isolation!r}; choose {', '.join(map(repr, ISOLATIONS))}")
     return level

@@ -24,7 +24,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.util import greenlet_spawn
 
 from ...dialects import classify
-from ...errors import ConfigurationError, ForeignTransaction, KeyReused, UsageError, error_for
+from ...errors import ConfigurationError, ForeignTransaction, KeyReused, Report, UsageError, attach_report, error_for
 from ...operation import SCOPE_LENGTH_MAX, OperationKey, fingerprint
 from ...outcome import FailureClass, Stage
 from ...transaction import AsyncShell, Shell
@@ -188,9 +188,10 @@ class Operation(_TransactionFunction[P, R]):
         runtime.refuse_foreign_transaction(options.name)
         with runtime.within(options) as until:
             plan, unit = runtime.prepare(options, body, until, key=key, fingerprint=asked)
-            ran = Shell(plan, unit, clock=runtime.clock, random=runtime.random, events=runtime.events).run()
+            shell = Shell(plan, unit, clock=runtime.clock, random=runtime.random, events=runtime.events)
+            ran = shell.run()
         if ran.hooks:
-            call_hooks(unit, ran.hooks)
+            call_hooks(unit, ran.hooks, shell)
         runtime.purge_when_due(used_key=plan.key is not None)
         return ran.result
 
@@ -250,7 +251,7 @@ async def run_async(
         shell = AsyncShell(plan, port, clock=runtime.clock, random=runtime.random, events=runtime.events)
         ran = await shell.run()
     if ran.hooks:
-        await call_hooks_async(unit, ran.hooks)
+        await call_hooks_async(unit, ran.hooks, shell)
     runtime.purge_when_due(used_key=plan.key is not None)
     return ran.result
 
@@ -367,21 +368,38 @@ def check_joining(outer: Unit[Any], options: OperationOptions) -> None:
 # -- after COMMIT --------------------------------------------------------------------------------------------------------
 
 
-def call_hooks(unit: Unit[Any], hooks: list[Hook]) -> None:
-    """Call each hook once; one that raises is reported and changes nothing."""
-    for hook, args, kwargs in hooks:
+def call_hooks(unit: Unit[Any], hooks: list[Hook], shell: Shell[Any]) -> None:
+    """Call each hook once; one that raises is reported and changes nothing.
+
+    Raises:
+        BaseException: what stops the program; its report says that the operation is committed.
+    """
+    for position, (hook, args, kwargs) in enumerate(hooks):
         try:
             hook(*args, **kwargs)
         except Exception as error:  # the save stands whatever a hook does
             unit.hook_failed(hook, error)
+        except BaseException as stop:
+            _hooks_were_cut(unit, hooks[position:], stop, shell.report())
+            raise
 
 
-async def call_hooks_async(unit: Unit[Any], hooks: list[Hook]) -> None:
-    """As `call_hooks`; what a hook returns is awaited if it can be."""
-    for hook, args, kwargs in hooks:
+async def call_hooks_async(unit: Unit[Any], hooks: list[Hook], shell: AsyncShell[Any]) -> None:
+    """As `call_hooks`; what a hook returns is awaited if it can be, and a cancellation stops as the program's end does."""
+    for position, (hook, args, kwargs) in enumerate(hooks):
         try:
             returned = hook(*args, **kwargs)
             if inspect.isawaitable(returned):
                 await returned
         except Exception as error:  # the save stands whatever a hook does
             unit.hook_failed(hook, error)
+        except BaseException as stop:
+            _hooks_were_cut(unit, hooks[position:], stop, shell.report())
+            raise
+
+
+def _hooks_were_cut(unit: Unit[Any], hooks: list[Hook], stop: BaseException, report: Report) -> None:
+    """Who stops a caller means the hooks as well: the one that was cut and those after it are told as failed."""
+    attach_report(stop, report)
+    for hook, _, _ in hooks:
+        unit.hook_failed(hook, stop)

@@ -359,8 +359,8 @@ class Runtime:
         finally:
             self._purging.release()
 
-    def log_hook_failure(self, operation: str, hook: str, error: Exception) -> None:
-        """An after-commit hook raised: say so where operators look."""
+    def log_hook_failure(self, operation: str, hook: str, error: BaseException) -> None:
+        """An after-commit hook raised or was cut: say so where operators look."""
         _log.error("%s is committed, but its after-commit hook %s failed", operation, hook, exc_info=error)
 
     def close(self) -> None:

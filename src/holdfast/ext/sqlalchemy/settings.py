@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ...bounds import whole_number
 from ...deadline import seconds
 from ...dialects import Flavour
 from ...errors import ConfigurationError
@@ -49,8 +50,8 @@ class PoolSettings:
     connect_timeout: float | timedelta = 3.0
 
     def __post_init__(self) -> None:
-        if self.size < 1:
-            raise ConfigurationError(f"size must be at least 1 (idle connections kept), not {self.size}")
+        whole_number(self.size, "size", 1)
+        whole_number(self.open_max, "open_max", 1)
         if self.open_max < self.size:
             raise ConfigurationError(
                 f"open_max must be at least size ({self.size}), not {self.open_max}: raise open_max or lower size"

@@ -581,11 +581,11 @@ class Unit(Generic[T]):
 
     # -- after the answer --------------------------------------------------------------------------------------------
 
-    def hook_failed(self, hook: Callable[..., Any], error: Exception) -> None:
-        """An after-commit hook raised; the save stands."""
+    def hook_failed(self, hook: Callable[..., Any], error: BaseException) -> None:
+        """An after-commit hook raised or, where `error` stops the caller, was cut or left out; the save stands."""
         self._hook_failed(getattr(hook, "__qualname__", type(hook).__name__), error)
 
-    def _hook_failed(self, name: str, error: Exception) -> None:
+    def _hook_failed(self, name: str, error: BaseException) -> None:
         self.runtime.log_hook_failure(self.name, name, error)
         if self.runtime.events.subscriptions:
             self.runtime.events.emit(HookFailed(self.name, name, type(error).__name__))
