@@ -43,7 +43,7 @@ from .context import RequestContext, fields_of
 from .exchange import Exchange, exchange_of
 from .headers import MalformedHeader
 from .interface import App, Message, Receive, Scope, Send
-from .problems import Problem, problem_for, send_problem
+from .problems import Problem, as_far_as_known, problem_for, send_problem
 from .route_patterns import path_of
 from .stack import Place
 
@@ -248,8 +248,9 @@ async def _settle(
 ) -> None:
     """What is left to do when the work was ended, from here or by itself."""
     if ended_by is _EndedBy.CLIENT or exchange.disconnected:  # nobody is left to be answered
-        if cut is not None and cut.outcome is not None:
-            context.outcome = cut.outcome.value
+        outcome = None if cut is None else as_far_as_known(problem_for(cut), context).extensions.get("outcome")
+        if isinstance(outcome, str):
+            context.outcome = outcome
         return
     if cut is None:
         if exchange.started:

@@ -31,7 +31,7 @@ from .context import RequestContext
 from .exchange import exchange_of
 from .interface import App, Receive, Scope, Send
 from .log_lines import capped, visible
-from .problems import Problem, RequestRefused, problem_for, send_problem
+from .problems import Problem, RequestRefused, as_far_as_known, problem_for, send_problem
 from .stack import Place
 
 __all__ = ["AnswerCut", "Recovery", "trace_of"]
@@ -73,7 +73,7 @@ class Recovery:
             await self.app(scope, receive, send)
         except Exception as error:
             # Cancellation is no Exception: it passes.
-            problem = problem_for(error)
+            problem = as_far_as_known(problem_for(error), context)
             gone = exchange.disconnected or isinstance(error, ClientLeft)
             _tell(error, problem, context, gone=gone)
             if gone:
