@@ -42,7 +42,7 @@ from ..outcome import Outcome
 from .context import RequestContext, fields_of
 from .exchange import Exchange, exchange_of
 from .headers import MalformedHeader
-from .interface import App, Message, Receive, Scope, Send
+from .interface import SAFE_METHODS, App, Message, Receive, Scope, Send
 from .problems import Problem, as_far_as_known, problem_for, send_problem
 from .route_patterns import path_of
 from .stack import Place
@@ -52,7 +52,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Deadline", "parse_grpc_timeout", "parse_milliseconds", "time_allowed_s"]
 
-_SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 _UNITS_S = {ord("H"): 3600.0, ord("M"): 60.0, ord("S"): 1.0, ord("m"): 1e-3, ord("u"): 1e-6, ord("n"): 1e-9}
 
 
@@ -259,7 +258,7 @@ async def _settle(
     if exchange.started:
         raise cut
     problem = problem_for(cut)
-    if isinstance(cut, BlockTimedOut) and method not in _SAFE:
+    if isinstance(cut, BlockTimedOut) and method not in SAFE_METHODS:
         # What was under way was not committed, but what the request had finished before that may have been.
         problem = replace(problem, detail=_MAYBE.detail, extensions=_MAYBE.extensions)
     await send_problem(send, problem, context)
