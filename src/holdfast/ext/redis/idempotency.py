@@ -6,6 +6,8 @@
 
 - The process dies, or Redis is away, after the effect and before the answer is recorded: when the lease has run out, the same
   request has its effect once more.
+- A request that was cut off (its client hung up, its time was up, the service ended), or whose outcome is unknown, keeps its key
+  until the lease has run out: until then its repetition is told 409. After that it runs, and may have its effect once more.
 - A handler that stops for longer than its lease (a frozen process, a long garbage collection) may wake up beside another one.
 - What a handler wrote before it answered 400 or more stays, unless it takes it back itself.
 - Redis replicates asynchronously: a failover may lose the last keys; and it must not evict them (`maxmemory-policy noeviction`).
@@ -150,17 +152,20 @@ class RedisIdempotency:
         kept = await self._claimed(claim, identity.fingerprint)
         if kept is not None:
             return kept
-        fate = Fate.UNDONE
         renewing = asyncio.create_task(self._keep_claimed(claim))
         try:
             answer = await run()
-            fate = run.fate_of(answer)
+        except BaseException as error:
+            if not run.may_stand(error):
+                await asyncio.shield(self._let_go(claim))
+            raise
         finally:
             renewing.cancel()
-            if fate is Fate.UNDONE:
-                await asyncio.shield(self._let_go(claim))  # also of a request whose client hung up
-        if fate is not Fate.UNDONE:
-            await self._record(claim, self._codec.encode(run.to_keep(answer)))
+        # Shielded: what the client does meanwhile changes nothing of what was done.
+        if run.fate_of(answer) is not Fate.UNDONE:
+            await asyncio.shield(self._record(claim, self._codec.encode(run.to_keep(answer))))
+        elif not run.may_stand():
+            await asyncio.shield(self._let_go(claim))
         return answer
 
     async def live_keys(self, scope: str, most: int) -> int:
