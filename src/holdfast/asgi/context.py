@@ -45,6 +45,7 @@ class RequestContext(Effects):
         permissions: what the principal may do.
         claims: what the proof said besides, for the application; never logged.
         deadline: when an answer is worth nothing any more; None: never.
+        maximum_s: what the service itself gives the request, in seconds, where its caller gave it less; else None.
         route: the route's template (`/users/{id}`), if a layer knows better than `scope["route"]`; never a concrete path.
         draining: the service is about to stop: long-lived answers should end soon.
         attempts: how often the application was called for this request.
@@ -65,6 +66,7 @@ class RequestContext(Effects):
         "draining",
         "exchange",
         "fields",
+        "maximum_s",
         "notes",
         "outcome",
         "permissions",
@@ -93,6 +95,7 @@ class RequestContext(Effects):
         self.permissions: frozenset[str] = frozenset()
         self.claims: object = None
         self.deadline: Deadline | None = None
+        self.maximum_s: float | None = None
         self.route: str | None = None
         self.draining = False
         self.attempts = 0

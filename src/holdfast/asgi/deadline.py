@@ -174,7 +174,7 @@ class Deadline:
             await self.app(scope, receive, send)
             return
         context, exchange, receive, send = exchange_of(scope, receive, send, self._clock)
-        allowed_s = self._maximum_of(scope)
+        allowed_s = maximum_s = self._maximum_of(scope)
         if not _PARSERS.keys().isdisjoint(fields_of(scope, context)):
             try:
                 allowed_s = time_allowed_s(scope["headers"], allowed_s)
@@ -185,6 +185,8 @@ class Deadline:
         deadline = outer if allowed_s == math.inf else Moment(context.started_at + allowed_s, self._clock)
         if deadline is not None and outer is not None and outer.expires_at < deadline.expires_at:
             deadline = outer
+        elif allowed_s < maximum_s:
+            context.maximum_s = maximum_s
         left_s = math.inf if deadline is None else deadline.expires_at - self._clock.monotonic()
         if left_s < self._floor_s or left_s <= 0:
             await send_problem(send, _TOO_LITTLE, context)
