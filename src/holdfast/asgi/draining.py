@@ -36,6 +36,7 @@ from ..outcome import Outcome
 from ..shutdown import DRAIN, Drain, Phase, Work, use_drain
 from .context import context_of
 from .exchange import Exchange, exchange_of
+from .handshakes import refuse_handshake
 from .headers import put
 from .interface import SAFE_METHODS
 from .problems import Problem, problem_for, send_problem
@@ -294,24 +295,8 @@ class _Life:
 
 
 async def _refuse(scope: Scope, receive: Receive, send: Send) -> None:
-    """Refuse the handshake of a websocket."""
     await receive()
-    if "websocket.http.response" in (scope.get("extensions") or {}):
-        await send_problem(_Prefixed(send), _REFUSED, context_of(scope))
-    else:
-        await send({"type": "websocket.close", "code": _SERVICE_RESTART})
-
-
-class _Prefixed:
-    """A `send` for the answer to a websocket's handshake."""
-
-    __slots__ = ("_send",)
-
-    def __init__(self, send: Send) -> None:
-        self._send = send
-
-    async def __call__(self, message: Message) -> None:
-        await self._send({**message, "type": f"websocket.{message['type']}"})
+    await refuse_handshake(scope, send, _REFUSED, context_of(scope), code=_SERVICE_RESTART)
 
 
 def _notice_signals(drain: Drain) -> Callable[[], None] | None:

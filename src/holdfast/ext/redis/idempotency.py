@@ -37,6 +37,7 @@ from ...clock import SYSTEM_CLOCK, Clock, Random, new_token, system_random
 from ...deadline import current_deadline, seconds
 from ...errors import ConfigurationError, InProgress, KeyReused, Unavailable
 from ...operation import ResultCodec
+from ...traces import trace_of
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -202,9 +203,9 @@ class RedisIdempotency:
             await self._clock.sleep_async(self._lease_s / 3)
             try:
                 ours = await _called(self._renew, claim.keys[:1], [claim.owner, self._lease_ms])
-            except _AWAY:
+            except _AWAY as error:
                 _log.warning(
-                    "the lease of an Idempotency-Key could not be renewed; the next try follows", exc_info=True
+                    "the lease of an Idempotency-Key could not be renewed; the next try follows\n%s", trace_of(error)
                 )
                 continue
             if not ours:
@@ -215,16 +216,19 @@ class RedisIdempotency:
         try:
             if await _called(self._finish, claim.keys, [claim.owner, text, self._ttl_ms]):
                 return
-        except _AWAY:
-            _log.exception("the answer to a keyed request could not be recorded: its repetition will run again")
+        except _AWAY as error:
+            _log.error(
+                "the answer to a keyed request could not be recorded: its repetition will run again\n%s",
+                trace_of(error),
+            )
             return
         _log.error("a request had lost the lease of its Idempotency-Key: another may have had the same effect again")
 
     async def _let_go(self, claim: _Claim) -> None:
         try:
             await _called(self._release, claim.keys, [claim.owner])
-        except _AWAY:
-            _log.warning("an Idempotency-Key could not be freed; its lease ends by itself", exc_info=True)
+        except _AWAY as error:
+            _log.warning("an Idempotency-Key could not be freed; its lease ends by itself\n%s", trace_of(error))
 
     async def _asked(self, script: Any, keys: Any, args: list[str | int]) -> Any:
         try:
