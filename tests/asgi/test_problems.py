@@ -125,7 +125,7 @@ def test_a_problem_that_cannot_be_is_refused(wrong: dict[str, object]) -> None:
 async def test_the_answer_is_a_problem_document() -> None:
     """Media type, length, no caching, `Retry-After`, the further headers and the request's id are there."""
     context = RequestContext(0.0)
-    context.request_id = "r-1"
+    context.request_id, context.trace_id = "r-1", "0af7651916cd43dd8448eb211c80319c"
     problem = Problem(429, "rate-limited", retry_after_s=1.2, headers=((b"x-limit", b"3"),))
 
     async def app(_scope: object, _receive: object, send: object) -> None:
@@ -138,7 +138,7 @@ async def test_the_answer_is_a_problem_document() -> None:
     assert answer.header("cache-control") == "no-store"
     assert answer.header("retry-after") == "2"
     assert answer.header("x-limit") == "3"
-    assert answer.json["request_id"] == "r-1"
+    assert (answer.json["request_id"], answer.json["trace_id"]) == (context.request_id, context.trace_id)
     assert context.problem == "rate-limited"
 
 

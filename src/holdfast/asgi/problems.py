@@ -118,13 +118,15 @@ class Problem:
             object.__setattr__(self, "title", self.code.replace("-", " ").capitalize())
 
     def document(self, context: RequestContext | None = None) -> dict[str, object]:
-        """The members of the document, with the id of the request in `context` as `request_id`."""
+        """The members of the document, with the ids in `context` as `request_id` and `trace_id`, as far as they are known."""
         members: dict[str, object] = {"type": TYPE_PREFIX + self.code, "title": self.title, "status": self.status}
         if self.detail:
             members["detail"] = self.detail
         members.update(self.extensions)
         if context is not None and context.request_id:
             members["request_id"] = context.request_id
+        if context is not None and context.trace_id:
+            members["trace_id"] = context.trace_id
         return members
 
 
@@ -230,7 +232,7 @@ def problem_messages(
 
     Args:
         problem: what to say, as far as that is known of the whole request.
-        context: adds the request's id; its `problem` and `outcome` are set for the access log.
+        context: adds the ids of request and trace; its `problem` and `outcome` are set for the access log.
         draw: makes `Retry-After` of a 503 up to half longer, so that those refused together do not come back together. A 429
             is exact: its time is the caller's own.
     """
