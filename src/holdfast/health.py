@@ -34,6 +34,7 @@ from .callables import in_daemon_thread
 from .clock import SYSTEM_CLOCK, WaitingClock
 from .deadline import seconds
 from .errors import ConfigurationError
+from .traces import trace_of
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -357,8 +358,8 @@ class Health:
             return Finding.FAILED
         error = running.exception()
         if error is not None:
-            # Its text may hold anything; who needs it finds it in the log at debug level.
-            _log.debug("health: the check %s raised", entry.check.name, exc_info=error)
+            # Its text may hold anything; where it was raised stands in the log at debug level.
+            _log.debug("health: the check %s raised\n%s", entry.check.name, trace_of(error))
             return Finding.FAILED
         return running.result()
 

@@ -80,11 +80,15 @@ class EventStream:
         for subscription in self.subscriptions:
             try:
                 subscription._hook(event)
-            except Exception:
+            except Exception as error:
                 # Imported late: logging would be a tenth of the time `import holdfast` takes.
                 import logging
 
-                logging.getLogger("holdfast").exception("an event hook failed on %s", type(event).__name__)
+                from .traces import trace_of
+
+                name = type(event).__name__
+                # Not `exception`: what a hook says may hold anything.
+                logging.getLogger("holdfast").error("an event hook failed on %s\n%s", name, trace_of(error))  # noqa: TRY400
 
 
 EVENTS = EventStream()

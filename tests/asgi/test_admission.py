@@ -9,9 +9,10 @@ import pytest
 
 from holdfast.asgi.admission import ConcurrencyLimit, Priorities, Priority
 from holdfast.asgi.context import context_of
+from holdfast.asgi.deadline import Deadline
 from holdfast.asgi.interface import App, Receive, Scope, Send
 from holdfast.deadline import within
-from holdfast.errors import ConfigurationError, Conflict, LoadShed, Overloaded
+from holdfast.errors import ConfigurationError, Conflict, DeadlineExceeded, LoadShed, Overloaded
 from holdfast.events import CallShed, LimitChanged
 from holdfast.testing import ManualClock, RecordingHook
 from tests.asgi.asgi_calls import Answer, Connection, answering, http_scope, until
@@ -236,6 +237,45 @@ async def test_a_deadline_that_cancels_is_a_drop() -> None:
     with within(0.0, clock=clock):
         await start(app, request())
     assert app.gate.limit == 90
+
+
+@pytest.mark.parametrize(
+    ("headers", "took_s", "falls"),
+    [
+        ({}, 4, True),
+        ({"X-Request-Timeout-Ms": "9000"}, 4, True),
+        ({"X-Request-Timeout-Ms": "30"}, 1, False),
+        ({"X-Request-Timeout-Ms": "30"}, 5, True),
+    ],
+)
+@pytest.mark.parametrize("how", [DeadlineExceeded("x"), TimeoutError(), 504], ids=["refused", "timeout", "answered"])
+async def test_nobody_shrinks_the_limit_by_giving_no_time(
+    headers: dict[str, str], took_s: float, falls: bool, how: Exception | int
+) -> None:
+    """A time that its caller chose says nothing of the service, unless it had half of the service's own 8 s."""
+    clock = ManualClock()
+
+    async def work(scope: Scope, receive: Receive, send: Send) -> None:
+        clock.advance(took_s)
+        if isinstance(how, Exception):
+            raise how
+        await answering(how)(scope, receive, send)
+
+    limit = ConcurrencyLimit(work, limit=100, least=10, clock=clock)
+    connection = Connection(http_scope("POST", "/", headers))
+    connection.start(Deadline(limit, maximum=8, clock=clock))
+    await connection.answer()
+    assert limit.gate.limit == (90 if falls else 100)
+
+
+async def test_an_overload_counts_whoever_found_it() -> None:
+    """It is the service that says so, however little time it was given."""
+    clock = ManualClock()
+    limit = ConcurrencyLimit(failing(Overloaded("x")), limit=100, least=10, clock=clock)
+    connection = Connection(http_scope("POST", "/", {"X-Request-Timeout-Ms": "30"}))
+    connection.start(Deadline(limit, maximum=8, clock=clock))
+    await connection.answer()
+    assert limit.gate.limit == 90
 
 
 async def test_the_limit_never_leaves_its_bounds_and_comes_back() -> None:

@@ -6,17 +6,25 @@ import asyncio
 import signal
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import pytest
 
+from holdfast.asgi.access_log import AccessLog
 from holdfast.asgi.context import context_of
 from holdfast.asgi.draining import Draining
 from holdfast.asgi.interface import Message, Receive, Scope, Send
-from holdfast.asgi.stack import Place
+from holdfast.asgi.recovery import Recovery
+from holdfast.asgi.request_id import RequestId
+from holdfast.asgi.stack import Place, Stack
+from holdfast.effects import note_applied
+from holdfast.errors import Report, attach_report
+from holdfast.outcome import Outcome
 from holdfast.shutdown import Drain, DrainSettings, Phase, current_drain, draining, is_draining
 from holdfast.testing import ManualClock
-from tests.asgi.asgi_calls import Connection, answering, call, http_scope
+from tests.asgi.asgi_calls import Answer, Connection, answering, call, http_scope
+from tests.asgi.log_capture import log_of
 
 
 @pytest.fixture
@@ -260,12 +268,95 @@ async def test_a_hung_request_is_cancelled_and_awaited(drain: Drain, clock: Manu
         assert isinstance(answer.error, asyncio.CancelledError)
         assert not answer.complete
     else:
-        assert (answer.status, answer.error) == (503, None)
-        assert answer.json["type"] == "urn:holdfast:problem:shutting-down"
+        assert (answer.status, answer.error) == (504, None)
+        assert (answer.json["type"], answer.json["outcome"]) == ("urn:holdfast:problem:outcome-unknown", "unknown")
         assert answer.header("connection") == "close"
         assert answer.header("retry-after") is not None
     assert drain.report.cancelled == ("POST /transfers/{id}",)
     assert drain.report.left_behind == ()
+
+
+class Cut:
+    """A handler that waits until it is cancelled; then `note` says what is known of it."""
+
+    def __init__(self, note: Callable[[BaseException], None] = lambda error: None) -> None:
+        self._note = note
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError as error:
+            self._note(error)
+            raise
+
+
+def rolled_back(error: BaseException) -> None:
+    """What an operation says of itself that was cut before its COMMIT."""
+    attach_report(error, Report("transfer", 1, 1.0, "stopped", Outcome.NOT_COMMITTED))
+
+
+def rolled_back_after_a_save(error: BaseException) -> None:
+    """The same, when an operation before it was committed."""
+    note_applied()
+    rolled_back(error)
+
+
+async def cut_answer(drain: Drain, clock: ManualClock, app: Any, method: str) -> Answer:
+    """What a request is answered that is cut at the limit."""
+    connection = Connection(http_scope(method))
+    connection.start(app)
+    await turns(lambda: drain.in_flight == 1)
+    ending = asyncio.create_task(drain.finish_async())
+    await turns(lambda: drain.phase is Phase.FINISHING and clock.waiting == 1)
+    clock.advance(15)
+    await ending
+    return await connection.answer()
+
+
+@pytest.mark.parametrize(
+    ("method", "note", "status", "outcome"),
+    [
+        ("GET", lambda error: None, 503, None),
+        ("POST", lambda error: None, 504, "unknown"),
+        ("DELETE", lambda error: None, 504, "unknown"),
+        ("POST", rolled_back, 503, "not_committed"),
+        ("POST", rolled_back_after_a_save, 504, "unknown"),
+    ],
+)
+async def test_who_may_have_done_something_is_not_told_to_come_again(
+    drain: Drain,
+    clock: ManualClock,
+    method: str,
+    note: Callable[[BaseException], None],
+    status: int,
+    outcome: str | None,
+) -> None:
+    """503 with `Retry-After` means "refused", and clients send such a request again also without a key."""
+    answer = await cut_answer(drain, clock, Draining(Cut(note), drain=drain), method)
+    assert (answer.status, answer.json.get("outcome")) == (status, outcome)
+    assert answer.header("connection") == "close"
+    assert answer.header("retry-after")
+
+
+async def test_the_line_of_a_request_that_was_cut_tells_what_the_client_got(drain: Drain, clock: ManualClock) -> None:
+    """The server's own layer stands outside of the log; the stack's, inside of it, gives the answer."""
+    layers = Stack(Cut(), RequestId, AccessLog, Recovery, partial(Draining, drain=drain))
+    with log_of("holdfast") as log:
+        answer = await cut_answer(drain, clock, Draining(layers, drain=drain), "POST")
+    (line,) = [line for line in log.lines if line.get("event") == "request"]
+    assert (line["status"], line["outcome"], line["effect"]) == (504, "answered", "unknown")
+    assert answer.header("x-request-id") == line["request_id"]
+    assert drain.report.cancelled == ("POST <unknown route>",)
+    assert sum("cancelled POST" in line.get("message", "") for line in log.lines) == 1
+
+
+@pytest.mark.parametrize("starts", [False, True])
+async def test_with_two_layers_it_is_cut_once(drain: Drain, clock: ManualClock, starts: bool) -> None:
+    """Half an answer stays half with two of them, and without one further in the outer one answers."""
+    app = Draining(Draining(Hung(starts=starts), drain=drain), drain=drain)
+    answer = await cut_answer(drain, clock, app, "POST")
+    assert isinstance(answer.error, asyncio.CancelledError) is starts
+    assert answer.complete is not starts
 
 
 async def test_a_request_that_cannot_be_cancelled_is_left_behind(drain: Drain, clock: ManualClock) -> None:
@@ -398,6 +489,21 @@ async def test_a_new_websocket_is_refused_while_draining(drain: Drain, extension
         assert socket.sent[0]["status"] == 503
     else:
         assert socket.sent == [{"type": "websocket.close", "code": 1012}]
+
+
+async def test_the_refusal_of_a_websocket_has_a_name(drain: Drain) -> None:
+    """Where the stack has a layer of its own that one refuses, inside of the layer that names requests."""
+    app = Draining(Stack(living([], listening), RequestId, partial(Draining, drain=drain)), drain=drain)
+    life = Life(app)
+    await life.started()
+    drain.begin()
+    socket = Socket(app, extensions={"websocket.http.response": {}})
+    await socket.task
+    assert socket.sent[0]["status"] == 503
+    assert b"x-request-id" in dict(socket.sent[0]["headers"])
+    assert b"request_id" in socket.sent[1]["body"]
+    life.shut_down()
+    await life.task
 
 
 async def test_a_hung_websocket_is_cancelled(drain: Drain, clock: ManualClock) -> None:

@@ -165,7 +165,8 @@ async def test_a_repetition_waits_for_the_first(make: Make) -> None:
     held.go.set()
     one, two = await first.answer(), await second.answer()
     assert one.body == two.body
-    assert two.header("idempotency-replayed") == "true"
+    # Which of the two has the key is settled after the keys were counted: that may overtake.
+    assert {one.header("idempotency-replayed"), two.header("idempotency-replayed")} == {None, "true"}
     assert effects.calls == 1
 
 

@@ -6,8 +6,23 @@ import pytest
 
 from holdfast import errors
 from holdfast.asgi.context import RequestContext
-from holdfast.asgi.problems import MEDIA_TYPE, Problem, RequestRefused, problem_for, problem_messages, send_problem
+from holdfast.asgi.deadline import Deadline
+from holdfast.asgi.interface import Scope, Send
+from holdfast.asgi.problems import (
+    MEDIA_TYPE,
+    Problem,
+    RequestRefused,
+    as_far_as_known,
+    problem_for,
+    problem_messages,
+    send_problem,
+)
+from holdfast.asgi.recovery import Recovery
+from holdfast.asgi.request_id import RequestId
+from holdfast.asgi.stack import Stack
+from holdfast.effects import note_applied
 from holdfast.errors import HoldfastError
+from holdfast.outcome import Outcome
 from tests.asgi.asgi_calls import Answer, call
 
 SECRET = "s3cret-value"
@@ -110,7 +125,7 @@ def test_a_problem_that_cannot_be_is_refused(wrong: dict[str, object]) -> None:
 async def test_the_answer_is_a_problem_document() -> None:
     """Media type, length, no caching, `Retry-After`, the further headers and the request's id are there."""
     context = RequestContext(0.0)
-    context.request_id = "r-1"
+    context.request_id, context.trace_id = "r-1", "0af7651916cd43dd8448eb211c80319c"
     problem = Problem(429, "rate-limited", retry_after_s=1.2, headers=((b"x-limit", b"3"),))
 
     async def app(_scope: object, _receive: object, send: object) -> None:
@@ -123,7 +138,7 @@ async def test_the_answer_is_a_problem_document() -> None:
     assert answer.header("cache-control") == "no-store"
     assert answer.header("retry-after") == "2"
     assert answer.header("x-limit") == "3"
-    assert answer.json["request_id"] == "r-1"
+    assert (answer.json["request_id"], answer.json["trace_id"]) == (context.request_id, context.trace_id)
     assert context.problem == "rate-limited"
 
 
@@ -140,3 +155,49 @@ def test_those_refused_together_do_not_come_back_together() -> None:
     assert {
         _retry_after(Problem(429, "x", retry_after_s=wait_s), 0) for wait_s in (float("nan"), float("inf"), -1)
     } == {b"86400"}
+
+
+def applied() -> RequestContext:
+    """The context of a request that has committed something."""
+    context = RequestContext(0.0)
+    context.applied = True
+    return context
+
+
+@pytest.mark.parametrize("error_class", every_error(), ids=lambda one: one.__name__)
+async def test_what_stands_is_not_denied(error_class: type[HoldfastError]) -> None:
+    """After a commit no document says that nothing was applied, and none invites to send the request again without a key."""
+
+    async def app(scope: object, receive: object, send: Send) -> None:
+        await send_problem(send, problem_for(error_class("x")), context)
+
+    context = applied()
+    answer = await call(app)
+    assert "Nothing was applied" not in answer.body.decode()
+    assert answer.json.get("outcome") != "not_committed"
+    assert context.outcome != "not_committed"
+    assert answer.status not in {429, 503}
+    if error_class("x").outcome is Outcome.NOT_COMMITTED:
+        assert answer.json["outcome"] == context.outcome == "unknown"
+    if STATUSES[error_class.__name__] == 503:
+        assert (answer.status, answer.json["type"]) == (504, "urn:holdfast:problem:outcome-unknown")
+
+
+def test_a_problem_without_that_claim_stays() -> None:
+    """What the application says by itself is its own word."""
+    problem = Problem(503, "closed", detail="We open at nine.", retry_after_s=60)
+    assert as_far_as_known(problem, applied()) is problem
+    assert as_far_as_known(problem_for(errors.Contended("x")), RequestContext(0.0)).status == 503
+
+
+@pytest.mark.parametrize("error_class", [errors.BreakerOpen, errors.DeadlineExceeded], ids=lambda one: one.__name__)
+async def test_a_commit_before_the_failure_is_told(error_class: type[HoldfastError]) -> None:
+    """A save that stands, then a call that was not even sent: the request's outcome is not the call's."""
+
+    async def app(scope: Scope, receive: object, send: object) -> None:
+        note_applied()
+        raise error_class("x")
+
+    answer = await call(Stack(app, RequestId, Recovery, Deadline), "POST")
+    assert (answer.status, answer.json["outcome"]) == (504, "unknown")
+    assert "may have been applied" in answer.json["detail"]

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 
 import pytest
 
 from holdfast.asgi.body import ClientLeft
-from holdfast.asgi.interface import Receive, Scope, Send
+from holdfast.asgi.interface import App, Message, Receive, Scope, Send
 from holdfast.asgi.problems import Problem, RequestRefused
-from holdfast.asgi.recovery import AnswerCut, Recovery, trace_of
+from holdfast.asgi.recovery import AnswerCut, Recovery
 from holdfast.asgi.request_id import RequestId
 from holdfast.errors import OutcomeUnknown, RateLimited, SchemaMismatch
+from holdfast.traces import trace_of
 from tests.asgi.asgi_calls import Connection, answering, call, http_scope, until
 from tests.asgi.log_capture import Log, log_of
 
@@ -188,9 +188,70 @@ def test_a_trace_has_an_end() -> None:
     assert trace_of(group) == "builtins.ExceptionGroup\nin the group: builtins.ValueError"
 
 
-async def test_a_websocket_passes() -> None:
-    """It has no documents."""
-    with log_of("holdfast.asgi.recovery") as log, pytest.raises(ValueError):
-        await Recovery(Raising(ValueError()))(http_scope(type="websocket"), answering, answering)  # type: ignore[arg-type]
-    assert log.lines == []
-    assert logging.getLogger("holdfast.asgi.recovery").handlers == []
+class Socket:
+    """A websocket: what its handler sent, and a client that leaves when asked."""
+
+    def __init__(self, handle: App, *, leaves: bool = False, answers: bool = False) -> None:
+        self.sent: list[Message] = []
+        self._handle = handle
+        self._incoming = ["websocket.connect", *(["websocket.disconnect"] if leaves else [])]
+        self.scope = http_scope(type="websocket", extensions={"websocket.http.response": {}} if answers else {})
+
+    async def run(self) -> None:
+        """Have it handled, inside of `Recovery`."""
+        await RequestId(Recovery(self._handle))(self.scope, self._receive, self._send)
+
+    async def _receive(self) -> Message:
+        return {"type": self._incoming.pop(0)}
+
+    async def _send(self, message: Message) -> None:
+        self.sent.append(message)
+
+
+def failing(*messages: Message, times: int = 1) -> App:
+    """A handler that receives, sends and raises."""
+
+    async def handle(scope: Scope, receive: Receive, send: Send) -> None:
+        for _ in range(times):
+            await receive()
+        for message in messages:
+            await send(message)
+        raise ValueError(SECRET)
+
+    return handle
+
+
+ACCEPT = {"type": "websocket.accept"}
+
+
+async def test_a_websocket_that_fails_is_closed_with_1011() -> None:
+    """The client is told, the log has the trace without the text, and the server gets no exception to print."""
+    socket = Socket(failing(ACCEPT))
+    with log_of("holdfast.asgi.recovery") as log:
+        await socket.run()
+    assert socket.sent[1:] == [{"type": "websocket.close", "code": 1011}]
+    assert levels(log) == ["ERROR"]
+    assert SECRET not in log.everything
+
+
+async def test_a_handshake_that_fails_is_answered() -> None:
+    """By a document where the server can, else by a code."""
+    socket, other = Socket(failing(), answers=True), Socket(failing())
+    with log_of("holdfast.asgi.recovery"):
+        await socket.run()
+        await other.run()
+    assert socket.sent[0]["status"] == 500
+    assert b"request_id" in socket.sent[1]["body"]
+    assert other.sent == [{"type": "websocket.close", "code": 1011}]
+
+
+async def test_a_websocket_that_is_over_stays_over() -> None:
+    """Nothing is sent after a close, or to a client that has gone; of that there is one line."""
+    close: Message = {"type": "websocket.close", "code": 1000}
+    closed, left = Socket(failing(ACCEPT, close)), Socket(failing(ACCEPT, times=2), leaves=True)
+    with log_of("holdfast.asgi.recovery") as log:
+        await closed.run()
+        await left.run()
+    assert closed.sent[1:] == [close]
+    assert left.sent[1:] == []
+    assert levels(log) == ["ERROR", "INFO"]

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
+from unittest import mock
 
 import pytest
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+from sqlalchemy import MetaData
 
 from holdfast import errors
 from holdfast.asgi.access_log import AccessLog
@@ -16,6 +20,10 @@ from holdfast.asgi.interface import App, Receive, Scope, Send
 from holdfast.asgi.recovery import Recovery
 from holdfast.asgi.request_id import RequestId
 from holdfast.asgi.stack import Stack
+from holdfast.ext.redis.idempotency import RedisIdempotency, _Claim
+from holdfast.ext.sqlalchemy import AsyncDatabase, UnitAsyncSession
+from holdfast.health import Health, HealthCheck
+from holdfast.shutdown import Drain, DrainSettings
 from holdfast.stream import subscribe
 from holdfast.testing import RecordingHook
 from tests.asgi.asgi_calls import Connection, Echo, http_scope
@@ -122,6 +130,59 @@ async def test_the_canary_comes_out_nowhere(app: App, body_limit: int, timeout: 
     if app not in {begun, *(one for one in PATHS if isinstance(one, Echo))}:  # those two answer with it themselves
         assert CANARY not in answer.body.decode()
     assert CANARY not in str(answer.error)
+
+
+class AwayScript:
+    """A script of a Redis that says in its error what it was sent."""
+
+    async def __call__(self, **_: object) -> object:
+        raise RedisError(CANARY)
+
+
+async def test_what_runs_beside_requests_tells_no_text_of_others() -> None:
+    """After-commit hooks, steps of the end, checks of health, hooks on events, and the keys' store."""
+
+    def fail(*_: object) -> None:
+        raise DriverError
+
+    db = AsyncDatabase("sqlite://")
+    await db.migrate(MetaData())
+    drain = Drain(DrainSettings(lame_duck=0, finish=0.1))
+    drain.on_drain("consumer", fail)
+    drain.on_flush("outbox", fail)
+    drain.on_close("database", fail)
+    health = Health([HealthCheck("db", fail)])
+    store = RedisIdempotency(Redis())
+    store._finish = store._release = AwayScript()  # type: ignore[assignment]
+    claim = _Claim(("a", "b"), "c")
+    with log_of("holdfast") as log, subscribe(fail):
+
+        @db.transaction
+        async def save(tx: UnitAsyncSession) -> None:
+            db.after_commit(fail)
+
+        await save()
+        db._runtime._purging.acquire()
+        with mock.patch.object(db._runtime, "purge", fail):
+            db._runtime._purge_quietly()
+        await health.report()
+        await drain.run_async()
+        await store._record(claim, "")
+        await store._let_go(claim)
+    await db.close()
+    said = log.everything
+    for words in (
+        "after-commit hook",
+        "expired key rows",
+        "the check db raised",
+        "outbox failed",
+        "an event hook failed",
+    ):
+        assert words in said
+    assert "could not be recorded" in said
+    assert "could not be freed" in said
+    assert "DriverError" in said
+    assert CANARY not in said
 
 
 async def test_planted_leak_is_found() -> None:

@@ -6,7 +6,7 @@ import asyncio
 import shutil
 import signal
 import subprocess
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,8 @@ from holdfast.asgi.idempotency import Idempotency
 from holdfast.asgi.interface import Receive, Scope, Send
 from holdfast.asgi.keyed_request import KeyRules
 from holdfast.drills.servers.process import END_WITH_PARENT, free_port
-from holdfast.errors import ConfigurationError
+from holdfast.effects import note_applied
+from holdfast.errors import BlockTimedOut, ConfigurationError, Contended, DeadlineExceeded, OutcomeUnknown
 from holdfast.ext.redis.idempotency import RedisIdempotency
 from tests.asgi.asgi_calls import Answer, Connection, call, http_scope
 from tests.asgi.effect_app import Proven, caller
@@ -62,15 +63,19 @@ class Service:
     ) -> None:
         self.effects = effects
         self.hold: asyncio.Event | None = None
+        self.after_effect: Callable[[], Awaitable[object]] | None = None
         self.there = asyncio.Event()
         self.app = Proven(Idempotency(self._handle, RedisIdempotency(redis, lease=lease, ttl=ttl), **settings))
 
     async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = (await receive())["body"]
-        self.there.set()
         if self.hold is not None:
+            self.there.set()
             await self.hold.wait()
         self.effects.append(body.decode())
+        self.there.set()
+        if self.after_effect is not None:
+            await self.after_effect()
         await send({"type": "http.response.start", "status": int(scope["query_string"] or b"201"), "headers": []})
         await send({"type": "http.response.body", "body": b"effect %d" % len(self.effects)})
 
@@ -158,18 +163,65 @@ async def test_a_living_owner_keeps_its_lease(make: Make) -> None:
     assert len(one.effects) == 1
 
 
-async def test_a_cancelled_request_frees_its_key(make: Make) -> None:
-    """A client that hangs up leaves no key behind that waits for its lease."""
-    one = make()
-    one.hold = asyncio.Event()
+async def test_a_request_that_was_cut_off_keeps_its_key_until_the_lease_ends(make: Make) -> None:
+    """Nobody knows how far it came: its client's repetition is told to wait, and does not have the effect again."""
+    one = make(lease=2, rules=KeyRules(wait=0.2))
+    one.after_effect = lambda: asyncio.Event().wait()
     connection = Connection(http_scope("POST", "/", caller(key="k")))
     connection.push(b"b")
     task = connection.start(one.app)
     await one.there.wait()
     task.cancel()
     await connection.answer()
-    one.hold = None
-    assert (await one.post()).body == b"effect 1"
+    one.after_effect = None
+    assert ((await one.post()).status, one.effects) == (409, ["b"])
+    async with asyncio.timeout(20):
+        while (answer := await one.post()).status == 409:
+            pass  # each has waited a little, as the rules say
+    assert (answer.status, answer.body) == (201, b"effect 2"), "the weakness that the page tells of"
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (OutcomeUnknown("x"), 409),
+        (TimeoutError(), 409),
+        (BlockTimedOut("x"), 409),
+        (ValueError("x"), 201),
+        (Contended("x"), 201),
+        (DeadlineExceeded("x"), 201),
+    ],
+    ids=lambda one: type(one).__name__,
+)
+@pytest.mark.parametrize("applied", [False, True])
+async def test_an_error_frees_the_key_where_nothing_can_stand(
+    make: Make, error: Exception, status: int, applied: bool
+) -> None:
+    """What was committed, and what may have been, keeps it until the lease ends."""
+    one = make(rules=KeyRules(wait=0.2))
+
+    async def fail() -> None:
+        if applied:
+            note_applied()
+        raise error
+
+    one.after_effect = fail
+    with suppress(type(error)):
+        await one.post()
+    one.after_effect = None
+    assert (await one.post()).status == (409 if applied else status)
+
+
+async def test_a_refusal_after_a_commit_keeps_the_key(make: Make) -> None:
+    """The document says that the outcome is unknown; so the repetition must not simply run."""
+    one = make(rules=KeyRules(wait=0.2))
+
+    async def commit() -> None:
+        note_applied()
+
+    one.after_effect = commit
+    assert (await one.post(query=b"503")).status == 503
+    assert ((await one.post(query=b"503")).status, len(one.effects)) == (409, 1)
 
 
 async def test_keys_are_bounded_and_expire(make: Make, redis: Redis) -> None:

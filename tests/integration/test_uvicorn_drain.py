@@ -85,7 +85,7 @@ async def service(
         process = await asyncio.create_subprocess_exec(
             *END_WITH_PARENT,
             *(sys.executable, "-m", server, "tests.integration.drain_app:app"),
-            *("--app-dir", str(ROOT), "--port", str(port), "--no-access-log", *options),
+            *("--app-dir", str(ROOT), "--port", str(port), *options),
             env={**os.environ, "DRAIN_DATABASE": str(folder / "saved.db"), "DRAIN_LOG": str(log)},
             stdout=output,
             stderr=output,
@@ -234,6 +234,17 @@ async def test_a_hung_handler_is_cancelled_and_awaited(tmp_path: Path) -> None:
         assert answer.closes
         assert await running.ended() == 0
         assert running.noted() == ["hanging", "cleaned", "flushed", "application", "closed"]
+
+
+@pytest.mark.parametrize("options", [(), ("--access-log",)])
+async def test_query_strings_are_logged_only_where_that_was_asked_for(tmp_path: Path, options: tuple[str, ...]) -> None:
+    """They hold tokens, names and searches; the line of `AccessLog` has none."""
+    async with service(tmp_path, "--lame-duck", "0", *options) as running:
+        assert (await ask(running.port, "/livez?token=canary")).status
+        running.end()
+        await running.ended()
+    (output,) = tmp_path.glob("*.out")
+    assert ("canary" in output.read_text()) is bool(options)
 
 
 async def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:

@@ -51,7 +51,8 @@ def test_a_hook_that_raises_is_logged_and_changes_nothing(caplog: pytest.LogCapt
     with caplog.at_level(logging.ERROR, "holdfast"):
         stream.emit(EVENT)
     assert heard == [EVENT]
-    assert [record.getMessage() for record in caplog.records] == ["an event hook failed on CallRejected"]
+    (record,) = caplog.records
+    assert record.getMessage().startswith("an event hook failed on CallRejected\n")
 
 
 def test_a_hook_may_subscribe_and_close_while_it_is_called() -> None:

@@ -102,6 +102,29 @@ def test_what_may_have_been_done_is_tried_again_only_if_that_is_harmless(sender:
         error.__dict__["_request"] = None
 
 
+@pytest.mark.parametrize(
+    ("method", "step", "applied"),
+    [
+        ("GET", 200, False),
+        ("GET", httpx2.ReadError("x"), False),
+        ("POST", 201, True),
+        ("POST", 422, False),
+        ("POST", httpx2.ReadError("x"), True),
+        ("POST", httpx2.ConnectError("x"), False),
+    ],
+)
+def test_what_another_service_took_is_noted(sender: Sender, method: str, step: Step, applied: bool) -> None:
+    """The request that the call is made for has done something that stands, or may have."""
+    context = RequestContext(0.0)
+    token = CURRENT.set(context)
+    try:
+        with contextlib.suppress(httpx2.TransportError):
+            sender.send(Service(step), method)
+    finally:
+        CURRENT.reset(token)
+    assert context.applied is applied
+
+
 def test_the_authors_word_goes_before_the_method(sender: Sender) -> None:
     """A POST that only searches is tried again, a GET that counts is not."""
     for method, word, attempts in (("POST", True, 2), ("GET", False, 1)):

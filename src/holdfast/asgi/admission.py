@@ -13,7 +13,9 @@ decided by the rules of `gate`: batch first, and no tenant takes the place of al
 
 With `least` the limit moves between that and `limit` by `holdfast.adaptive.Aimd`: an answer of 503 or 504, an error that says the
 same, or a deadline that passed is a drop, and everything below 500 a success; other failures, and clients that hang up, say
-nothing. In the mode `dark` everybody gets in, and `CallShed` tells who would not have: the way to find a number before it bites.
+nothing. Nor does a request that ran out of the little time its caller gave it, unless it had half of what the service itself
+gives: or anybody could shrink the limit for all by asking for answers in no time. In the mode `dark` everybody gets in, and
+`CallShed` tells who would not have: the way to find a number before it bites.
 
 Websockets are passed on. Health endpoints answer further out, in `HealthEndpoints`, and are never counted. Answers that go on for
 ever (event streams) belong into `exempt`: each would keep its place.
@@ -58,7 +60,7 @@ _TOO_MUCH = frozenset({503, 504})
 _WORDS = {priority.name.lower().encode(): priority for priority in Priority}
 _WORD_MAX = 16
 
-_Outcome = Literal["succeeded", "dropped", "ignored"]
+_Outcome = Literal["succeeded", "dropped", "late", "ignored"]
 
 
 class Priorities:
@@ -204,14 +206,21 @@ class ConcurrencyLimit:
             await self.app(scope, receive, send)
             status = exchange.status or 0
             if status in _TOO_MUCH:
-                outcome = "dropped"
+                outcome = "late" if status == 504 or _time_is_up() else "dropped"
             elif 0 < status < 500 and exchange.complete:
                 outcome = "succeeded"
         except BaseException as error:
             outcome = _outcome_of(error)
             raise
         finally:
+            if outcome == "late":
+                outcome = "ignored" if self._had_no_time(context) else "dropped"
             self._settle(ticket, outcome)
+
+    def _had_no_time(self, context: RequestContext) -> bool:
+        """Whether what was missing was time that the caller did not give: less than half of what the service itself gives."""
+        maximum_s = context.maximum_s
+        return maximum_s is not None and self._monotonic() - context.started_at < maximum_s / 2
 
     async def _wait(self, ticket: Ticket, now: float) -> bool:
         """Wait in the queue; whether it ended inside."""
@@ -278,8 +287,15 @@ class ConcurrencyLimit:
 
 
 def _outcome_of(error: BaseException) -> _Outcome:
+    if isinstance(error, TimeoutError):
+        return "late"
     if isinstance(error, Exception):
-        too_much = isinstance(error, (TimeoutError, Overloaded, LoadShed, BulkheadFull))
-        return "dropped" if too_much else "ignored"
-    deadline = current_deadline()  # it is what cancels a task, and who is cancelled does not see its error
-    return "dropped" if deadline is not None and deadline.has_passed() else "ignored"
+        return "dropped" if isinstance(error, (Overloaded, LoadShed, BulkheadFull)) else "ignored"
+    return (
+        "late" if _time_is_up() else "ignored"
+    )  # it is what cancels a task, and who is cancelled does not see its error
+
+
+def _time_is_up() -> bool:
+    deadline = current_deadline()
+    return deadline is not None and deadline.has_passed()

@@ -10,14 +10,17 @@ server that hands the same dictionary to every request, against the specificatio
 
 from __future__ import annotations
 
-from contextvars import ContextVar
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from ..clock import SYSTEM_CLOCK, Clock
+from ..effects import CURRENT as CURRENT_EFFECTS
+from ..effects import Effects
 from .headers import Fields
 from .interface import Scope
 
 if TYPE_CHECKING:
+    from contextvars import ContextVar
+
     from ..deadline import Deadline
     from .exchange import Exchange
 
@@ -27,7 +30,7 @@ STATE_KEY = "holdfast"
 """The name of the context in `scope["state"]`."""
 
 
-class RequestContext:
+class RequestContext(Effects):
     """What is known of one request. Belongs to the task that handles it; others may read.
 
     Attributes:
@@ -42,10 +45,12 @@ class RequestContext:
         permissions: what the principal may do.
         claims: what the proof said besides, for the application; never logged.
         deadline: when an answer is worth nothing any more; None: never.
+        maximum_s: what the service itself gives the request, in seconds, where its caller gave it less; else None.
         route: the route's template (`/users/{id}`), if a layer knows better than `scope["route"]`; never a concrete path.
         draining: the service is about to stop: long-lived answers should end soon.
         attempts: how often the application was called for this request.
         replayed: the answer is a stored one.
+        applied: something that stands was done for it by then (`holdfast.effects`): no error may say that nothing was.
         problem: the code of the problem document that answered, or None; for the access log.
         outcome: what became of the work (`holdfast.outcome.Outcome` values) where an error told; for the access log.
         fields: the request's headers, once somebody read them (`fields_of`).
@@ -61,6 +66,7 @@ class RequestContext:
         "draining",
         "exchange",
         "fields",
+        "maximum_s",
         "notes",
         "outcome",
         "permissions",
@@ -77,6 +83,7 @@ class RequestContext:
     )
 
     def __init__(self, started_at: float) -> None:
+        self.applied = False
         self.started_at = started_at
         self.request_id = ""
         self.traceparent: str | None = None
@@ -88,6 +95,7 @@ class RequestContext:
         self.permissions: frozenset[str] = frozenset()
         self.claims: object = None
         self.deadline: Deadline | None = None
+        self.maximum_s: float | None = None
         self.route: str | None = None
         self.draining = False
         self.attempts = 0
@@ -103,8 +111,8 @@ class RequestContext:
         return f"<RequestContext {self.request_id or 'without an id'}>"
 
 
-CURRENT: ContextVar[RequestContext | None] = ContextVar("holdfast_request", default=None)
-"""Where the context of the current request lives. The layer that sets it resets it."""
+CURRENT = cast("ContextVar[RequestContext | None]", CURRENT_EFFECTS)
+"""Where the context of the current request lives. The layer that sets it resets it. Whoever commits notes it there."""
 
 current_request = CURRENT.get
 """The context of the request this code runs for, or None."""

@@ -42,8 +42,8 @@ from ..outcome import Outcome
 from .context import RequestContext, fields_of
 from .exchange import Exchange, exchange_of
 from .headers import MalformedHeader
-from .interface import App, Message, Receive, Scope, Send
-from .problems import Problem, problem_for, send_problem
+from .interface import SAFE_METHODS, App, Message, Receive, Scope, Send
+from .problems import Problem, as_far_as_known, problem_for, send_problem
 from .route_patterns import path_of
 from .stack import Place
 
@@ -52,7 +52,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Deadline", "parse_grpc_timeout", "parse_milliseconds", "time_allowed_s"]
 
-_SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 _UNITS_S = {ord("H"): 3600.0, ord("M"): 60.0, ord("S"): 1.0, ord("m"): 1e-3, ord("u"): 1e-6, ord("n"): 1e-9}
 
 
@@ -175,7 +174,7 @@ class Deadline:
             await self.app(scope, receive, send)
             return
         context, exchange, receive, send = exchange_of(scope, receive, send, self._clock)
-        allowed_s = self._maximum_of(scope)
+        allowed_s = maximum_s = self._maximum_of(scope)
         if not _PARSERS.keys().isdisjoint(fields_of(scope, context)):
             try:
                 allowed_s = time_allowed_s(scope["headers"], allowed_s)
@@ -186,6 +185,8 @@ class Deadline:
         deadline = outer if allowed_s == math.inf else Moment(context.started_at + allowed_s, self._clock)
         if deadline is not None and outer is not None and outer.expires_at < deadline.expires_at:
             deadline = outer
+        elif allowed_s < maximum_s:
+            context.maximum_s = maximum_s
         left_s = math.inf if deadline is None else deadline.expires_at - self._clock.monotonic()
         if left_s < self._floor_s or left_s <= 0:
             await send_problem(send, _TOO_LITTLE, context)
@@ -248,8 +249,9 @@ async def _settle(
 ) -> None:
     """What is left to do when the work was ended, from here or by itself."""
     if ended_by is _EndedBy.CLIENT or exchange.disconnected:  # nobody is left to be answered
-        if cut is not None and cut.outcome is not None:
-            context.outcome = cut.outcome.value
+        outcome = None if cut is None else as_far_as_known(problem_for(cut), context).extensions.get("outcome")
+        if isinstance(outcome, str):
+            context.outcome = outcome
         return
     if cut is None:
         if exchange.started:
@@ -258,7 +260,7 @@ async def _settle(
     if exchange.started:
         raise cut
     problem = problem_for(cut)
-    if isinstance(cut, BlockTimedOut) and method not in _SAFE:
+    if isinstance(cut, BlockTimedOut) and method not in SAFE_METHODS:
         # What was under way was not committed, but what the request had finished before that may have been.
         problem = replace(problem, detail=_MAYBE.detail, extensions=_MAYBE.extensions)
     await send_problem(send, problem, context)

@@ -9,7 +9,8 @@ What it does, under any ASGI server:
 - While draining, each answer over HTTP/1.1 says `Connection: close`: clients open their next connection elsewhere.
 - A websocket that is open when the end begins has until the end of the lame duck to end by itself (`draining()`); then it is
   closed with 1012, "service restart". One that comes later is refused.
-- A request that is cancelled at the limit before its answer began is answered with 503.
+- A request that is cancelled at the limit before its answer began is answered: with 503 where it only reads, or where it is known
+  that nothing was applied; else with 504, `outcome` is `unknown`, and the same key settles it.
 - When the server says `lifespan.shutdown`: what is under way is waited for, cancelled at its limit and waited for again, then the
   steps of `on_flush` are taken, then the application's own shutdown runs, then the steps of `on_close`.
 
@@ -26,13 +27,19 @@ import signal
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from ..errors import OutcomeUnknown, report_of
+from ..outcome import Outcome
 from ..shutdown import DRAIN, Drain, Phase, Work, use_drain
+from .context import context_of
 from .exchange import Exchange, exchange_of
+from .handshakes import refuse_handshake
 from .headers import put
-from .problems import Problem, send_problem
+from .interface import SAFE_METHODS
+from .problems import Problem, problem_for, send_problem
 from .stack import Place
 
 if TYPE_CHECKING:
@@ -43,25 +50,34 @@ __all__ = ["Draining"]
 
 _log = logging.getLogger("holdfast")
 
-_MARK = "holdfast.drain"
+_MARK = "holdfast.draining"
+_REQUEST = "holdfast.draining.request"
 _CLOSE = (b"connection", b"close")
 _SERVICE_RESTART = 1012
 _CUT = Problem(
     503,
     "shutting-down",
     "",
-    "The service is being replaced, and the time it had for this request is over. It may have been applied: repeat it with the "
-    "same Idempotency-Key.",
+    "The service is being replaced, and the time it had for this request is over. Repeat the request.",
     1,
     headers=(_CLOSE,),
 )
+_CUT_UNAPPLIED = replace(
+    _CUT,
+    detail="The service is being replaced, and the time it had for this request is over. Nothing was applied. "
+    "Repeat the request, with the same Idempotency-Key if it had one.",
+    extensions={"outcome": Outcome.NOT_COMMITTED.value},
+)
+# Not 503: who reads that with a `Retry-After` takes the request for refused, and sends it again also without a key.
+_MAYBE = replace(problem_for(OutcomeUnknown()), headers=(_CLOSE,))
 _REFUSED = Problem(503, "shutting-down", "", "The service is being replaced. Connect again.", 1, headers=(_CLOSE,))
 
 
 class Draining:
     """The outermost layer but for those that name and log requests. Belongs to one event loop.
 
-    A second one with the same drain further inside passes everything through.
+    A second one with the same drain further inside, as under `holdfast.ext.uvicorn`, counts nothing again. But it is the one that
+    answers what is cut or refused: the layers around it, which name and log requests, see what the client gets.
 
     Args:
         app: the application inside.
@@ -70,7 +86,7 @@ class Draining:
             effect outside of the main thread.
     """
 
-    __slots__ = ("_drain", "_restore", "_watch_signals", "app")
+    __slots__ = ("_drain", "_has_inner", "_restore", "_watch_signals", "app")
     place = Place.DRAINING
 
     def __init__(self, app: App, *, drain: Drain = DRAIN, watch_signals: bool = True) -> None:
@@ -78,14 +94,16 @@ class Draining:
         self._drain = drain
         self._watch_signals = watch_signals
         self._restore: Callable[[], None] | None = None
+        self._has_inner = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Count one request, one websocket, or the life of the application."""
         drain = self._drain
-        if scope.get(_MARK) is drain:
-            await self.app(scope, receive, send)
+        outer = scope.get(_MARK)
+        if outer is not None and outer._drain is drain:
+            await self._within(outer, scope, receive, send)
             return
-        scope[_MARK] = drain
+        scope[_MARK] = self
         kind = scope["type"]
         if kind == "http":
             context, exchange, receive, send = exchange_of(scope, receive, send)
@@ -98,10 +116,11 @@ class Draining:
             if drain.is_draining:
                 context.draining = True
             drain.enter(request)
+            scope[_REQUEST] = request
             try:
                 await self.app(scope, receive, send)
-            except asyncio.CancelledError:
-                if not await request.cut(send):
+            except asyncio.CancelledError as error:
+                if not await request.cut(error, send):
                     raise
             finally:
                 drain.leave(request)
@@ -112,6 +131,21 @@ class Draining:
         else:
             await self.app(scope, receive, send)
 
+    async def _within(self, outer: Draining, scope: Scope, receive: Receive, send: Send) -> None:
+        """Inside of `outer`, which counts: answer what is cut or refused."""
+        kind = scope["type"]
+        if kind == "lifespan":
+            outer._has_inner = True
+        elif kind == "websocket" and self._drain.is_draining:
+            await _refuse(scope, receive, send)
+            return
+        try:
+            await self.app(scope, receive, send)
+        except asyncio.CancelledError as error:
+            request: _Request | None = scope.get(_REQUEST)
+            if request is None or not await request.cut(error, send):
+                raise
+
     def _say_close(self, headers: Headers) -> None:
         if self._drain.is_draining:
             put(headers, _CLOSE)
@@ -119,11 +153,7 @@ class Draining:
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         drain = self._drain
         if drain.is_draining:
-            await receive()
-            if "websocket.http.response" in (scope.get("extensions") or {}):
-                await send_problem(_Prefixed(send), _REFUSED)
-            else:
-                await send({"type": "websocket.close", "code": _SERVICE_RESTART})
+            await (self.app(scope, receive, send) if self._has_inner else _refuse(scope, receive, send))
             return
         use_drain(drain)
         socket = _WebSocket(send, drain)
@@ -175,12 +205,12 @@ class _Cancellable(Work):
 class _Request(_Cancellable):
     """One request under way."""
 
-    __slots__ = ("_context", "_exchange", "_scope")
+    __slots__ = ("_context", "_exchange", "_scope", "_was_asked")
 
     def __init__(self, scope: Scope, context: RequestContext, exchange: Exchange) -> None:
         # One flat list instead of three calls: this runs for every request.
         self._task = asyncio.current_task()  # type: ignore[assignment]  # ASGI applications run in tasks
-        self._cut = False
+        self._cut = self._was_asked = False
         self._scope = scope
         self._context = context
         self._exchange = exchange
@@ -191,16 +221,27 @@ class _Request(_Cancellable):
         route = self._context.route or getattr(self._scope.get("route"), "path", None)
         return f"{self._scope['method']} {route or '<unknown route>'}"
 
-    async def cut(self, send: Send) -> bool:
-        """Answer instead of the handler, if it was cancelled for the drain's sake; whether it was."""
-        if not self.is_ours_to_end():
+    async def cut(self, error: asyncio.CancelledError, send: Send) -> bool:
+        """Answer instead of the handler, if `error` is that it was cancelled for the drain's sake; whether it was answered.
+
+        Asked once: where that was not to be answered, the layers further out do not answer either.
+        """
+        if self._was_asked or not self.is_ours_to_end():
             return False
+        self._was_asked = True
         _log.warning("shutdown: cancelled %s", self.name)
         if self._exchange.started:
             # Half an answer must not look like a whole one: the server ends the connection for it.
             return False
-        await send_problem(send, _CUT, self._context)
+        await send_problem(send, self._said_of(error), self._context)
         return True
+
+    def _said_of(self, error: asyncio.CancelledError) -> Problem:
+        if self._scope["method"] in SAFE_METHODS:
+            return _CUT
+        report = report_of(error)
+        is_known = report is not None and report.outcome is Outcome.NOT_COMMITTED and not self._context.applied
+        return _CUT_UNAPPLIED if is_known else _MAYBE
 
 
 class _WebSocket(_Cancellable):
@@ -253,16 +294,9 @@ class _Life:
         await self._send(message)
 
 
-class _Prefixed:
-    """A `send` for the answer to a websocket's handshake."""
-
-    __slots__ = ("_send",)
-
-    def __init__(self, send: Send) -> None:
-        self._send = send
-
-    async def __call__(self, message: Message) -> None:
-        await self._send({**message, "type": f"websocket.{message['type']}"})
+async def _refuse(scope: Scope, receive: Receive, send: Send) -> None:
+    await receive()
+    await refuse_handshake(scope, send, _REFUSED, context_of(scope), code=_SERVICE_RESTART)
 
 
 def _notice_signals(drain: Drain) -> Callable[[], None] | None:

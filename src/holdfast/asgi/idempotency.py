@@ -30,6 +30,7 @@ from typing import ClassVar, Protocol
 from ..clock import SYSTEM_CLOCK, Clock
 from ..deadline import current_deadline
 from ..errors import ConfigurationError, InProgress, NotCommitted, OutcomeUnknown
+from ..outcome import Outcome
 from .answers import Answer, AnswerBuffer, StoredAnswer, without_ways_around
 from .body import BodyBuffer, BufferedBody, ClientLeft
 from .context import RequestContext, context_of
@@ -182,6 +183,18 @@ class KeyedRun:
         if fate is Fate.UNDONE:
             self.give_back()
         return fate
+
+    def may_stand(self, error: BaseException | None = None) -> bool:
+        """Whether something of what was called may stand, although it was refused or ended with `error`.
+
+        For stores apart from the effects, before they free the key: what was cut off, by its client or its time, cannot say how
+        far it came.
+        """
+        if self._context.applied or self._context.outcome == Outcome.UNKNOWN.value:
+            return True
+        if error is None or isinstance(error, NotCommitted):
+            return False
+        return not isinstance(error, Exception) or isinstance(error, (OutcomeUnknown, TimeoutError))
 
     def give_back(self) -> None:
         """The key was not used: it does not count."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-__all__ = ["App", "Headers", "Message", "Receive", "Scope", "Send"]
+__all__ = ["SAFE_METHODS", "App", "Headers", "Message", "Receive", "Scope", "Send"]
 
 Scope = MutableMapping[str, Any]
 """What is known of a connection: `type` (`http`, `websocket`, `lifespan`), `method`, `path`, `headers`, `client`, `state`."""
@@ -22,3 +22,6 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 Headers = list[tuple[bytes, bytes]]
 """Names and values as they travel; a server hands names in lower case."""
+
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
+"""The methods that only read (RFC 9110, 9.2.1): such a request can be repeated, whatever became of it."""

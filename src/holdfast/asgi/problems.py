@@ -16,6 +16,10 @@
 | `OutcomeUnknown` | 504 | it may have been applied, and the same key settles it; `Retry-After` |
 | everything else | 500 | the log says why |
 
+These speak of the operation that failed. A request may have done something before that stands (`holdfast.effects`); then its
+document does not say that nothing was applied: `outcome` is `unknown`, and what would have been 429 or 503, which invite to send
+anything again, is 504 `outcome-unknown`.
+
 A document never holds a value, a key, a name of the schema or a stack trace; those are for the log.
 """
 
@@ -24,7 +28,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from types import MappingProxyType
 
@@ -51,11 +55,21 @@ from ..errors import (
     StorageExhausted,
     Unavailable,
 )
+from ..outcome import Outcome
 from .context import RequestContext
 from .headers import header
 from .interface import Headers, Message, Send
 
-__all__ = ["MEDIA_TYPE", "TYPE_PREFIX", "Problem", "RequestRefused", "problem_for", "problem_messages", "send_problem"]
+__all__ = [
+    "MEDIA_TYPE",
+    "TYPE_PREFIX",
+    "Problem",
+    "RequestRefused",
+    "as_far_as_known",
+    "problem_for",
+    "problem_messages",
+    "send_problem",
+]
 
 MEDIA_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:holdfast:problem:"
@@ -104,13 +118,15 @@ class Problem:
             object.__setattr__(self, "title", self.code.replace("-", " ").capitalize())
 
     def document(self, context: RequestContext | None = None) -> dict[str, object]:
-        """The members of the document, with the id of the request in `context` as `request_id`."""
+        """The members of the document, with the ids in `context` as `request_id` and `trace_id`, as far as they are known."""
         members: dict[str, object] = {"type": TYPE_PREFIX + self.code, "title": self.title, "status": self.status}
         if self.detail:
             members["detail"] = self.detail
         members.update(self.extensions)
         if context is not None and context.request_id:
             members["request_id"] = context.request_id
+        if context is not None and context.trace_id:
+            members["trace_id"] = context.trace_id
         return members
 
 
@@ -131,6 +147,8 @@ class RequestRefused(Exception):
 
 _AGAIN = "Repeat the request, with the same Idempotency-Key if it had one."
 _NOTHING = "Nothing was applied."
+_SOMETHING = "Part of it may have been applied."
+_SETTLES = "Repeat the request with the same Idempotency-Key: that settles it."
 
 
 def _known() -> dict[type[BaseException], Problem]:
@@ -157,7 +175,7 @@ def _known() -> dict[type[BaseException], Problem]:
             504,
             "outcome-unknown",
             "",
-            "The time was up, and it may have been applied. Repeat the request with the same Idempotency-Key: that settles it.",
+            f"The time was up, and it may have been applied. {_SETTLES}",
             1,
         ),
         StatementRejected: Problem(500, "internal", "", f"The service is set up wrongly. {_NOTHING}"),
@@ -166,6 +184,8 @@ def _known() -> dict[type[BaseException], Problem]:
 
 
 _KNOWN = _known()
+# Whoever reads them with a `Retry-After` takes the request for refused, and sends it again also without a key.
+_INVITING = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
 _INTERNAL = Problem(500, "internal", "", "The service failed. Its log says why.")
 
 
@@ -188,17 +208,35 @@ def problem_for(error: BaseException) -> Problem:
     return Problem(kind.status, kind.code, kind.title, kind.detail, retry_after_s, extensions, kind.headers)
 
 
+def as_far_as_known(problem: Problem, context: RequestContext | None) -> Problem:
+    """`problem` without the claim that nothing was applied, where something was done for the request that stands; pure."""
+    if context is None or not context.applied:
+        return problem
+    outcome, detail = problem.extensions.get("outcome"), problem.detail
+    if outcome != Outcome.NOT_COMMITTED.value and _NOTHING not in detail:
+        return problem
+    changed = replace(
+        problem,
+        detail=detail.replace(_NOTHING, _SOMETHING).replace(_AGAIN, _SETTLES),
+        extensions={**problem.extensions, "outcome": Outcome.UNKNOWN.value},
+    )
+    if problem.status in _INVITING:
+        changed = replace(changed, status=504, code=_KNOWN[OutcomeUnknown].code, title="")
+    return changed
+
+
 def problem_messages(
     problem: Problem, context: RequestContext | None = None, *, draw: Random = system_random
 ) -> tuple[Message, Message]:
     """The two ASGI messages that answer with `problem`.
 
     Args:
-        problem: what to say.
-        context: adds the request's id; its `problem` and `outcome` are set for the access log.
+        problem: what to say, as far as that is known of the whole request.
+        context: adds the ids of request and trace; its `problem` and `outcome` are set for the access log.
         draw: makes `Retry-After` of a 503 up to half longer, so that those refused together do not come back together. A 429
             is exact: its time is the caller's own.
     """
+    problem = as_far_as_known(problem, context)
     body = json.dumps(problem.document(context), separators=(",", ":")).encode()
     headers: Headers = [_CONTENT_TYPE, (b"content-length", b"%d" % len(body)), _NO_STORE, *problem.headers]
     if problem.retry_after_s is not None:

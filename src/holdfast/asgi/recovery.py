@@ -21,25 +21,25 @@ answer is complete, and the error is logged here. The extra for FastAPI register
 from __future__ import annotations
 
 import logging
-import traceback
-from collections import deque
+from contextlib import suppress
 from typing import ClassVar
 
 from ..errors import HoldfastError
+from ..traces import trace_of
 from .body import ClientLeft
-from .context import RequestContext
+from .context import RequestContext, context_of
 from .exchange import exchange_of
-from .interface import App, Receive, Scope, Send
+from .handshakes import refuse_handshake
+from .interface import App, Message, Receive, Scope, Send
 from .log_lines import capped, visible
-from .problems import Problem, RequestRefused, problem_for, send_problem
+from .problems import Problem, RequestRefused, as_far_as_known, problem_for, send_problem
 from .stack import Place
 
-__all__ = ["AnswerCut", "Recovery", "trace_of"]
+__all__ = ["AnswerCut", "Recovery"]
 
 _log = logging.getLogger(__name__)
 
-_FRAMES_MAX = 60
-_ERRORS_MAX = 12
+_INTERNAL_ERROR = 1011
 
 
 class AnswerCut(Exception):
@@ -47,7 +47,9 @@ class AnswerCut(Exception):
 
 
 class Recovery:
-    """Turns what is raised inside into problem documents, as the table above says. WebSockets are passed on.
+    """Turns what is raised inside into problem documents, as the table above says.
+
+    A websocket is closed with 1011, "internal error"; before it was accepted its handshake is answered.
 
     Args:
         app: the application around which this stands.
@@ -66,14 +68,14 @@ class Recovery:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one connection."""
         if scope["type"] != "http":
-            await self.app(scope, receive, send)
+            await (self._websocket if scope["type"] == "websocket" else self.app)(scope, receive, send)
             return
         context, exchange, receive, send = exchange_of(scope, receive, send)
         try:
             await self.app(scope, receive, send)
         except Exception as error:
             # Cancellation is no Exception: it passes.
-            problem = problem_for(error)
+            problem = as_far_as_known(problem_for(error), context)
             gone = exchange.disconnected or isinstance(error, ClientLeft)
             _tell(error, problem, context, gone=gone)
             if gone:
@@ -83,6 +85,52 @@ class Recovery:
             elif not exchange.complete:
                 # Without its cause: the server logs what it gets, and the trace was written above.
                 raise AnswerCut(f"request {context.request_id or 'without an id'} was cut after it was begun") from None
+
+    async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        context = context_of(scope)
+        socket = _Socket(receive, send)
+        try:
+            await self.app(scope, socket.receive, socket.send)
+        except Exception as error:
+            problem = as_far_as_known(problem_for(error), context)
+            _tell(error, problem, context, gone=socket.is_gone)
+            if socket.is_over or socket.is_gone:
+                return
+            with suppress(OSError):
+                if socket.is_accepted:
+                    await send({"type": "websocket.close", "code": _INTERNAL_ERROR})
+                else:
+                    await refuse_handshake(scope, send, problem, context, code=_INTERNAL_ERROR)
+
+
+class _Socket:
+    """What passed on one websocket."""
+
+    __slots__ = ("_receive", "_send", "is_accepted", "is_gone", "is_over")
+
+    def __init__(self, receive: Receive, send: Send) -> None:
+        self._receive = receive
+        self._send = send
+        self.is_accepted = False
+        self.is_gone = False  # the other side
+        self.is_over = False  # from here: closed, or its handshake answered
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        if message["type"] == "websocket.disconnect":
+            self.is_gone = True
+        return message
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "websocket.accept":
+            self.is_accepted = True
+        elif message["type"] != "websocket.send":
+            self.is_over = True
+        try:
+            await self._send(message)
+        except OSError:  # what a server raises when the client is gone (ASGI 2.4)
+            self.is_gone = True
+            raise
 
 
 def _tell(error: Exception, problem: Problem, context: RequestContext, *, gone: bool) -> None:
@@ -95,38 +143,8 @@ def _tell(error: Exception, problem: Problem, context: RequestContext, *, gone: 
     elif isinstance(error, RequestRefused) or (isinstance(error, HoldfastError) and problem.status != 500):
         _log.info("request %s ended with %d: %s: %s", context.request_id or "-", problem.status, kind, _text(error))
     else:
-        _log.error("request %s failed\n%s", context.request_id or "-", trace_of(error))
+        _log.error("request %s failed\n%s", context.request_id or "-", trace_of(error, RequestRefused))
 
 
 def _text(error: BaseException) -> str:
     return visible(capped(str(error)))
-
-
-def trace_of(error: BaseException) -> str:
-    """The trace of `error` and of what led to it: files, lines and classes; texts of Holdfast's own errors alone.
-
-    At most 60 calls of each and 12 errors in all, so that a recursion or a chain without end has one here.
-    """
-    parts: list[str] = []
-    seen: set[int] = set()
-    waiting: list[tuple[str, BaseException]] = [("", error)]
-    while waiting and len(seen) < _ERRORS_MAX:
-        relation, current = waiting.pop(0)
-        if id(current) in seen:
-            continue
-        seen.add(id(current))
-        kind = type(current)
-        text = f": {_text(current)}" if isinstance(current, (HoldfastError, RequestRefused)) else ""
-        # The innermost calls; without source lines, which would be read from disk while the caller waits.
-        calls = deque(traceback.walk_tb(current.__traceback__), maxlen=_FRAMES_MAX)
-        frames = "".join(
-            f'  File "{f.f_code.co_filename}", line {line}, in {f.f_code.co_qualname}\n' for f, line in calls
-        )
-        parts.append(f"{relation}{kind.__module__}.{kind.__qualname__}{text}\n{frames}")
-        if isinstance(current, BaseExceptionGroup):
-            waiting += [("in the group: ", member) for member in current.exceptions]
-        if current.__cause__ is not None:
-            waiting.append(("caused by: ", current.__cause__))
-        elif current.__context__ is not None and not current.__suppress_context__:
-            waiting.append(("while handling: ", current.__context__))
-    return "".join(parts).rstrip("\n")

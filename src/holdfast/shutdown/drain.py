@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from ..callables import in_daemon_thread
 from ..clock import SYSTEM_CLOCK, WaitingClock
 from ..deadline import seconds
+from ..traces import trace_of
 from .phases import DrainReport, DrainSettings, Phase, Stage, StepEnded, StepOutcome, due, next_phase
 
 if TYPE_CHECKING:
@@ -463,7 +464,7 @@ class Drain:
             _log.error("shutdown: %s was still at it after %.1f s", step.name, elapsed_s)
         else:
             outcome = StepOutcome.FAILED
-            _log.error("shutdown: %s failed", step.name, exc_info=error)
+            _log.error("shutdown: %s failed\n%s", step.name, trace_of(error))
         self._ended.append(StepEnded(step.name, phase, outcome, elapsed_s))
 
     def __repr__(self) -> str:

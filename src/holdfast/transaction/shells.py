@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Generic, NoReturn, TypeVar
 
+from ..effects import note_applied
 from ..errors import Report, attach_report
+from ..outcome import Outcome
 from .actions import (
     ACKNOWLEDGED,
     BEGAN,
@@ -83,6 +85,8 @@ class _Memory(Generic[T]):
 
     def _raise(self, action: Action) -> NoReturn:
         report = self.report()
+        if report.outcome is Outcome.UNKNOWN:
+            note_applied()  # it may have been; whoever swallows the error must not forget it
         caught = self._error
         if action.error is None:
             assert caught is not None

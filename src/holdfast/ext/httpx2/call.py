@@ -15,6 +15,7 @@ from ...breaker import CircuitBreaker, Permit
 from ...clock import Clock, Random
 from ...deadline import current_deadline, seconds
 from ...decision import Allowance, Decision, Situation, StopReason, decide
+from ...effects import note_applied
 from ...errors import BreakerOpen, ConfigurationError, DeadlineExceeded, HoldfastError, Report, attach_report, report_of
 from ...layer import retry_is_active
 from ...outcome import Failure, FailureClass, Outcome
@@ -255,6 +256,8 @@ class Call:
     def _succeeded(self, result: Result) -> None:
         desk, budget = self._desk, self._desk.rules.budget
         now = desk.clock.monotonic()
+        if not self.outgoing.safe and isinstance(result, httpx2.Response) and result.status_code < 400:
+            note_applied()  # of the request that this call is made for: it stands, whatever fails next
         if budget is not None and isinstance(result, httpx2.Response) and result.status_code < 500:
             if self._spent > 0:
                 budget.refund(self._spent, now)
@@ -265,6 +268,8 @@ class Call:
     def _report_on(self, result: Result | BaseException | None, ending: _Ending) -> None:
         elapsed_s = self._desk.clock.monotonic() - self._started
         outcome = Outcome.UNKNOWN if self._maybe_done else Outcome.NOT_COMMITTED
+        if self._maybe_done and not self.outgoing.safe:
+            note_applied()
         report = Report(
             operation=self.outgoing.name,
             attempts=self.number,

@@ -6,6 +6,8 @@
 
 - The process dies, or Redis is away, after the effect and before the answer is recorded: when the lease has run out, the same
   request has its effect once more.
+- A request that was cut off (its client hung up, its time was up, the service ended), or whose outcome is unknown, keeps its key
+  until the lease has run out: until then its repetition is told 409. After that it runs, and may have its effect once more.
 - A handler that stops for longer than its lease (a frozen process, a long garbage collection) may wake up beside another one.
 - What a handler wrote before it answered 400 or more stays, unless it takes it back itself.
 - Redis replicates asynchronously: a failover may lose the last keys; and it must not evict them (`maxmemory-policy noeviction`).
@@ -35,6 +37,7 @@ from ...clock import SYSTEM_CLOCK, Clock, Random, new_token, system_random
 from ...deadline import current_deadline, seconds
 from ...errors import ConfigurationError, InProgress, KeyReused, Unavailable
 from ...operation import ResultCodec
+from ...traces import trace_of
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -150,17 +153,20 @@ class RedisIdempotency:
         kept = await self._claimed(claim, identity.fingerprint)
         if kept is not None:
             return kept
-        fate = Fate.UNDONE
         renewing = asyncio.create_task(self._keep_claimed(claim))
         try:
             answer = await run()
-            fate = run.fate_of(answer)
+        except BaseException as error:
+            if not run.may_stand(error):
+                await asyncio.shield(self._let_go(claim))
+            raise
         finally:
             renewing.cancel()
-            if fate is Fate.UNDONE:
-                await asyncio.shield(self._let_go(claim))  # also of a request whose client hung up
-        if fate is not Fate.UNDONE:
-            await self._record(claim, self._codec.encode(run.to_keep(answer)))
+        # Shielded: what the client does meanwhile changes nothing of what was done.
+        if run.fate_of(answer) is not Fate.UNDONE:
+            await asyncio.shield(self._record(claim, self._codec.encode(run.to_keep(answer))))
+        elif not run.may_stand():
+            await asyncio.shield(self._let_go(claim))
         return answer
 
     async def live_keys(self, scope: str, most: int) -> int:
@@ -197,9 +203,9 @@ class RedisIdempotency:
             await self._clock.sleep_async(self._lease_s / 3)
             try:
                 ours = await _called(self._renew, claim.keys[:1], [claim.owner, self._lease_ms])
-            except _AWAY:
+            except _AWAY as error:
                 _log.warning(
-                    "the lease of an Idempotency-Key could not be renewed; the next try follows", exc_info=True
+                    "the lease of an Idempotency-Key could not be renewed; the next try follows\n%s", trace_of(error)
                 )
                 continue
             if not ours:
@@ -210,16 +216,19 @@ class RedisIdempotency:
         try:
             if await _called(self._finish, claim.keys, [claim.owner, text, self._ttl_ms]):
                 return
-        except _AWAY:
-            _log.exception("the answer to a keyed request could not be recorded: its repetition will run again")
+        except _AWAY as error:
+            _log.error(
+                "the answer to a keyed request could not be recorded: its repetition will run again\n%s",
+                trace_of(error),
+            )
             return
         _log.error("a request had lost the lease of its Idempotency-Key: another may have had the same effect again")
 
     async def _let_go(self, claim: _Claim) -> None:
         try:
             await _called(self._release, claim.keys, [claim.owner])
-        except _AWAY:
-            _log.warning("an Idempotency-Key could not be freed; its lease ends by itself", exc_info=True)
+        except _AWAY as error:
+            _log.warning("an Idempotency-Key could not be freed; its lease ends by itself\n%s", trace_of(error))
 
     async def _asked(self, script: Any, keys: Any, args: list[str | int]) -> Any:
         try:

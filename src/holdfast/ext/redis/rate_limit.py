@@ -32,6 +32,7 @@ from ...clock import SYSTEM_CLOCK, Clock
 from ...deadline import seconds
 from ...errors import BreakerOpen, ConfigurationError
 from ...stream import EVENTS, EventStream
+from ...traces import trace_of
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -162,7 +163,7 @@ class RedisQuotas:
             return self._by_share(quota, subject, "timeout")
         except (RedisError, OSError) as error:
             permit.failed()
-            _log.debug("%s: Redis failed", self._name, exc_info=error)
+            _log.debug("%s: Redis failed\n%s", self._name, trace_of(error))
             return self._by_share(quota, subject, "failed")
         except BaseException:
             permit.ignored()

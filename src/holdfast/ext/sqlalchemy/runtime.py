@@ -26,6 +26,7 @@ from ...layer import retry_is_active
 from ...operation import TOMBSTONE, OperationKey
 from ...outcome import FailureClass, Outcome
 from ...stream import EventStream
+from ...traces import trace_of
 from ...transaction import Plan, Protection
 from .current import open_unit, opening_or_ending_unit, running_unit, unit_at_work_on
 from .failover import failover_of
@@ -354,14 +355,14 @@ class Runtime:
             with self.engine.begin() as connection:
                 rows = self.key_rows.purge(connection, _PURGE_ROWS_MAX)
             self.tell_purged(rows)
-        except Exception:
-            _log.warning("expired key rows could not be removed; the next batch tries again", exc_info=True)
+        except Exception as error:
+            _log.warning("expired key rows could not be removed; the next batch tries again\n%s", trace_of(error))
         finally:
             self._purging.release()
 
     def log_hook_failure(self, operation: str, hook: str, error: BaseException) -> None:
         """An after-commit hook raised or was cut: say so where operators look."""
-        _log.error("%s is committed, but its after-commit hook %s failed", operation, hook, exc_info=error)
+        _log.error("%s is committed, but its after-commit hook %s failed\n%s", operation, hook, trace_of(error))
 
     def close(self) -> None:
         """End the search for servers, and close the pool."""

@@ -15,6 +15,7 @@ from sqlalchemy import exc
 from sqlalchemy.orm import exc as orm_exc
 
 from ...dialects import Flavour, classify
+from ...effects import note_applied
 from ...errors import HoldfastError, LoadShed, NoWriter, Rejected, UsageError
 from ...events import ConnectionDiscarded, HookFailed
 from ...operation import TOMBSTONE
@@ -342,13 +343,16 @@ class Unit(Generic[T]):
         try:
             sessions.end_by_commit(session)
         except BaseException as error:
-            self._pooled.is_clean = sessions.was_acknowledged(session)
+            self._pooled.is_clean = acknowledged = sessions.was_acknowledged(session)
+            if acknowledged:
+                note_applied()
             if not self._pooled.is_clean or not isinstance(error, Exception):
                 raise
             # A listener of the session raised after the server had answered: the save stands.
             self._hook_failed("after_commit", error)
         finally:
             AT_WORK.reset(token)
+        note_applied()
         self._release(None)
         sessions.close(session)
 
@@ -401,13 +405,17 @@ class Unit(Generic[T]):
         with self.runtime.engine.connect() as connection:
             watch = self.runtime.watch(connection.connection.driver_connection, self.expires_at)
             try:
-                return status.fate_of(connection, self._transaction_id)
+                fate = status.fate_of(connection, self._transaction_id)
             finally:
                 if watch is not None:
                     watch.close()
+        if fate is ProbeAnswer.COMMITTED:
+            note_applied()
+        return fate
 
     def stored_result(self, record: Record) -> Ran[T]:
         """The result in the key row; whoever wrote it has called its hooks."""
+        note_applied()
         assert self._codec is not None
         try:
             result = None if record.result is None else self._codec.decode(record.result)

@@ -46,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--tls-key", help="its private key")
     parser.add_argument("--tls-client-authorities", help="ask clients for a certificate of one of these authorities")
     parser.add_argument("--log-level", default="info", help="critical, error, warning, info, debug or trace")
-    parser.add_argument("--no-access-log", action="store_true", help="do not log each request")
+    parser.add_argument("--access-log", action="store_true", help="have uvicorn log each request, with its query string")
     parser.add_argument("--app-dir", default=".", help="the folder that is looked in first for the module")
     return parser
 
@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             drain=DRAIN,
             tls=tls,
             log_level=given.log_level,
-            access_log=not given.no_access_log,
+            access_log=given.access_log,
         )
     except ConfigurationError as error:
         sys.stderr.write(f"The server cannot start: {error}\n")

@@ -261,7 +261,8 @@ def serve(
         backlog: connections that the kernel may hold until they are accepted; default 2048.
         reuse_port: let a second process listen on the same port (SO_REUSEPORT), its successor for instance.
         options: everything else that `uvicorn.Config` takes (`log_level`, `access_log`, `http`, `limit_concurrency`, ...).
-            `proxy_headers` is off unless asked for: `holdfast.asgi` sees through proxies, and knows which to trust.
+            `proxy_headers` is off unless asked for: `holdfast.asgi` sees through proxies, and knows which to trust. So is
+            `access_log`, which holds query strings: `holdfast.asgi.access_log` writes its own line.
 
     Returns:
         The exit code: 0 after an orderly end; 3 if it could not start.
@@ -276,6 +277,7 @@ def serve(
     if settings is not None:
         drain.settings = settings
     options.setdefault("proxy_headers", False)
+    options.setdefault("access_log", False)
     config = uvicorn.Config(
         cast("Any", app),  # the same protocol in other words
         host=host,
