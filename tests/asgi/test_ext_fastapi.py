@@ -494,6 +494,53 @@ async def test_route_that_is_added_later_counts() -> None:
     assert (await call(app, "POST", "/late")).status == 400
 
 
+async def _late() -> None: ...
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"allowlist": ["192.0.2.0/24"]},
+        {"quota": Quota("late", rate=1, per=60)},
+        {"priority": "critical"},
+        {"deadline": 1},
+        {"retry": True},
+        {"key": "required"},
+    ],
+)
+async def test_route_that_is_added_later_is_not_served_without_what_it_asks_for(asked: dict[str, Any]) -> None:
+    """What the layers did not know of when they were made is refused, at the start or with the request; others go on."""
+    app = FastAPI()
+    install(app, None, EdgeSettings(concurrency=2, rate_per_s=1000), drain=Drain())
+    app.post("/plain")(_late)
+    app.post("/late", **edge(**asked))(_late)
+    with log_of("holdfast.asgi.recovery") as log:
+        assert (await call(app, "POST", "/late", client=("203.0.113.9", 1))).status == 500
+    assert "/late has edge(" in log.everything
+    assert (await call(app, "POST", "/plain")).status == 200
+    with pytest.raises(ConfigurationError, match="/late has edge"):
+        await run_lifespan(app)
+
+
+async def test_route_that_is_added_later_may_share_what_is_known() -> None:
+    """A quota that a layer counts already is counted for a later route, too."""
+    app, shared = FastAPI(), Quota("shared", rate=1, per=60)
+    app.get("/one", **edge(quota=shared, priority="batch"))(_late)
+    install(app, None, EdgeSettings(concurrency=2), drain=Drain())
+    app.get("/late", **edge(quota=shared, priority="critical"))(_late)
+    assert [(await call(app, "GET", path)).status for path in ("/one", "/late")] == [200, 429]
+    assert await run_lifespan(app) == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+
+
+@pytest.mark.parametrize("methods", [["GET"], ["POST", "GET"]])
+def test_a_required_key_needs_a_method_whose_keys_count(methods: list[str]) -> None:
+    """On a GET it would be ignored."""
+    app = FastAPI()
+    app.api_route("/g", methods=methods, **edge(key="required"))(_late)
+    with pytest.raises(ConfigurationError, match="not for GET"):
+        install(app, None, EdgeSettings(), idempotency=Kept(), drain=Drain())
+
+
 async def test_allow_names_all_methods_of_a_path() -> None:
     """405 says what the path serves, also where each method is a route of its own."""
     answer = await call(Overrides().app, "PATCH", "/v1/fails")

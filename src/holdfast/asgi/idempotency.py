@@ -41,11 +41,13 @@ from .problems import Problem, RequestRefused, problem_for, send_problem
 from .scopes import ScopeBefore
 from .stack import Place
 
-__all__ = ["Idempotency", "IdempotencyStore", "KeyedRun", "MayReplay", "RulesFor"]
+__all__ = ["KEYED_METHODS", "Idempotency", "IdempotencyStore", "KeyedRun", "MayReplay", "RulesFor"]
 
 _log = logging.getLogger("holdfast")
 
-_METHODS = frozenset({"POST", "PATCH", "PUT", "DELETE"})
+KEYED_METHODS = frozenset({"POST", "PATCH", "PUT", "DELETE"})
+"""The methods whose keys count."""
+
 _REPLAYED = (b"idempotency-replayed", b"true")
 _ASKING_THE_STORE_S = 1.0
 
@@ -256,7 +258,7 @@ class Idempotency:
         rules_for: RulesFor | None = None,
         anonymous: str | None = None,
         secret: bytes | None = None,
-        methods: frozenset[str] = _METHODS,
+        methods: frozenset[str] = KEYED_METHODS,
         body: BodyBuffer | None = None,
         quota: KeyQuota | int | None = 1_000_000,
         may_replay: MayReplay | None = None,

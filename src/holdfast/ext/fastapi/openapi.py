@@ -7,6 +7,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
+from ...asgi.idempotency import KEYED_METHODS
 from ...asgi.keyed_request import KEY_LENGTH_MAX
 from .options import PLAIN, EdgeOptions
 from .routes import Routes
@@ -14,7 +15,7 @@ from .routes import Routes
 __all__ = ["documented", "install_openapi"]
 
 _METHODS = ("get", "put", "post", "delete", "patch", "head", "options", "trace")
-_KEYED = frozenset({"post", "put", "patch", "delete"})
+_KEYED = frozenset(method.lower() for method in KEYED_METHODS)
 _WAITS = frozenset({409, 429, 503, 504})
 _MEANING = {
     400: "A header is malformed, or the Idempotency-Key that this needs is missing.",

@@ -1,13 +1,14 @@
 """The route that will serve a request, and what it says about itself; known before the application is called.
 
 The layers ask for each request. It is looked for once, in a table of the application's routes, in their order; the table is made
-anew when a path is not in it and routes have been added since.
+anew when a path is not in it and routes have been added since. A route that was added later and asks for what the layers, which
+are there by then, cannot hold to is refused: when the application starts, or with its first request.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -18,14 +19,15 @@ from starlette.convertors import PathConvertor
 from ...asgi.answers import StoredAnswer
 from ...asgi.context import RequestContext, context_of
 from ...asgi.gate import Priority
-from ...asgi.interface import Scope
+from ...asgi.interface import App, Message, Receive, Scope, Send
 from ...asgi.keyed_request import KeyRules
 from ...asgi.quotas import Quota
 from ...asgi.route_patterns import path_of
 from ...asgi.subjects import SubjectOf
+from ...errors import ConfigurationError
 from .options import PLAIN, EdgeOptions, options_of
 
-__all__ = ["Route", "Routes"]
+__all__ = ["LaterRoutes", "Refusal", "Route", "Routes"]
 
 _NOTE = __name__
 
@@ -40,6 +42,7 @@ class Route(NamedTuple):
         methods: those that it serves.
         regex: matches its paths.
         options: what it asks of the edge.
+        refused: why nothing is served here, or None.
     """
 
     path: str
@@ -48,6 +51,11 @@ class Route(NamedTuple):
     methods: frozenset[str]
     regex: re.Pattern[str]
     options: EdgeOptions
+    refused: str | None = None
+
+
+Refusal = Callable[[Route], str | None]
+"""Why what a route asks for cannot be held to, and the cure; None if it can."""
 
 
 class Routes:
@@ -57,13 +65,14 @@ class Routes:
         app: the application; a mounted one inside it is none of its routes.
     """
 
-    __slots__ = ("_app", "_exact", "_optional", "_required", "_table", "_version")
+    __slots__ = ("_app", "_exact", "_optional", "_refusal", "_required", "_table", "_version")
 
     def __init__(self, app: FastAPI) -> None:
         self._app = app
         self._table: tuple[Route, ...] = ()
         self._exact: dict[tuple[str, str], Route] = {}
         self._version: object = None
+        self._refusal: Refusal | None = None
         self._optional = KeyRules()
         self._required = KeyRules(required=True)
 
@@ -80,14 +89,35 @@ class Routes:
                 path, template = route.path or "", route.path_format or ""
                 yield Route(path, template, _pattern(route), frozenset(methods), regex, options_of(route))
 
+    def refuse_later(self, refusal: Refusal) -> None:
+        """From now on, do not serve a route that `refusal` says something about."""
+        self._refusal = refusal
+
+    def check(self) -> None:
+        """Look at every route there is by now.
+
+        Raises:
+            ConfigurationError: one asks for what cannot be held to.
+        """
+        for route in self:
+            said = None if self._refusal is None else self._refusal(route)
+            if said is not None:
+                raise ConfigurationError(said)
+
     def options(self, scope: Scope, context: RequestContext) -> EdgeOptions:
-        """What the route asks that will serve the request."""
+        """What the route asks that will serve the request.
+
+        Raises:
+            ConfigurationError: it asks for what cannot be held to.
+        """
         notes = context.notes
         if notes is None:
             notes = context.notes = {}
         known = notes.get(_NOTE)
         if known is None:
             route = self._find(scope)
+            if route is not None and route.refused is not None:
+                raise ConfigurationError(route.refused)
             known = notes[_NOTE] = PLAIN if route is None else route.options
             if route is not None and context.route is None:
                 context.route = route.path_format  # for the log of what is refused before the router is asked
@@ -111,7 +141,8 @@ class Routes:
         if version == self._version:
             return False
         self._version = version
-        self._table = table = tuple(self)
+        refusal = self._refusal
+        self._table = table = tuple(self if refusal is None else (one._replace(refused=refusal(one)) for one in self))
         # Paths without a parameter, which need no regular expressions: what is written for the first route that fits each.
         plain = [(route.path, method) for route in table if "{" not in route.path for method in route.methods]
         self._exact = {one: found for one in plain if (found := _first(table, *one)) is not None}
@@ -159,6 +190,40 @@ class Routes:
             return quota.subject(scope, context) if self.options(scope, context).quota is quota else None
 
         return subject
+
+
+class LaterRoutes:
+    """The innermost layer of the edge: looks at the routes once they are all there. What it costs a request is a look at a note.
+
+    Args:
+        app: the application around which this stands.
+        routes: its routes.
+    """
+
+    __slots__ = ("_routes", "app")
+
+    def __init__(self, app: App, *, routes: Routes) -> None:
+        self.app = app
+        self._routes = routes
+
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """Pass a connection on.
+
+        Raises:
+            ConfigurationError: its route asks for what cannot be held to.
+        """
+        if scope["type"] == "http":
+            self._routes.options(scope, context_of(scope))
+            return self.app(scope, receive, send)
+        return self._started(scope, receive, send) if scope["type"] == "lifespan" else self.app(scope, receive, send)
+
+    async def _started(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def checked(message: Message) -> None:
+            if message["type"] == "lifespan.startup.complete":
+                self._routes.check()  # raised into the application's lifespan, which ends what it began and tells the server
+            await send(message)
+
+        await self.app(scope, receive, checked)
 
 
 def _first(routes: Iterable[Route], path: str, method: str) -> Route | None:
