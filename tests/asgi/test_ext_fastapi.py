@@ -20,7 +20,7 @@ from holdfast.asgi.problems import Problem
 from holdfast.asgi.quotas import Quota
 from holdfast.deadline import current_deadline
 from holdfast.errors import ConfigurationError
-from holdfast.ext.fastapi import EdgeSettings, current_principal, edge, install
+from holdfast.ext.fastapi import EdgeSettings, current_principal, edge, install, require
 from holdfast.health import HealthCheck
 from holdfast.shutdown import Drain
 
@@ -403,6 +403,32 @@ async def test_stored_answer_needs_the_permission_of_its_route() -> None:
     assert answers[1].header("idempotency-replayed") == "true"
     assert b"paid" not in refused.body
     assert counted.calls == 1
+
+
+@pytest.mark.parametrize("where", ["route", "nested", "router", "application"])
+async def test_stored_answer_needs_what_the_dependencies_of_its_route_ask_for(where: str) -> None:
+    """`require` counts wherever it stands: at the route, inside another dependency, at a router, at the application."""
+    asked = [Depends(require("pay"))]
+
+    async def nested(_: Annotated[Principal, Depends(require("pay"))]) -> None: ...
+
+    who = Overrides(deadline_s=1)
+    app = FastAPI(dependencies=asked if where == "application" else [])
+    router = APIRouter(dependencies=asked if where == "router" else [])
+    at_route = {"route": asked, "nested": [Depends(nested)]}.get(where, [])
+
+    @router.post("/pay", dependencies=at_route)
+    async def pay() -> str:
+        return "paid"
+
+    app.include_router(router)
+    install(app, None, EdgeSettings(), authenticator=who, idempotency=Kept(), drain=Drain())
+    key = {"Idempotency-Key": "k"}
+    answers = [await call(app, "POST", "/pay", key) for _ in range(2)]
+    who.permissions = frozenset()
+    refused = await call(app, "POST", "/pay", key)
+    assert [answer.status for answer in (*answers, refused)] == [200, 200, 403]
+    assert b"paid" not in refused.body
 
 
 async def test_priority_of_a_route_decides_who_is_refused() -> None:

@@ -290,6 +290,11 @@ class Requirement:
             raise RequestRefused(_FORBIDDEN)
         return principal
 
+    def holds(self, context: RequestContext) -> bool:
+        """Whether who asks may; nothing is raised."""
+        principal = principal_of(context)
+        return principal is not None and self.permissions <= principal.permissions
+
     async def __call__(self) -> Principal:
         """`check()` for the current request; a coroutine, since frameworks send plain functions to another thread."""
         return self.check()

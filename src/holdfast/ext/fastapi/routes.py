@@ -17,6 +17,7 @@ from fastapi.routing import iter_route_contexts
 from starlette.convertors import PathConvertor
 
 from ...asgi.answers import StoredAnswer
+from ...asgi.authentication import Requirement
 from ...asgi.context import RequestContext, context_of
 from ...asgi.gate import Priority
 from ...asgi.interface import App, Message, Receive, Scope, Send
@@ -42,6 +43,7 @@ class Route(NamedTuple):
         methods: those that it serves.
         regex: matches its paths.
         options: what it asks of the edge.
+        required: what its dependencies ask for, those of its routers and of the application too; see `require`.
         refused: why nothing is served here, or None.
     """
 
@@ -51,6 +53,7 @@ class Route(NamedTuple):
     methods: frozenset[str]
     regex: re.Pattern[str]
     options: EdgeOptions
+    required: tuple[Requirement, ...] = ()
     refused: str | None = None
 
 
@@ -87,7 +90,8 @@ class Routes:
             methods = getattr(route, "methods", None)
             if regex is not None and methods:
                 path, template = route.path or "", route.path_format or ""
-                yield Route(path, template, _pattern(route), frozenset(methods), regex, options_of(route))
+                asked = tuple(_requirements(getattr(route, "dependant", None)))
+                yield Route(path, template, _pattern(route), frozenset(methods), regex, options_of(route), asked)
 
     def refuse_later(self, refusal: Refusal) -> None:
         """From now on, do not serve a route that `refusal` says something about."""
@@ -116,13 +120,17 @@ class Routes:
         known = notes.get(_NOTE)
         if known is None:
             route = self._find(scope)
-            if route is not None and route.refused is not None:
-                raise ConfigurationError(route.refused)
-            known = notes[_NOTE] = PLAIN if route is None else route.options
-            if route is not None and context.route is None:
-                context.route = route.path_format  # for the log of what is refused before the router is asked
-        assert isinstance(known, EdgeOptions)
-        return known
+            if route is None:
+                known = _NO_ROUTE
+            else:
+                if route.refused is not None:
+                    raise ConfigurationError(route.refused)
+                known = route
+                if context.route is None:
+                    context.route = route.path_format  # for the log of what is refused before the router is asked
+            notes[_NOTE] = known
+        assert isinstance(known, Route)
+        return known.options
 
     def _find(self, scope: Scope) -> Route | None:
         path, method = path_of(scope), scope["method"]
@@ -162,11 +170,11 @@ class Routes:
 
     @staticmethod
     def may_replay(context: RequestContext, _stored: StoredAnswer) -> bool:
-        """For `Idempotency(may_replay=...)`: whether who asks now has the route's permission."""
-        # The dependency that asks for it does not run for a stored answer. `key_rules` ran before, so the route is known.
-        options = (context.notes or {}).get(_NOTE, PLAIN)
-        assert isinstance(options, EdgeOptions)
-        return options.permission is None or options.permission in context.permissions
+        """For `Idempotency(may_replay=...)`: whether who asks now has the permissions that the route's dependencies ask for."""
+        # They do not run for a stored answer. `key_rules` ran before, so the route is known.
+        route = (context.notes or {}).get(_NOTE, _NO_ROUTE)
+        assert isinstance(route, Route)
+        return not route.required or all(one.holds(context) for one in route.required)
 
     def maximum_s(self, scope: Scope) -> float | None:
         """For `Deadline(maximum_for=...)`."""
@@ -224,6 +232,17 @@ class LaterRoutes:
             await send(message)
 
         await self.app(scope, receive, checked)
+
+
+_NO_ROUTE = Route("", "", "", frozenset(), re.compile(""), PLAIN)
+
+
+def _requirements(dependant: Any) -> Iterator[Requirement]:
+    """All that are asked for in a tree of dependencies."""
+    for one in getattr(dependant, "dependencies", ()):
+        if isinstance(one.call, Requirement):
+            yield one.call
+        yield from _requirements(one)
 
 
 def _first(routes: Iterable[Route], path: str, method: str) -> Route | None:
