@@ -490,6 +490,25 @@ def test_wrong_word_at_a_route_is_refused(wrong: dict[str, Any]) -> None:
         edge(**wrong)
 
 
+async def test_options_stand_beside_further_dependencies_and_documents() -> None:
+    """What a decorator takes once is given to `edge`; the permission is asked for first."""
+    asked: list[str] = []
+
+    async def note() -> None:
+        asked.append("note")
+
+    app, who = FastAPI(), Overrides()
+    more = edge(permission="pay", dependencies=[Depends(note)], openapi_extra={"x-owner": "shop"})
+    app.post("/pay", **more)(_late)
+    install(app, None, EdgeSettings(), authenticator=who, drain=Drain())
+    assert (await call(app, "POST", "/pay")).status == 200
+    who.permissions = frozenset()
+    assert (await call(app, "POST", "/pay")).status == 403
+    assert asked == ["note"]
+    operation = app.openapi()["paths"]["/pay"]["post"]
+    assert (operation["x-owner"], operation["x-permission"]) == ("shop", "pay")
+
+
 def test_copied_options_are_refused() -> None:
     """Who takes what `edge` gave apart would lose what it says; that is not ignored either."""
     app = FastAPI()
