@@ -227,6 +227,57 @@ def test_settings_come_from_environment_and_file(monkeypatch: pytest.MonkeyPatch
     assert (settings.deadline_s, settings.concurrency, settings.trusted_proxies) == (5, 7, ("100.64.0.0/10",))
 
 
+async def test_settings_reach_the_layers_that_keep_secrets_and_ids() -> None:
+    """The fingerprint is an HMAC, the log has the tenant's hash, no id of a client is believed, and no secret is shown."""
+    kept = Kept(), Kept()
+    secrets: list[dict[str, Any]] = [{}, {"tenant_key": "t" * 16, "key_secret": "k" * 16, "request_id_header": ""}]
+    lines = []
+    for store, given in zip(kept, secrets, strict=True):
+        app, settings = FastAPI(), EdgeSettings(**given)
+        app.post("/")(_late)
+        install(app, None, settings, authenticator=Names(), idempotency=store, drain=Drain())
+        with log_of("holdfast.asgi.access_log") as log:
+            headers = {"x-name": "ada", "idempotency-key": "k", "x-request-id": "mine"}
+            assert (await call(app, "POST", "/", headers)).status == 200
+        lines.append(log.lines[0])
+        assert "kkkk" not in repr(settings)
+        assert "tttt" not in repr(settings)
+    plain, hashed = (next(iter(store.rows)) for store in kept)
+    assert (plain.key, plain.scope) == (hashed.key, hashed.scope)
+    assert plain.fingerprint != hashed.fingerprint
+    assert lines[0]["request_id"] == "mine" != lines[1]["request_id"]
+    assert (lines[0].get("tenant"), len(lines[1]["tenant"])) == (None, 16)
+
+
+async def test_a_dark_limit_lets_all_in() -> None:
+    """It refuses nobody; one that is off does not hold to a priority."""
+    app, busy = FastAPI(), asyncio.Event()
+    inside: list[None] = []
+
+    @app.get("/")
+    async def work() -> None:
+        inside.append(None)
+        await busy.wait()
+
+    install(app, None, EdgeSettings(concurrency=1, queue=0, concurrency_mode="dark"), drain=Drain())
+    calls = [asyncio.create_task(call(app, "GET", "/")) for _ in range(3)]
+    await until(lambda: len(inside) == 3)
+    busy.set()
+    assert [(await one).status for one in calls] == [200, 200, 200]
+    off = FastAPI()
+    off.get("/", **edge(priority="critical"))(_late)
+    with pytest.raises(ConfigurationError, match="priority"):
+        install(off, None, EdgeSettings(concurrency=1, concurrency_mode="off"), drain=Drain())
+
+
+@pytest.mark.parametrize("name", ["tenant_key", "key_secret"])
+def test_a_short_secret_is_refused_and_not_shown(name: str) -> None:
+    """By its name."""
+    with pytest.raises(ValueError, match=name) as caught:
+        EdgeSettings.model_validate({name: "sesame"})
+    assert "sesame" not in str(caught.value)
+
+
 @pytest.mark.parametrize("text", ["deadline = 3", "deadline_s = -77", "deadline_s = ", "queue = 'sesame77'"])
 def test_bad_settings_are_refused(tmp_path: Path, text: str) -> None:
     """Unknown names, bad values and bad files are refused, and no value is repeated."""

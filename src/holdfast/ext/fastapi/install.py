@@ -17,6 +17,7 @@ from functools import partial
 from typing import Protocol
 
 from fastapi import FastAPI
+from pydantic import SecretStr
 
 from ...asgi.access_log import AccessLog
 from ...asgi.admission import ConcurrencyLimit
@@ -125,8 +126,8 @@ def install(
         path for path in (app.openapi_url, app.docs_url, app.redoc_url, app.swagger_ui_oauth2_redirect_url) if path
     ]
     layers: list[tuple[bool, Middleware]] = [
-        (True, RequestId),
-        (True, AccessLog),
+        (True, partial(RequestId, incoming=settings.request_id_header or None)),
+        (True, partial(AccessLog, tenant_key=_bytes(settings.tenant_key))),
         (True, Recovery),
         (True, partial(Draining, drain=drain)),
         (True, partial(HealthEndpoints, health=health, drain=drain)),
@@ -167,7 +168,7 @@ def _refusal(route: Route, settings: EdgeSettings, *, has_keys: bool) -> str | N
         )
     elif asked.deadline_s is not None and settings.deadline_s is None:
         cure = "deadline=...); set deadline_s for all other routes"
-    elif asked.priority is not Priority.NORMAL and settings.concurrency is None:
+    elif asked.priority is not Priority.NORMAL and (settings.concurrency is None or settings.concurrency_mode == "off"):
         cure = "priority=...); set concurrency: without a limit nobody is refused"
     elif asked.retry and settings.attempts == 1:
         cure = "retry=True); set attempts to 2 or more"
@@ -227,11 +228,12 @@ def _limits(routes: Routes, settings: EdgeSettings, store: QuotaStore | None) ->
         quotas.append(Quota("tenant", settings.tenant_rate_per_s, burst=settings.tenant_rate_burst, subject=by_tenant))
     yield bool(quotas), partial(RateLimit, quotas=quotas, store=store)
     yield (
-        concurrency is not None,
+        concurrency is not None and settings.concurrency_mode != "off",
         partial(
             ConcurrencyLimit,
             limit=concurrency or 1,
             least=settings.concurrency_least,
+            mode=settings.concurrency_mode,
             queue=settings.queue,
             priority=routes.priority if _told_apart(routes) else None,
         ),
@@ -255,8 +257,13 @@ def _keys(
         rules_for=routes.key_rules,
         may_replay=routes.may_replay,
         anonymous=anonymous,
+        secret=_bytes(settings.key_secret),
         body=body,
     )
+
+
+def _bytes(secret: SecretStr | None) -> bytes | None:
+    return None if secret is None else secret.get_secret_value().encode()
 
 
 def _names(layers: Iterable[tuple[bool, Middleware]], *, is_on: bool) -> tuple[str, ...]:
