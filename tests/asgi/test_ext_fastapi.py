@@ -311,6 +311,38 @@ def test_openapi_has_the_edge(service: Service) -> None:
     assert "403" not in who["responses"]
 
 
+def test_openapi_tells_public_routes_and_the_proof_that_is_asked_for() -> None:
+    """A proof may be missing where the edge says so, unless a dependency asks for one; its kind is the authenticator's."""
+
+    class Badges(Names):
+        challenge = 'Badge realm="shop"'
+
+    app = FastAPI()
+    app.get("/open")(_late)
+    app.get("/open/{name}")(_late)
+    app.get("/closed")(_late)
+    app.get("/paid", dependencies=[Depends(require("pay"))])(_late)
+    settings, public = EdgeSettings(rate_per_s=5), ["/open", "/open/*", "/paid"]
+    install(app, None, settings, authenticator=Badges(), public=public, drain=Drain())
+    document = app.openapi()
+    found = {path: methods["get"]["security"] for path, methods in document["paths"].items()}
+    asked: list[dict[str, list[str]]] = [{"badge": []}]
+    assert found == {"/open": [*asked, {}], "/open/{name}": [*asked, {}], "/closed": asked, "/paid": asked}
+    assert document["components"]["securitySchemes"] == {"badge": {"type": "http", "scheme": "badge"}}
+    answers = document["paths"]["/paid"]["get"]["responses"]
+    assert "403" in answers
+    assert set(answers["401"]["headers"]) == {"X-Request-Id", "WWW-Authenticate"}
+    for status in ("429", "503"):
+        assert {"Retry-After", "RateLimit", "RateLimit-Policy"} <= set(answers[status]["headers"])
+    used = {
+        name
+        for path in document["paths"].values()
+        for one in path["get"]["responses"].values()
+        for name in one["headers"]
+    }
+    assert used <= set(document["components"]["headers"])
+
+
 def test_database_is_closed_at_the_end(service: Service) -> None:
     """The application's end closes the database."""
     asyncio.run(run_lifespan(service.app))

@@ -36,13 +36,14 @@ from ...asgi.rate_limit import RateLimit
 from ...asgi.recovery import Recovery
 from ...asgi.request_id import RequestId
 from ...asgi.retry import RequestRetry
+from ...asgi.route_patterns import RoutePatterns
 from ...asgi.stack import Middleware, Stack
 from ...asgi.subjects import by_tenant
 from ...errors import ConfigurationError
 from ...health import Health, HealthCheck
 from ...shutdown import DRAIN, Drain
 from .errors import ProblemFor, install_errors
-from .openapi import install_openapi
+from .openapi import Told, install_openapi
 from .routes import LaterRoutes, Refusal, Route, Routes
 from .settings import EdgeSettings
 
@@ -125,6 +126,7 @@ def install(
     shown = [
         path for path in (app.openapi_url, app.docs_url, app.redoc_url, app.swagger_ui_oauth2_redirect_url) if path
     ]
+    optional = [*shown, *public]
     layers: list[tuple[bool, Middleware]] = [
         (True, partial(RequestId, incoming=settings.request_id_header or None)),
         (True, partial(AccessLog, tenant_key=_bytes(settings.tenant_key))),
@@ -133,7 +135,7 @@ def install(
         (True, partial(HealthEndpoints, health=health, drain=drain)),
         (True, partial(ClientAddress, trusted=settings.trusted_proxies)),
         _allowlist(routes, settings),
-        _authentication(authenticator, [*shown, *public]),
+        _authentication(authenticator, optional),
         *_limits(routes, settings, quota_store),
         _keys(routes, settings, idempotency, anonymous_keys),
         (settings.attempts > 1, partial(RequestRetry, attempts=settings.attempts, may_repeat=routes.may_repeat)),
@@ -144,7 +146,8 @@ def install(
     routes.refuse_later(_later(routes, settings, has_keys=idempotency is not None))
     app.add_middleware(partial(Stack), *used, partial(LaterRoutes, routes=routes))
     install_errors(app, routes, problems or {})
-    install_openapi(app, routes, on=frozenset(result.on))
+    schemes = () if authenticator is None else (authenticator.challenge.split(" ", 1)[0].lower(),)
+    install_openapi(app, routes, Told(frozenset(result.on), schemes, RoutePatterns(optional, name="public")))
     if db is not None:
         drain.on_close("database", db.close)
     app.state.holdfast = result
