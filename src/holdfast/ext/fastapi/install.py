@@ -26,6 +26,7 @@ from ...asgi.body import BodyBuffer, BodyLimit
 from ...asgi.client_address import ClientAddress
 from ...asgi.deadline import Deadline
 from ...asgi.draining import Draining
+from ...asgi.failed_proofs import FailedProofs
 from ...asgi.gate import Priority
 from ...asgi.health import HealthEndpoints
 from ...asgi.idempotency import KEYED_METHODS, Idempotency, IdempotencyStore
@@ -135,7 +136,7 @@ def install(
         (True, partial(HealthEndpoints, health=health, drain=drain)),
         (True, partial(ClientAddress, trusted=settings.trusted_proxies)),
         _allowlist(routes, settings),
-        _authentication(authenticator, optional),
+        _authentication(authenticator, optional, settings),
         *_limits(routes, settings, quota_store),
         _keys(routes, settings, idempotency, anonymous_keys),
         (settings.attempts > 1, partial(RequestRetry, attempts=settings.attempts, may_repeat=routes.may_repeat)),
@@ -214,9 +215,15 @@ def _allowlist(routes: Routes, settings: EdgeSettings) -> tuple[bool, Middleware
     return bool(rules), partial(IpAllowlist, rules=tuple(rules))
 
 
-def _authentication(authenticator: Authenticator | None, public: Iterable[str]) -> tuple[bool, Middleware]:
+def _authentication(
+    authenticator: Authenticator | None, public: Iterable[str], settings: EdgeSettings
+) -> tuple[bool, Middleware]:
     known = () if authenticator is None else (authenticator,)
-    return bool(known), partial(Authentication, authenticators=known, optional=tuple(public))
+    failures = None
+    if settings.failed_proofs_per_s is not None:
+        quota = Quota("failed-proofs", settings.failed_proofs_per_s, burst=settings.failed_proofs_burst)
+        failures = FailedProofs(quota)
+    return bool(known), partial(Authentication, authenticators=known, optional=tuple(public), failures=failures)
 
 
 def _limits(routes: Routes, settings: EdgeSettings, store: QuotaStore | None) -> Iterator[tuple[bool, Middleware]]:

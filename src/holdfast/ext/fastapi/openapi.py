@@ -153,7 +153,7 @@ def _statuses(asked: EdgeOptions, on: frozenset[str], *, needs: bool, has_body: 
         statuses.add(400)
     if has_body:
         statuses |= {408, 413}
-    if "RateLimit" in on or has_key:
+    if "RateLimit" in on or "Authentication" in on or has_key:
         statuses.add(429)
     if "Authentication" in on or needs:
         statuses.add(401)

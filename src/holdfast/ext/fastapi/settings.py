@@ -85,6 +85,19 @@ class EdgeSettings(BaseSettings):
         le=100_000,
         description="Requests that may come at once under `tenant_rate_per_s`; default 100; 1 to 100,000.",
     )
+    failed_proofs_per_s: float | None = Field(
+        default=None,
+        gt=0,
+        le=1_000_000,
+        description="Proofs a second of one client that may not hold, before it has to wait; default off; above 0, at most "
+        "1,000,000.",
+    )
+    failed_proofs_burst: int = Field(
+        default=20,
+        ge=1,
+        le=100_000,
+        description="Those that may come at once under `failed_proofs_per_s`; default 20; 1 to 100,000.",
+    )
     attempts: int = Field(
         default=1,
         ge=1,
