@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
+from fastapi import Depends, FastAPI
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
 from starlette.requests import Request
@@ -16,12 +17,15 @@ from starlette.routing import Route
 from holdfast.asgi.answers import Answer as Whole
 from holdfast.asgi.answers import StoredAnswer
 from holdfast.asgi.deadline import Deadline
+from holdfast.asgi.draining import Draining
 from holdfast.asgi.idempotency import Idempotency, KeyedRun
 from holdfast.asgi.interface import App, Receive, Scope, Send
 from holdfast.asgi.keyed_request import KeyIdentity
 from holdfast.asgi.recovery import Recovery
 from holdfast.errors import NotCommitted, Unavailable
+from holdfast.ext.sqlalchemy import UnitAsyncSession
 from holdfast.ext.sqlalchemy.current import open_unit
+from holdfast.shutdown import Drain
 from tests.asgi.asgi_calls import Answer, Connection, call, http_scope, until
 from tests.asgi.effect_app import Effect, Effects, Make, Proven, caller
 from tests.asgi.log_capture import log_of
@@ -250,3 +254,40 @@ async def test_a_cancellation_in_the_middle_of_commit_ends_the_application() -> 
     answer = await connection.answer()
     assert isinstance(answer.error, asyncio.CancelledError)
     assert (answer.messages, shop.ended) == ([], ["CancelledError"])
+
+
+async def test_a_session_of_a_dependency_is_saved_with_the_answer(make: Make) -> None:
+    """What was added in a block that ends after the answer is in the transaction of its key."""
+    effects, ended = await make(), []
+    app = FastAPI()
+
+    async def session() -> AsyncIterator[UnitAsyncSession]:
+        async with effects.db.begin() as tx:
+            yield tx
+        ended.append(await effects.count())
+
+    @app.post("/effects")
+    async def handle(tx: UnitAsyncSession = Depends(session)) -> str:  # noqa: FAST002, B008 - it is a name of this test
+        tx.add(Effect(tenant="acme", what="order"))
+        return "done"
+
+    effects.idempotency.app = app
+    answers = [await post(effects.app) for _ in range(2)]
+    assert [answer.body for answer in answers] == [b'"done"'] * 2
+    assert (answers[1].header("idempotency-replayed"), ended, await effects.count()) == ("true", [1], 1)
+
+
+async def test_the_end_waits_for_background_work() -> None:
+    """A process that drains counts the request until its work is done."""
+    drain, go = Drain(), asyncio.Event()
+
+    async def after() -> None:
+        await go.wait()
+
+    keyed = Draining(Proven(Idempotency(Shop(after), Plain())), drain=drain)
+    connection = start(keyed)
+    await until(lambda: connection.so_far.complete)
+    assert drain.in_flight == 1
+    go.set()
+    await connection.answer()
+    assert drain.in_flight == 0
