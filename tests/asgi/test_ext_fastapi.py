@@ -20,7 +20,7 @@ from holdfast.asgi.problems import Problem
 from holdfast.asgi.quotas import Quota
 from holdfast.deadline import current_deadline
 from holdfast.errors import ConfigurationError
-from holdfast.ext.fastapi import EdgeSettings, current_principal, edge, install
+from holdfast.ext.fastapi import EdgeSettings, current_principal, edge, install, require
 from holdfast.health import HealthCheck
 from holdfast.shutdown import Drain
 
@@ -227,6 +227,57 @@ def test_settings_come_from_environment_and_file(monkeypatch: pytest.MonkeyPatch
     assert (settings.deadline_s, settings.concurrency, settings.trusted_proxies) == (5, 7, ("100.64.0.0/10",))
 
 
+async def test_settings_reach_the_layers_that_keep_secrets_and_ids() -> None:
+    """The fingerprint is an HMAC, the log has the tenant's hash, no id of a client is believed, and no secret is shown."""
+    kept = Kept(), Kept()
+    secrets: list[dict[str, Any]] = [{}, {"tenant_key": "t" * 16, "key_secret": "k" * 16, "request_id_header": ""}]
+    lines = []
+    for store, given in zip(kept, secrets, strict=True):
+        app, settings = FastAPI(), EdgeSettings(**given)
+        app.post("/")(_late)
+        install(app, None, settings, authenticator=Names(), idempotency=store, drain=Drain())
+        with log_of("holdfast.asgi.access_log") as log:
+            headers = {"x-name": "ada", "idempotency-key": "k", "x-request-id": "mine"}
+            assert (await call(app, "POST", "/", headers)).status == 200
+        lines.append(log.lines[0])
+        assert "kkkk" not in repr(settings)
+        assert "tttt" not in repr(settings)
+    plain, hashed = (next(iter(store.rows)) for store in kept)
+    assert (plain.key, plain.scope) == (hashed.key, hashed.scope)
+    assert plain.fingerprint != hashed.fingerprint
+    assert lines[0]["request_id"] == "mine" != lines[1]["request_id"]
+    assert (lines[0].get("tenant"), len(lines[1]["tenant"])) == (None, 16)
+
+
+async def test_a_dark_limit_lets_all_in() -> None:
+    """It refuses nobody; one that is off does not hold to a priority."""
+    app, busy = FastAPI(), asyncio.Event()
+    inside: list[None] = []
+
+    @app.get("/")
+    async def work() -> None:
+        inside.append(None)
+        await busy.wait()
+
+    install(app, None, EdgeSettings(concurrency=1, queue=0, concurrency_mode="dark"), drain=Drain())
+    calls = [asyncio.create_task(call(app, "GET", "/")) for _ in range(3)]
+    await until(lambda: len(inside) == 3)
+    busy.set()
+    assert [(await one).status for one in calls] == [200, 200, 200]
+    off = FastAPI()
+    off.get("/", **edge(priority="critical"))(_late)
+    with pytest.raises(ConfigurationError, match="priority"):
+        install(off, None, EdgeSettings(concurrency=1, concurrency_mode="off"), drain=Drain())
+
+
+@pytest.mark.parametrize("name", ["tenant_key", "key_secret"])
+def test_a_short_secret_is_refused_and_not_shown(name: str) -> None:
+    """By its name."""
+    with pytest.raises(ValueError, match=name) as caught:
+        EdgeSettings.model_validate({name: "sesame"})
+    assert "sesame" not in str(caught.value)
+
+
 @pytest.mark.parametrize("text", ["deadline = 3", "deadline_s = -77", "deadline_s = ", "queue = 'sesame77'"])
 def test_bad_settings_are_refused(tmp_path: Path, text: str) -> None:
     """Unknown names, bad values and bad files are refused, and no value is repeated."""
@@ -258,6 +309,38 @@ def test_openapi_has_the_edge(service: Service) -> None:
     who = document["paths"]["/who"]["get"]
     assert [one["name"] for one in who["parameters"]] == ["X-Request-Timeout-Ms"]
     assert "403" not in who["responses"]
+
+
+def test_openapi_tells_public_routes_and_the_proof_that_is_asked_for() -> None:
+    """A proof may be missing where the edge says so, unless a dependency asks for one; its kind is the authenticator's."""
+
+    class Badges(Names):
+        challenge = 'Badge realm="shop"'
+
+    app = FastAPI()
+    app.get("/open")(_late)
+    app.get("/open/{name}")(_late)
+    app.get("/closed")(_late)
+    app.get("/paid", dependencies=[Depends(require("pay"))])(_late)
+    settings, public = EdgeSettings(rate_per_s=5), ["/open", "/open/*", "/paid"]
+    install(app, None, settings, authenticator=Badges(), public=public, drain=Drain())
+    document = app.openapi()
+    found = {path: methods["get"]["security"] for path, methods in document["paths"].items()}
+    asked: list[dict[str, list[str]]] = [{"badge": []}]
+    assert found == {"/open": [*asked, {}], "/open/{name}": [*asked, {}], "/closed": asked, "/paid": asked}
+    assert document["components"]["securitySchemes"] == {"badge": {"type": "http", "scheme": "badge"}}
+    answers = document["paths"]["/paid"]["get"]["responses"]
+    assert "403" in answers
+    assert set(answers["401"]["headers"]) == {"X-Request-Id", "WWW-Authenticate"}
+    for status in ("429", "503"):
+        assert {"Retry-After", "RateLimit", "RateLimit-Policy"} <= set(answers[status]["headers"])
+    used = {
+        name
+        for path in document["paths"].values()
+        for one in path["get"]["responses"].values()
+        for name in one["headers"]
+    }
+    assert used <= set(document["components"]["headers"])
 
 
 def test_database_is_closed_at_the_end(service: Service) -> None:
@@ -405,6 +488,32 @@ async def test_stored_answer_needs_the_permission_of_its_route() -> None:
     assert counted.calls == 1
 
 
+@pytest.mark.parametrize("where", ["route", "nested", "router", "application"])
+async def test_stored_answer_needs_what_the_dependencies_of_its_route_ask_for(where: str) -> None:
+    """`require` counts wherever it stands: at the route, inside another dependency, at a router, at the application."""
+    asked = [Depends(require("pay"))]
+
+    async def nested(_: Annotated[Principal, Depends(require("pay"))]) -> None: ...
+
+    who = Overrides(deadline_s=1)
+    app = FastAPI(dependencies=asked if where == "application" else [])
+    router = APIRouter(dependencies=asked if where == "router" else [])
+    at_route = {"route": asked, "nested": [Depends(nested)]}.get(where, [])
+
+    @router.post("/pay", dependencies=at_route)
+    async def pay() -> str:
+        return "paid"
+
+    app.include_router(router)
+    install(app, None, EdgeSettings(), authenticator=who, idempotency=Kept(), drain=Drain())
+    key = {"Idempotency-Key": "k"}
+    answers = [await call(app, "POST", "/pay", key) for _ in range(2)]
+    who.permissions = frozenset()
+    refused = await call(app, "POST", "/pay", key)
+    assert [answer.status for answer in (*answers, refused)] == [200, 200, 403]
+    assert b"paid" not in refused.body
+
+
 async def test_priority_of_a_route_decides_who_is_refused() -> None:
     """When batch has its half of the places, a critical request finds one."""
     app, busy = FastAPI(), asyncio.Event()
@@ -464,6 +573,25 @@ def test_wrong_word_at_a_route_is_refused(wrong: dict[str, Any]) -> None:
         edge(**wrong)
 
 
+async def test_options_stand_beside_further_dependencies_and_documents() -> None:
+    """What a decorator takes once is given to `edge`; the permission is asked for first."""
+    asked: list[str] = []
+
+    async def note() -> None:
+        asked.append("note")
+
+    app, who = FastAPI(), Overrides()
+    more = edge(permission="pay", dependencies=[Depends(note)], openapi_extra={"x-owner": "shop"})
+    app.post("/pay", **more)(_late)
+    install(app, None, EdgeSettings(), authenticator=who, drain=Drain())
+    assert (await call(app, "POST", "/pay")).status == 200
+    who.permissions = frozenset()
+    assert (await call(app, "POST", "/pay")).status == 403
+    assert asked == ["note"]
+    operation = app.openapi()["paths"]["/pay"]["post"]
+    assert (operation["x-owner"], operation["x-permission"]) == ("shop", "pay")
+
+
 def test_copied_options_are_refused() -> None:
     """Who takes what `edge` gave apart would lose what it says; that is not ignored either."""
     app = FastAPI()
@@ -492,6 +620,53 @@ async def test_route_that_is_added_later_counts() -> None:
     async def late() -> None: ...
 
     assert (await call(app, "POST", "/late")).status == 400
+
+
+async def _late() -> None: ...
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"allowlist": ["192.0.2.0/24"]},
+        {"quota": Quota("late", rate=1, per=60)},
+        {"priority": "critical"},
+        {"deadline": 1},
+        {"retry": True},
+        {"key": "required"},
+    ],
+)
+async def test_route_that_is_added_later_is_not_served_without_what_it_asks_for(asked: dict[str, Any]) -> None:
+    """What the layers did not know of when they were made is refused, at the start or with the request; others go on."""
+    app = FastAPI()
+    install(app, None, EdgeSettings(concurrency=2, rate_per_s=1000), drain=Drain())
+    app.post("/plain")(_late)
+    app.post("/late", **edge(**asked))(_late)
+    with log_of("holdfast.asgi.recovery") as log:
+        assert (await call(app, "POST", "/late", client=("203.0.113.9", 1))).status == 500
+    assert "/late has edge(" in log.everything
+    assert (await call(app, "POST", "/plain")).status == 200
+    with pytest.raises(ConfigurationError, match="/late has edge"):
+        await run_lifespan(app)
+
+
+async def test_route_that_is_added_later_may_share_what_is_known() -> None:
+    """A quota that a layer counts already is counted for a later route, too."""
+    app, shared = FastAPI(), Quota("shared", rate=1, per=60)
+    app.get("/one", **edge(quota=shared, priority="batch"))(_late)
+    install(app, None, EdgeSettings(concurrency=2), drain=Drain())
+    app.get("/late", **edge(quota=shared, priority="critical"))(_late)
+    assert [(await call(app, "GET", path)).status for path in ("/one", "/late")] == [200, 429]
+    assert await run_lifespan(app) == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+
+
+@pytest.mark.parametrize("methods", [["GET"], ["POST", "GET"]])
+def test_a_required_key_needs_a_method_whose_keys_count(methods: list[str]) -> None:
+    """On a GET it would be ignored."""
+    app = FastAPI()
+    app.api_route("/g", methods=methods, **edge(key="required"))(_late)
+    with pytest.raises(ConfigurationError, match="not for GET"):
+        install(app, None, EdgeSettings(), idempotency=Kept(), drain=Drain())
 
 
 async def test_allow_names_all_methods_of_a_path() -> None:

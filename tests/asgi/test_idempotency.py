@@ -158,8 +158,9 @@ async def test_a_repetition_waits_for_the_first(make: Make) -> None:
     """It gets the first one's answer, and holds no connection meanwhile."""
     effects = await make()
     held = Held(effects)
-    first, second = start(effects), start(effects)
+    first = start(effects)
     await held.there.wait()
+    second = start(effects)
     await until(lambda: second.received)
     assert second.so_far.messages == []
     held.go.set()

@@ -276,3 +276,25 @@ def test_a_setting_that_cannot_work_is_refused(setting: dict[str, Any]) -> None:
     """Where it is given."""
     with pytest.raises(ConfigurationError):
         RedisIdempotency(Redis(), **setting)
+
+
+async def test_work_after_the_answer_comes_when_it_is_recorded(redis: Redis) -> None:
+    """The answer does not wait for it, and its repetition is answered meanwhile."""
+    service, answered, go = Service(redis, []), asyncio.Event(), asyncio.Event()
+    inner = service._handle
+
+    async def and_after(scope: Scope, receive: Receive, send: Send) -> None:
+        await inner(scope, receive, send)
+        answered.set()
+        await go.wait()
+        service.effects.append("mail")
+
+    service.app = Proven(Idempotency(and_after, RedisIdempotency(redis)))
+    connection = service.start()
+    await answered.wait()
+    assert connection.so_far.complete
+    again = await service.post()
+    assert (again.header("idempotency-replayed"), service.effects) == ("true", ["b"])
+    go.set()
+    assert (await connection.answer()).status == 201
+    assert service.effects == ["b", "mail"]

@@ -140,6 +140,11 @@ class AnswerBuffer:
         else:
             self._refuse(f"{kind} cannot be kept; {_NOT_SO}; {_CURE}")
 
+    @property
+    def may_leave(self) -> bool:
+        """Whether all of it is here and nothing that follows can change it: after a 5xx, frameworks raise what it is about."""
+        return self._whole and 0 < self._status < 500 and self._refused is None
+
     def _refuse(self, text: str) -> None:
         self._refused = UsageError(text)
         raise self._refused

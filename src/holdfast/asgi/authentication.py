@@ -15,6 +15,7 @@ no principal, which is never "all".
 | nothing | 401, with the challenges | goes on, as nobody |
 | a proof that holds | goes on | goes on |
 | a proof that does not, or two | 401, `error="invalid_token"` | the same |
+| the same, after too many of them from one client (`failed_proofs`) | 429, `Retry-After` | the same |
 | a proof that cannot be checked now | 503, `Retry-After` | the same |
 
 What is wrong with a proof is for the log, in one word; the answer is the same for all. Neither ever holds the proof. A browser's
@@ -33,6 +34,7 @@ from typing import ClassVar, Protocol
 
 from ..errors import ConfigurationError, HoldfastError
 from .context import RequestContext, context_of, current_request
+from .failed_proofs import FailedProofs
 from .headers import MalformedHeader, header, only
 from .interface import App, Headers, Receive, Scope, Send
 from .problems import Problem, RequestRefused, problem_for, send_problem
@@ -175,6 +177,7 @@ class Authentication:
         app: the application around which this stands.
         authenticators: the ways to prove who one is, in the order in which they are tried; the first that finds a proof decides.
         optional: route patterns (`RoutePatterns`, read exactly) on which a proof may be missing; default none.
+        failures: counts the proofs that do not hold, and has a client that sends too many wait (429); default None: nobody waits.
 
     Raises:
         ConfigurationError: there is no authenticator, a pattern cannot be read, or a challenge cannot be sent.
@@ -182,10 +185,18 @@ class Authentication:
 
     place: ClassVar[Place] = Place.AUTHENTICATION
 
-    __slots__ = ("_authenticators", "_invalid", "_missing", "_optional", "app")
+    __slots__ = ("_authenticators", "_failures", "_invalid", "_missing", "_optional", "app")
 
-    def __init__(self, app: App, *, authenticators: Sequence[Authenticator], optional: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        app: App,
+        *,
+        authenticators: Sequence[Authenticator],
+        optional: Iterable[str] = (),
+        failures: FailedProofs | None = None,
+    ) -> None:
         self.app = app
+        self._failures = failures
         self._authenticators = tuple(authenticators)
         if not self._authenticators:
             raise ConfigurationError("name at least one authenticator, or leave this layer out")
@@ -201,6 +212,10 @@ class Authentication:
             await self.app(scope, receive, send)
             return
         context = context_of(scope)
+        refusal = None if self._failures is None else self._failures.refusal(scope, context)
+        if refusal is not None:
+            await _refuse(scope, send, refusal, context)
+            return
         try:
             for authenticator in self._authenticators:
                 principal = await authenticator.authenticate(scope)
@@ -213,6 +228,8 @@ class Authentication:
                     return
         except Unauthenticated as error:
             _log.info("request %s: not authenticated: %s", context.request_id or "-", error.reason)
+            if self._failures is not None:
+                self._failures.count(scope, context)
             await _refuse(scope, send, self._invalid, context)
             return
         except HoldfastError as error:
@@ -289,6 +306,11 @@ class Requirement:
         if not self.permissions <= principal.permissions:
             raise RequestRefused(_FORBIDDEN)
         return principal
+
+    def holds(self, context: RequestContext) -> bool:
+        """Whether who asks may; nothing is raised."""
+        principal = principal_of(context)
+        return principal is not None and self.permissions <= principal.permissions
 
     async def __call__(self) -> Principal:
         """`check()` for the current request; a coroutine, since frameworks send plain functions to another thread."""

@@ -7,6 +7,7 @@
            ──► the store: claim the key ─┬─ it is free: the application runs, its answer waits in memory
                                          │      below 400: effect and answer become durable together, then it is sent
                                          │      else: what it wrote is rolled back, the key is free again, it is sent
+                                         │      and then the application goes on, with what it does after its answer
                                          ├─ it is answered: the stored answer, `Idempotency-Replayed: true`
                                          ├─ it belongs to another payload: 422
                                          └─ it is at work: wait for it, then as above; or 409, `Retry-After`
@@ -35,18 +36,21 @@ from .answers import Answer, AnswerBuffer, StoredAnswer, without_ways_around
 from .body import BodyBuffer, BufferedBody, ClientLeft
 from .context import RequestContext, context_of
 from .headers import MalformedHeader
-from .interface import App, Headers, Receive, Scope, Send
+from .interface import App, Headers, Message, Receive, Scope, Send
 from .key_quota import KeyQuota
 from .keyed_request import Fate, KeyIdentity, KeyRules, fate_of, identify, key_of, to_keep
 from .problems import Problem, RequestRefused, problem_for, send_problem
 from .scopes import ScopeBefore
 from .stack import Place
+from .two_parts import TwoParts
 
-__all__ = ["Idempotency", "IdempotencyStore", "KeyedRun", "MayReplay", "RulesFor"]
+__all__ = ["KEYED_METHODS", "Idempotency", "IdempotencyStore", "KeyedRun", "MayReplay", "RulesFor"]
 
 _log = logging.getLogger("holdfast")
 
-_METHODS = frozenset({"POST", "PATCH", "PUT", "DELETE"})
+KEYED_METHODS = frozenset({"POST", "PATCH", "PUT", "DELETE"})
+"""The methods whose keys count."""
+
 _REPLAYED = (b"idempotency-replayed", b"true")
 _ASKING_THE_STORE_S = 1.0
 
@@ -101,6 +105,8 @@ MayReplay = Callable[[RequestContext, StoredAnswer], "bool | Awaitable[bool]"]
 class KeyedRun:
     """The application, to be called for one keyed request: each time from the beginning, with the same body and a fresh scope.
 
+    A call is left where the answer is complete. What the application does after that waits until the answer was given.
+
     Attributes:
         calls: how often it was called.
         identity: where its row is, and what that must say.
@@ -112,6 +118,7 @@ class KeyedRun:
         "_before",
         "_body",
         "_context",
+        "_parts",
         "_patience",
         "_patience_s",
         "_quota",
@@ -139,6 +146,7 @@ class KeyedRun:
         self._context = context
         self._quota = quota
         self._before: ScopeBefore | None = None
+        self._parts: TwoParts | None = None
         self._patience: asyncio.Timeout | None = None
         self._patience_s = 0.0
         self._took = False
@@ -154,10 +162,33 @@ class KeyedRun:
             UsageError: its answer cannot be kept.
             BaseException: what it raises.
         """
+        if self._parts is not None:
+            await self.give_up()
         self._begin()
         buffer = AnswerBuffer(self.rules.answer_max)
-        await self._app(self._scope, self._body.receive, buffer.send)
+        parts = self._parts = TwoParts()
+
+        async def send(message: Message) -> None:
+            await buffer.send(message)
+            if buffer.may_leave:
+                await parts.answered()
+
+        await parts.until_answered(self._app(self._scope, self._body.receive, send))
         return buffer.answer()
+
+    async def rest(self) -> None:
+        """What the application does after its answer, if that was given.
+
+        Raises:
+            BaseException: what it raises.
+        """
+        if self._parts is not None:
+            await self._parts.rest()
+
+    async def give_up(self) -> None:
+        """End what was called and is not over: its answer is not given."""
+        if self._parts is not None:
+            await self._parts.give_up()
 
     def _begin(self) -> None:
         if self._patience is not None:
@@ -287,7 +318,7 @@ class Idempotency:
         rules_for: RulesFor | None = None,
         anonymous: str | None = None,
         secret: bytes | None = None,
-        methods: frozenset[str] = _METHODS,
+        methods: frozenset[str] = KEYED_METHODS,
         body: BodyBuffer | None = None,
         quota: KeyQuota | int | None = 1_000_000,
         may_replay: MayReplay | None = None,
@@ -350,7 +381,7 @@ class Idempotency:
         except ClientLeft:
             return  # there is nobody to answer
         else:
-            await self._send(send, answer, context)
+            await self._finish(send, answer, context, run)
 
     # -- one at a time -----------------------------------------------------------------------------------------------
 
@@ -397,6 +428,7 @@ class Idempotency:
             return answer
         except BaseException:
             run.give_back()
+            await run.give_up()
             raise
         finally:
             if here is not None:
@@ -415,6 +447,17 @@ class Idempotency:
                 raise  # what is wrong with the store is for the request itself to meet
 
     # -- the answer --------------------------------------------------------------------------------------------------
+
+    async def _finish(self, send: Send, answer: Answer | StoredAnswer, context: RequestContext, run: KeyedRun) -> None:
+        """Give the answer, and let the application go on."""
+        if isinstance(answer, StoredAnswer):
+            await run.give_up()  # another request was faster
+        try:
+            await self._send(send, answer, context)
+        except OSError:
+            await run.rest()  # the client is gone, but what it asked for is there
+            raise
+        await run.rest()
 
     async def _send(self, send: Send, answer: Answer | StoredAnswer, context: RequestContext) -> None:
         if isinstance(answer, Answer):

@@ -14,13 +14,15 @@
 The trace in the log holds files, lines and classes, and no texts of exceptions that are not Holdfast's: a driver's text may hold
 the statement's values, a parser's the body, and a note whatever somebody put in it.
 
-Frameworks may answer errors themselves before they get here: Starlette sends its own 500 and raises the error on. Then the
-answer is complete, and the error is logged here. The extra for FastAPI registers handlers that give the documents inside.
+Frameworks may answer errors themselves before they get here: Starlette, and what is mounted in it, sends a 500 of its own and
+then raises the error on. So an answer of 500 in plain text waits until the application has returned or raised; if it raises,
+the table above answers in its place. Nothing else is held back: another answer that was begun stands, and the log says which.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Awaitable
 from contextlib import suppress
 from typing import ClassVar
 
@@ -30,6 +32,7 @@ from .body import ClientLeft
 from .context import RequestContext, context_of
 from .exchange import exchange_of
 from .handshakes import refuse_handshake
+from .headers import first
 from .interface import App, Message, Receive, Scope, Send
 from .log_lines import capped, visible
 from .problems import Problem, RequestRefused, as_far_as_known, problem_for, send_problem
@@ -71,13 +74,22 @@ class Recovery:
             await (self._websocket if scope["type"] == "websocket" else self.app)(scope, receive, send)
             return
         context, exchange, receive, send = exchange_of(scope, receive, send)
+        held: list[Message] = []
+
+        def holding(message: Message) -> Awaitable[None]:
+            # No coroutine of its own: this stands in the way of every message.
+            if held or (message["type"] == "http.response.start" and message["status"] == 500):
+                return _hold(held, message, send)
+            return send(message)
+
         try:
-            await self.app(scope, receive, send)
+            await self.app(scope, receive, holding)
+            await _let_go(held, send)
         except Exception as error:
             # Cancellation is no Exception: it passes.
             problem = as_far_as_known(problem_for(error), context)
             gone = exchange.disconnected or isinstance(error, ClientLeft)
-            _tell(error, problem, context, gone=gone)
+            _tell(error, problem, context, gone=gone, answered=exchange.status)
             if gone:
                 exchange.disconnected = True
             elif not exchange.started:
@@ -133,7 +145,28 @@ class _Socket:
             raise
 
 
-def _tell(error: Exception, problem: Problem, context: RequestContext, *, gone: bool) -> None:
+async def _hold(held: list[Message], message: Message, send: Send) -> None:
+    """Keep a 500 in plain text that ends with its first piece; hand on everything else, and what was kept before it."""
+    if not held:
+        if (first(message.get("headers", ()), b"content-type") or b"").startswith(b"text/plain"):
+            held.append(message)
+            return
+    elif message["type"] == "http.response.start":
+        held.clear()  # a layer inside answers in place of the one that is kept
+    elif len(held) == 1 and not message.get("more_body", False):
+        held.append(message)
+        return
+    await _let_go(held, send)
+    await send(message)
+
+
+async def _let_go(held: list[Message], send: Send) -> None:
+    for one in held:
+        await send(one)
+    held.clear()
+
+
+def _tell(error: Exception, problem: Problem, context: RequestContext, *, gone: bool, answered: int | None) -> None:
     outcome = problem.extensions.get("outcome")
     if isinstance(outcome, str):
         context.outcome = outcome
@@ -141,7 +174,9 @@ def _tell(error: Exception, problem: Problem, context: RequestContext, *, gone: 
     if gone:
         _log.info("request %s: the client is gone; %s ended the work", context.request_id or "-", kind)
     elif isinstance(error, RequestRefused) or (isinstance(error, HoldfastError) and problem.status != 500):
-        _log.info("request %s ended with %d: %s: %s", context.request_id or "-", problem.status, kind, _text(error))
+        words = "ended with" if answered is None else "was answered before this by"
+        status = problem.status if answered is None else answered
+        _log.info("request %s %s %d: %s: %s", context.request_id or "-", words, status, kind, _text(error))
     else:
         _log.error("request %s failed\n%s", context.request_id or "-", trace_of(error, RequestRefused))
 

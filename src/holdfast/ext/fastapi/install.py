@@ -17,6 +17,7 @@ from functools import partial
 from typing import Protocol
 
 from fastapi import FastAPI
+from pydantic import SecretStr
 
 from ...asgi.access_log import AccessLog
 from ...asgi.admission import ConcurrencyLimit
@@ -25,9 +26,10 @@ from ...asgi.body import BodyBuffer, BodyLimit
 from ...asgi.client_address import ClientAddress
 from ...asgi.deadline import Deadline
 from ...asgi.draining import Draining
+from ...asgi.failed_proofs import FailedProofs
 from ...asgi.gate import Priority
 from ...asgi.health import HealthEndpoints
-from ...asgi.idempotency import Idempotency, IdempotencyStore
+from ...asgi.idempotency import KEYED_METHODS, Idempotency, IdempotencyStore
 from ...asgi.interface import Receive, Scope, Send
 from ...asgi.ip_allowlist import IpAllowlist
 from ...asgi.quotas import Quota, QuotaStore
@@ -35,14 +37,15 @@ from ...asgi.rate_limit import RateLimit
 from ...asgi.recovery import Recovery
 from ...asgi.request_id import RequestId
 from ...asgi.retry import RequestRetry
+from ...asgi.route_patterns import RoutePatterns
 from ...asgi.stack import Middleware, Stack
 from ...asgi.subjects import by_tenant
 from ...errors import ConfigurationError
 from ...health import Health, HealthCheck
 from ...shutdown import DRAIN, Drain
 from .errors import ProblemFor, install_errors
-from .openapi import install_openapi
-from .routes import Route, Routes
+from .openapi import Told, install_openapi
+from .routes import LaterRoutes, Refusal, Route, Routes
 from .settings import EdgeSettings
 
 __all__ = ["Closable", "Edge", "install"]
@@ -117,20 +120,23 @@ def install(
     settings = settings if settings is not None else EdgeSettings.load()
     routes = Routes(app)
     for route in routes:
-        _refuse_what_is_off(route, settings, has_keys=idempotency is not None)
+        refusal = _refusal(route, settings, has_keys=idempotency is not None)
+        if refusal is not None:
+            raise ConfigurationError(refusal)
     health = Health([*(db.health_checks() if db is not None else ()), *checks])
     shown = [
         path for path in (app.openapi_url, app.docs_url, app.redoc_url, app.swagger_ui_oauth2_redirect_url) if path
     ]
+    optional = [*shown, *public]
     layers: list[tuple[bool, Middleware]] = [
-        (True, RequestId),
-        (True, AccessLog),
+        (True, partial(RequestId, incoming=settings.request_id_header or None)),
+        (True, partial(AccessLog, tenant_key=_bytes(settings.tenant_key))),
         (True, Recovery),
         (True, partial(Draining, drain=drain)),
         (True, partial(HealthEndpoints, health=health, drain=drain)),
         (True, partial(ClientAddress, trusted=settings.trusted_proxies)),
         _allowlist(routes, settings),
-        _authentication(authenticator, [*shown, *public]),
+        _authentication(authenticator, optional, settings),
         *_limits(routes, settings, quota_store),
         _keys(routes, settings, idempotency, anonymous_keys),
         (settings.attempts > 1, partial(RequestRetry, attempts=settings.attempts, may_repeat=routes.may_repeat)),
@@ -138,9 +144,11 @@ def install(
     result = Edge(health, _names(layers, is_on=True), _names(layers, is_on=False))
     used = [layer for is_on, layer in layers if is_on]
     Stack(_nothing, *used)  # what cannot work fails here and not with the first request
-    app.add_middleware(partial(Stack), *used)
+    routes.refuse_later(_later(routes, settings, has_keys=idempotency is not None))
+    app.add_middleware(partial(Stack), *used, partial(LaterRoutes, routes=routes))
     install_errors(app, routes, problems or {})
-    install_openapi(app, routes, on=frozenset(result.on))
+    schemes = () if authenticator is None else (authenticator.challenge.split(" ", 1)[0].lower(),)
+    install_openapi(app, routes, Told(frozenset(result.on), schemes, RoutePatterns(optional, name="public")))
     if db is not None:
         drain.on_close("database", db.close)
     app.state.holdfast = result
@@ -152,13 +160,19 @@ async def _nothing(scope: Scope, receive: Receive, send: Send) -> None:
     """An application to try the layers on."""
 
 
-def _refuse_what_is_off(route: Route, settings: EdgeSettings, *, has_keys: bool) -> None:
+def _refusal(route: Route, settings: EdgeSettings, *, has_keys: bool) -> str | None:
+    """Why what the route asks for cannot be held to, and the cure; None if it can."""
     asked, cure = route.options, ""
     if asked.key == "required" and not has_keys:
         cure = 'key="required"); give install a store: idempotency=SqlIdempotency(db)'
+    elif asked.key == "required" and not route.methods <= KEYED_METHODS:
+        others = ", ".join(sorted(route.methods - KEYED_METHODS))
+        cure = (
+            f'key="required"), and a key counts for {", ".join(sorted(KEYED_METHODS))}, not for {others}; take it out'
+        )
     elif asked.deadline_s is not None and settings.deadline_s is None:
         cure = "deadline=...); set deadline_s for all other routes"
-    elif asked.priority is not Priority.NORMAL and settings.concurrency is None:
+    elif asked.priority is not Priority.NORMAL and (settings.concurrency is None or settings.concurrency_mode == "off"):
         cure = "priority=...); set concurrency: without a limit nobody is refused"
     elif asked.retry and settings.attempts == 1:
         cure = "retry=True); set attempts to 2 or more"
@@ -166,8 +180,30 @@ def _refuse_what_is_off(route: Route, settings: EdgeSettings, *, has_keys: bool)
         cure = (
             f"allowlist={asked.allowlist!r}); give the settings these networks: networks={{{asked.allowlist!r}: [...]}}"
         )
-    if cure:
-        raise ConfigurationError(f"{route.path} has edge({cure}")
+    return f"{route.path} has edge({cure}" if cure else None
+
+
+def _later(routes: Routes, settings: EdgeSettings, *, has_keys: bool) -> Refusal:
+    """The same for routes that come after `install`: rules and quotas were read, and what they lack cannot be held to."""
+    rules = {(route.pattern, route.options.allowlist) for route in routes}
+    quotas = {id(route.options.quota) for route in routes if route.options.quota is not None}
+    told_apart = _told_apart(routes)
+
+    def refusal(route: Route) -> str | None:
+        asked, what = route.options, ""
+        if asked.allowlist is not None and (route.pattern, asked.allowlist) not in rules:
+            what = "allowlist"
+        elif asked.quota is not None and id(asked.quota) not in quotas:
+            what = "quota"
+        elif asked.priority is not Priority.NORMAL and not told_apart:
+            what = "priority"
+        if what:
+            return (
+                f"{route.path} has edge({what}=...) and was added after install; call install when the routes are there"
+            )
+        return _refusal(route, settings, has_keys=has_keys)
+
+    return refusal
 
 
 def _allowlist(routes: Routes, settings: EdgeSettings) -> tuple[bool, Middleware]:
@@ -179,9 +215,15 @@ def _allowlist(routes: Routes, settings: EdgeSettings) -> tuple[bool, Middleware
     return bool(rules), partial(IpAllowlist, rules=tuple(rules))
 
 
-def _authentication(authenticator: Authenticator | None, public: Iterable[str]) -> tuple[bool, Middleware]:
+def _authentication(
+    authenticator: Authenticator | None, public: Iterable[str], settings: EdgeSettings
+) -> tuple[bool, Middleware]:
     known = () if authenticator is None else (authenticator,)
-    return bool(known), partial(Authentication, authenticators=known, optional=tuple(public))
+    failures = None
+    if settings.failed_proofs_per_s is not None:
+        quota = Quota("failed-proofs", settings.failed_proofs_per_s, burst=settings.failed_proofs_burst)
+        failures = FailedProofs(quota)
+    return bool(known), partial(Authentication, authenticators=known, optional=tuple(public), failures=failures)
 
 
 def _limits(routes: Routes, settings: EdgeSettings, store: QuotaStore | None) -> Iterator[tuple[bool, Middleware]]:
@@ -195,17 +237,21 @@ def _limits(routes: Routes, settings: EdgeSettings, store: QuotaStore | None) ->
     if settings.tenant_rate_per_s is not None:
         quotas.append(Quota("tenant", settings.tenant_rate_per_s, burst=settings.tenant_rate_burst, subject=by_tenant))
     yield bool(quotas), partial(RateLimit, quotas=quotas, store=store)
-    told_apart = any(route.options.priority is not Priority.NORMAL for route in routes)
     yield (
-        concurrency is not None,
+        concurrency is not None and settings.concurrency_mode != "off",
         partial(
             ConcurrencyLimit,
             limit=concurrency or 1,
             least=settings.concurrency_least,
+            mode=settings.concurrency_mode,
             queue=settings.queue,
-            priority=routes.priority if told_apart else None,
+            priority=routes.priority if _told_apart(routes) else None,
         ),
     )
+
+
+def _told_apart(routes: Routes) -> bool:
+    return any(route.options.priority is not Priority.NORMAL for route in routes)
 
 
 def _keys(
@@ -221,8 +267,13 @@ def _keys(
         rules_for=routes.key_rules,
         may_replay=routes.may_replay,
         anonymous=anonymous,
+        secret=_bytes(settings.key_secret),
         body=body,
     )
+
+
+def _bytes(secret: SecretStr | None) -> bytes | None:
+    return None if secret is None else secret.get_secret_value().encode()
 
 
 def _names(layers: Iterable[tuple[bool, Middleware]], *, is_on: bool) -> tuple[str, ...]:

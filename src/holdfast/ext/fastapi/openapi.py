@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from fastapi import FastAPI
 
+from ...asgi.idempotency import KEYED_METHODS
 from ...asgi.keyed_request import KEY_LENGTH_MAX
+from ...asgi.route_patterns import RoutePatterns
 from .options import PLAIN, EdgeOptions
-from .routes import Routes
+from .routes import Route, Routes
 
-__all__ = ["documented", "install_openapi"]
+__all__ = ["Told", "documented", "install_openapi"]
 
 _METHODS = ("get", "put", "post", "delete", "patch", "head", "options", "trace")
-_KEYED = frozenset({"post", "put", "patch", "delete"})
+_KEYED = frozenset(method.lower() for method in KEYED_METHODS)
 _WAITS = frozenset({409, 429, 503, 504})
 _MEANING = {
     400: "A header is malformed, or the Idempotency-Key that this needs is missing.",
@@ -58,43 +61,54 @@ _HEADERS: dict[str, dict[str, Any]] = {
         "schema": {"type": "string", "enum": ["true"]},
     },
     "RateLimit-Policy": {"description": "The quotas that count for this request.", "schema": {"type": "string"}},
+    "WWW-Authenticate": {"description": "What proof is asked for.", "schema": {"type": "string"}},
     "RateLimit": {"description": "What is left of them, and when they are whole again.", "schema": {"type": "string"}},
 }
-_BEARER = "bearer"
 _PROBLEM = "application/problem+json"
 _REFERENCE = {"$ref": "#/components/schemas/Problem"}
 
 
-def documented(
-    document: dict[str, Any], options: dict[tuple[str, str], EdgeOptions], *, on: Iterable[str]
-) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What the document is to tell.
+
+    Attributes:
+        on: the names of the layers that are on.
+        schemes: how one may prove who one is: the first words of the challenges, in lower case (`bearer`).
+        public: the routes on which a proof may be missing.
+    """
+
+    on: frozenset[str]
+    schemes: tuple[str, ...]
+    public: RoutePatterns
+
+
+def documented(document: dict[str, Any], routes: Mapping[tuple[str, str], Route], told: Told) -> dict[str, Any]:
     """`document` with the edge's answers and headers, changed in place. What the application says itself stays.
 
     Args:
         document: an OpenAPI document.
-        options: what each route asks, by path and method (lower case).
-        on: the names of the layers that are on.
+        routes: each route by path and method (lower case).
+        told: what there is to tell of the edge.
     """
-    on = frozenset(on)
     components = document.setdefault("components", {})
     components.setdefault("schemas", {})["Problem"] = _SCHEMA
     components.setdefault("headers", {}).update(_HEADERS)
-    if "Authentication" in on:
-        components.setdefault("securitySchemes", {})[_BEARER] = {"type": "http", "scheme": "bearer"}
+    for scheme in told.schemes:
+        components.setdefault("securitySchemes", {})[scheme] = {"type": "http", "scheme": scheme}
     for path, methods in document.get("paths", {}).items():
         for method in _METHODS:
             if method in methods:
-                _describe(methods[method], method, options.get((path, method), PLAIN), on)
+                _describe(methods[method], method, routes.get((path, method)), told)
     return document
 
 
-def _describe(operation: dict[str, Any], method: str, asked: EdgeOptions, on: frozenset[str]) -> None:
+def _describe(operation: dict[str, Any], method: str, route: Route | None, told: Told) -> None:
+    asked, on = PLAIN if route is None else route.options, told.on
+    needs = route is not None and bool(route.required)
     has_key = "Idempotency" in on and method in _KEYED and asked.key != "ignored"
-    headers = ["X-Request-Id"]
-    if "RateLimit" in on:
-        headers += ["RateLimit-Policy", "RateLimit"]
-    if has_key:
-        headers.append("Idempotency-Replayed")
+    standing = ["RateLimit-Policy", "RateLimit"] if "RateLimit" in on else []
+    headers = ["X-Request-Id", *standing, *(["Idempotency-Replayed"] if has_key else [])]
     responses = operation.setdefault("responses", {})
     # FastAPI's own 422 describes a body that is not sent any more.
     responses.pop("422", None)
@@ -104,10 +118,12 @@ def _describe(operation: dict[str, Any], method: str, asked: EdgeOptions, on: fr
         problem = response.get("content", {}).get(_PROBLEM)
         if problem is not None:
             problem.setdefault("schema", _REFERENCE)
-    for status in _statuses(asked, on, has_body="requestBody" in operation, has_key=has_key):
+    for status in _statuses(asked, on, needs=needs, has_body="requestBody" in operation, has_key=has_key):
         response = responses.setdefault(str(status), {"description": _MEANING[status]})
         response.setdefault("content", {}).setdefault(_PROBLEM, {"schema": _REFERENCE})
-        _add_headers(response, ["X-Request-Id", *(["Retry-After"] if status in _WAITS else [])])
+        # Who is nobody is refused before anything is counted for him.
+        more = ["WWW-Authenticate"] if status == 401 else [*standing, *(["Retry-After"] if status in _WAITS else [])]
+        _add_headers(response, ["X-Request-Id", *more])
     operation["responses"] = dict(sorted(responses.items()))
     parameters = operation.setdefault("parameters", [])
     if has_key:
@@ -125,21 +141,23 @@ def _describe(operation: dict[str, Any], method: str, asked: EdgeOptions, on: fr
         parameters.append({"name": "X-Request-Timeout-Ms", "in": "header", "required": False, "schema": milliseconds})
     if not parameters:
         del operation["parameters"]
-    if "Authentication" in on:
-        operation.setdefault("security", [{_BEARER: []}])
+    if told.schemes:
+        # An empty requirement is OpenAPI's word for: a proof may be missing. The others are alternatives.
+        may_miss = route is not None and not needs and told.public.names(route.path_format)
+        operation.setdefault("security", [*({one: []} for one in told.schemes), *([{}] if may_miss else [])])
 
 
-def _statuses(asked: EdgeOptions, on: frozenset[str], *, has_body: bool, has_key: bool) -> list[int]:
+def _statuses(asked: EdgeOptions, on: frozenset[str], *, needs: bool, has_body: bool, has_key: bool) -> list[int]:
     statuses = {409, 422, 500, 503, 504}
     if has_key or has_body or "Deadline" in on:
         statuses.add(400)
     if has_body:
         statuses |= {408, 413}
-    if "RateLimit" in on or has_key:
+    if "RateLimit" in on or "Authentication" in on or has_key:
         statuses.add(429)
-    if "Authentication" in on or asked.permission is not None:
+    if "Authentication" in on or needs:
         statuses.add(401)
-    if asked.permission is not None or asked.allowlist is not None:
+    if needs or asked.allowlist is not None:
         statuses.add(403)
     return sorted(statuses)
 
@@ -150,7 +168,7 @@ def _add_headers(response: dict[str, Any], names: Iterable[str]) -> None:
         headers.setdefault(name, {"$ref": f"#/components/headers/{name}"})
 
 
-def install_openapi(app: FastAPI, routes: Routes, *, on: frozenset[str]) -> None:
+def install_openapi(app: FastAPI, routes: Routes, told: Told) -> None:
     """Have `app.openapi()` give `documented`."""
     plain = app.openapi
     done: list[dict[str, Any]] = []
@@ -159,8 +177,8 @@ def install_openapi(app: FastAPI, routes: Routes, *, on: frozenset[str]) -> None
         document = plain()
         # FastAPI keeps its document; a fresh one comes after somebody has thrown it away.
         if not done or done[0] is not document:
-            options = {(one.path_format, method.lower()): one.options for one in routes for method in one.methods}
-            done[:] = [documented(document, options, on=on)]
+            by_path = {(one.path_format, method.lower()): one for one in routes for method in one.methods}
+            done[:] = [documented(document, by_path, told)]
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]  # as FastAPI's documentation has it

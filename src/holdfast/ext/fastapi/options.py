@@ -12,7 +12,7 @@ async def books(): ...
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -90,8 +90,8 @@ PLAIN = EdgeOptions()
 class _Marks(dict[str, Any]):
     """A route's `openapi_extra`, which carries its options: routers that include others hand on this very object."""
 
-    def __init__(self, options: EdgeOptions) -> None:
-        super().__init__(options.document())
+    def __init__(self, options: EdgeOptions, more: Mapping[str, Any]) -> None:
+        super().__init__({**more, **options.document()})
         self.options = options
 
 
@@ -104,6 +104,8 @@ def edge(
     quota: Quota | None = None,
     retry: bool | None = None,
     allowlist: str | Sequence[str] | None = None,
+    dependencies: Sequence[Any] = (),
+    openapi_extra: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Arguments for a route's decorator: `@app.post("/transfers", **edge(key="required"))`. They hold in included routers too.
 
@@ -121,6 +123,8 @@ def edge(
             promise that twice is as good as once. Default None: idempotent methods are.
         allowlist: who may come: the name of networks that the settings hold (`networks`), or networks in CIDR notation.
             Default None: everybody.
+        dependencies: those of the route besides, which cannot be given beside `**edge(...)`; after the permission. Default none.
+        openapi_extra: the same for what its OpenAPI document says besides; default nothing.
 
     Raises:
         ConfigurationError: a word is another one, or a value is outside its bounds.
@@ -138,9 +142,10 @@ def edge(
         retry,
         _networks(allowlist),
     )
-    found: dict[str, Any] = {"openapi_extra": _Marks(options)}
-    if permission is not None:
-        found["dependencies"] = [Depends(require(permission))]
+    found: dict[str, Any] = {"openapi_extra": _Marks(options, openapi_extra or {})}
+    if permission is not None or dependencies:
+        permitted = [] if permission is None else [Depends(require(permission))]
+        found["dependencies"] = [*permitted, *dependencies]
     return found
 
 
@@ -171,7 +176,8 @@ def options_of(route: object) -> EdgeOptions:
     if extra and "x-idempotency-key" in extra:
         path = getattr(route, "path", "a route")
         raise ConfigurationError(
-            f"{path}: openapi_extra is a copy of what edge() gave, and has lost what it says; pass **edge(...) itself"
+            f"{path}: openapi_extra is a copy of what edge() gave, and has lost what it says; pass **edge(...) itself, "
+            "and what is to be added as edge(openapi_extra=...)"
         )
     return PLAIN
 

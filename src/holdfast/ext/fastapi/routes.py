@@ -1,13 +1,14 @@
 """The route that will serve a request, and what it says about itself; known before the application is called.
 
 The layers ask for each request. It is looked for once, in a table of the application's routes, in their order; the table is made
-anew when a path is not in it and routes have been added since.
+anew when a path is not in it and routes have been added since. A route that was added later and asks for what the layers, which
+are there by then, cannot hold to is refused: when the application starts, or with its first request.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -16,16 +17,18 @@ from fastapi.routing import iter_route_contexts
 from starlette.convertors import PathConvertor
 
 from ...asgi.answers import StoredAnswer
+from ...asgi.authentication import Requirement
 from ...asgi.context import RequestContext, context_of
 from ...asgi.gate import Priority
-from ...asgi.interface import Scope
+from ...asgi.interface import App, Message, Receive, Scope, Send
 from ...asgi.keyed_request import KeyRules
 from ...asgi.quotas import Quota
 from ...asgi.route_patterns import path_of
 from ...asgi.subjects import SubjectOf
+from ...errors import ConfigurationError
 from .options import PLAIN, EdgeOptions, options_of
 
-__all__ = ["Route", "Routes"]
+__all__ = ["LaterRoutes", "Refusal", "Route", "Routes"]
 
 _NOTE = __name__
 
@@ -40,6 +43,8 @@ class Route(NamedTuple):
         methods: those that it serves.
         regex: matches its paths.
         options: what it asks of the edge.
+        required: what its dependencies ask for, those of its routers and of the application too; see `require`.
+        refused: why nothing is served here, or None.
     """
 
     path: str
@@ -48,6 +53,12 @@ class Route(NamedTuple):
     methods: frozenset[str]
     regex: re.Pattern[str]
     options: EdgeOptions
+    required: tuple[Requirement, ...] = ()
+    refused: str | None = None
+
+
+Refusal = Callable[[Route], str | None]
+"""Why what a route asks for cannot be held to, and the cure; None if it can."""
 
 
 class Routes:
@@ -57,13 +68,14 @@ class Routes:
         app: the application; a mounted one inside it is none of its routes.
     """
 
-    __slots__ = ("_app", "_exact", "_optional", "_required", "_table", "_version")
+    __slots__ = ("_app", "_exact", "_optional", "_refusal", "_required", "_table", "_version")
 
     def __init__(self, app: FastAPI) -> None:
         self._app = app
         self._table: tuple[Route, ...] = ()
         self._exact: dict[tuple[str, str], Route] = {}
         self._version: object = None
+        self._refusal: Refusal | None = None
         self._optional = KeyRules()
         self._required = KeyRules(required=True)
 
@@ -78,21 +90,47 @@ class Routes:
             methods = getattr(route, "methods", None)
             if regex is not None and methods:
                 path, template = route.path or "", route.path_format or ""
-                yield Route(path, template, _pattern(route), frozenset(methods), regex, options_of(route))
+                asked = tuple(_requirements(getattr(route, "dependant", None)))
+                yield Route(path, template, _pattern(route), frozenset(methods), regex, options_of(route), asked)
+
+    def refuse_later(self, refusal: Refusal) -> None:
+        """From now on, do not serve a route that `refusal` says something about."""
+        self._refusal = refusal
+
+    def check(self) -> None:
+        """Look at every route there is by now.
+
+        Raises:
+            ConfigurationError: one asks for what cannot be held to.
+        """
+        for route in self:
+            said = None if self._refusal is None else self._refusal(route)
+            if said is not None:
+                raise ConfigurationError(said)
 
     def options(self, scope: Scope, context: RequestContext) -> EdgeOptions:
-        """What the route asks that will serve the request."""
+        """What the route asks that will serve the request.
+
+        Raises:
+            ConfigurationError: it asks for what cannot be held to.
+        """
         notes = context.notes
         if notes is None:
             notes = context.notes = {}
         known = notes.get(_NOTE)
         if known is None:
             route = self._find(scope)
-            known = notes[_NOTE] = PLAIN if route is None else route.options
-            if route is not None and context.route is None:
-                context.route = route.path_format  # for the log of what is refused before the router is asked
-        assert isinstance(known, EdgeOptions)
-        return known
+            if route is None:
+                known = _NO_ROUTE
+            else:
+                if route.refused is not None:
+                    raise ConfigurationError(route.refused)
+                known = route
+                if context.route is None:
+                    context.route = route.path_format  # for the log of what is refused before the router is asked
+            notes[_NOTE] = known
+        assert isinstance(known, Route)
+        return known.options
 
     def _find(self, scope: Scope) -> Route | None:
         path, method = path_of(scope), scope["method"]
@@ -111,7 +149,8 @@ class Routes:
         if version == self._version:
             return False
         self._version = version
-        self._table = table = tuple(self)
+        refusal = self._refusal
+        self._table = table = tuple(self if refusal is None else (one._replace(refused=refusal(one)) for one in self))
         # Paths without a parameter, which need no regular expressions: what is written for the first route that fits each.
         plain = [(route.path, method) for route in table if "{" not in route.path for method in route.methods]
         self._exact = {one: found for one in plain if (found := _first(table, *one)) is not None}
@@ -131,11 +170,11 @@ class Routes:
 
     @staticmethod
     def may_replay(context: RequestContext, _stored: StoredAnswer) -> bool:
-        """For `Idempotency(may_replay=...)`: whether who asks now has the route's permission."""
-        # The dependency that asks for it does not run for a stored answer. `key_rules` ran before, so the route is known.
-        options = (context.notes or {}).get(_NOTE, PLAIN)
-        assert isinstance(options, EdgeOptions)
-        return options.permission is None or options.permission in context.permissions
+        """For `Idempotency(may_replay=...)`: whether who asks now has the permissions that the route's dependencies ask for."""
+        # They do not run for a stored answer. `key_rules` ran before, so the route is known.
+        route = (context.notes or {}).get(_NOTE, _NO_ROUTE)
+        assert isinstance(route, Route)
+        return not route.required or all(one.holds(context) for one in route.required)
 
     def maximum_s(self, scope: Scope) -> float | None:
         """For `Deadline(maximum_for=...)`."""
@@ -159,6 +198,51 @@ class Routes:
             return quota.subject(scope, context) if self.options(scope, context).quota is quota else None
 
         return subject
+
+
+class LaterRoutes:
+    """The innermost layer of the edge: looks at the routes once they are all there. What it costs a request is a look at a note.
+
+    Args:
+        app: the application around which this stands.
+        routes: its routes.
+    """
+
+    __slots__ = ("_routes", "app")
+
+    def __init__(self, app: App, *, routes: Routes) -> None:
+        self.app = app
+        self._routes = routes
+
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """Pass a connection on.
+
+        Raises:
+            ConfigurationError: its route asks for what cannot be held to.
+        """
+        if scope["type"] == "http":
+            self._routes.options(scope, context_of(scope))
+            return self.app(scope, receive, send)
+        return self._started(scope, receive, send) if scope["type"] == "lifespan" else self.app(scope, receive, send)
+
+    async def _started(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def checked(message: Message) -> None:
+            if message["type"] == "lifespan.startup.complete":
+                self._routes.check()  # raised into the application's lifespan, which ends what it began and tells the server
+            await send(message)
+
+        await self.app(scope, receive, checked)
+
+
+_NO_ROUTE = Route("", "", "", frozenset(), re.compile(""), PLAIN)
+
+
+def _requirements(dependant: Any) -> Iterator[Requirement]:
+    """All that are asked for in a tree of dependencies."""
+    for one in getattr(dependant, "dependencies", ()):
+        if isinstance(one.call, Requirement):
+            yield one.call
+        yield from _requirements(one)
 
 
 def _first(routes: Iterable[Route], path: str, method: str) -> Route | None:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ...errors import ConfigurationError
@@ -51,6 +51,10 @@ class EdgeSettings(BaseSettings):
         le=100_000,
         description="How far the limit may fall when the service bears less; default None, it is fixed; 1 to below concurrency.",
     )
+    concurrency_mode: Literal["on", "dark", "off"] = Field(
+        default="on",
+        description="on (default), dark (all get in, and events tell who would not have) or off (nothing is counted).",
+    )
     queue: int = Field(
         default=20,
         ge=0,
@@ -81,6 +85,19 @@ class EdgeSettings(BaseSettings):
         le=100_000,
         description="Requests that may come at once under `tenant_rate_per_s`; default 100; 1 to 100,000.",
     )
+    failed_proofs_per_s: float | None = Field(
+        default=None,
+        gt=0,
+        le=1_000_000,
+        description="Proofs a second of one client that may not hold, before it has to wait; default off; above 0, at most "
+        "1,000,000.",
+    )
+    failed_proofs_burst: int = Field(
+        default=20,
+        ge=1,
+        le=100_000,
+        description="Those that may come at once under `failed_proofs_per_s`; default 20; 1 to 100,000.",
+    )
     attempts: int = Field(
         default=1,
         ge=1,
@@ -90,6 +107,22 @@ class EdgeSettings(BaseSettings):
     trusted_proxies: tuple[str, ...] = Field(
         default=(),
         description="Networks (CIDR) of the proxies whose X-Forwarded-For is believed; default none; never everybody.",
+    )
+    request_id_header: str = Field(
+        default="x-request-id",
+        max_length=64,
+        description="The header whose id a request keeps; default x-request-id; empty: none is believed.",
+    )
+    tenant_key: SecretStr | None = Field(
+        default=None,
+        min_length=16,
+        max_length=64,
+        description="Makes the keyed hash of the tenant in the access log; default None: no tenant in it; 16 to 64 bytes.",
+    )
+    key_secret: SecretStr | None = Field(
+        default=None,
+        min_length=16,
+        description="Makes an HMAC of what is kept to compare a keyed request with; default None: a digest; at least 16 bytes.",
     )
     allowlist: dict[str, tuple[str, ...]] = Field(
         default={}, description="Route patterns, each with the networks (CIDR) that may come; default none."

@@ -12,6 +12,7 @@ What follows from that:
 - After a deadlock, a lost connection or a failover the *request* is run again, with the same body, as an operation would be:
   also if the application has turned the error into an answer of its own, as frameworks do.
 - A transaction is open while the handler runs. What waits long for something else belongs before it, or behind `after_commit`.
+- What the application does after its answer (background tasks) comes after COMMIT, and is not part of the transaction.
 - The handler must run in the task that called the application. A middleware that starts another one (`BaseHTTPMiddleware`) has
   the database refuse, with a `UsageError`.
 - Connections that the handler takes past `db`, and other databases, are not part of it.
