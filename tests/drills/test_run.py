@@ -203,38 +203,39 @@ def test_what_cannot_be_drilled_is_refused(tmp_path: Path, settings: dict[str, A
     assert [child for child in psutil.Process().children() if "holdfast.drills.worker" in child.cmdline()] == []
 
 
-def test_an_interrupted_drill_cleans_up(tmp_path: Path) -> None:
-    """Ctrl-C in the middle of the faults ends every client and removes the drill's tables from a given database."""
+@pytest.mark.parametrize(
+    ("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)], ids=lambda each: str(each)
+)
+def test_a_drill_that_is_stopped_cleans_up(tmp_path: Path, sent: signal.Signals, code: int) -> None:
+    """Ctrl-C and both signals end every client, remove the drill's tables from a given database, and say where the history is."""
     url = f"sqlite:///{tmp_path / 'given.db'}"
-    program = (
-        "import sys\nfrom pathlib import Path\nfrom holdfast.drills.run import run\n"
-        "from holdfast.drills.settings import DrillSettings\n"
-        "run(DrillSettings(database=sys.argv[1], seconds=60, output=Path(sys.argv[2])),"
-        " lambda p: print(p.phase, p.ok, flush=True))\n"
-    )
+    output = tmp_path / "drill"
+    command = [sys.executable, "-m", "holdfast", "drill", "--database", url, "--seconds", "9", "--output", str(output)]
     process = subprocess.Popen(
-        [sys.executable, "-c", program, url, str(tmp_path / "drill")],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
     giving_up = threading.Timer(120, process.kill)
     giving_up.start()
-    assert process.stdout is not None
+    assert process.stderr is not None
     try:
-        for line in process.stdout:
-            if line.startswith("faults"):
+        for line in process.stderr:
+            if ": faults, " in line:
                 break
         clients = psutil.Process(process.pid).children()
         assert len(clients) == 2
-        process.send_signal(signal.SIGINT)
-        process.stdout.read()
-        assert process.wait() != 0
+        process.send_signal(sent)
+        said = process.stderr.read()
+        assert process.wait() == code
     finally:
         giving_up.cancel()
         process.kill()
-        process.stdout.close()
+        process.stderr.close()
+    assert f"What happened so far: {output / 'bank' / 'holdfast'}" in said
+    assert "Traceback" not in said
     assert psutil.wait_procs(clients, timeout=30)[1] == []
     engine = create_engine(url)
     assert inspect(engine).get_table_names() == []

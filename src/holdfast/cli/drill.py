@@ -218,8 +218,13 @@ def _run(settings: DrillSettings) -> Run:
     from ..drills.run import run
 
     title = f"{settings.workload} with {settings.subject}"
-    with _plain_errors(), display_for(notes(), title) as display:
-        result = run(settings, display.show)
+    try:
+        with _plain_errors(), display_for(notes(), title) as display:
+            result = run(settings, display.show)
+    except (KeyboardInterrupt, SystemExit):
+        told = f"Stopped; everything is healed and removed. What happened so far: {settings.output}"
+        notes().print(told, soft_wrap=True, markup=False)
+        raise
     return run_of(History.load(result.history_path), result.verdicts)
 
 

@@ -26,6 +26,7 @@ from .checkers import Limits, check, overall
 from .commits import ambiguous_commits
 from .crew import Crew
 from .disturbances import LASTING, PASSING, check_faults, lasting_fault, passing_fault
+from .endings import orderly_end
 from .faults import Fault
 from .guard import check_target
 from .history import Answer, History, HistoryWriter
@@ -110,7 +111,7 @@ def run(
     *,
     service: Service | None = None,
 ) -> DrillResult:
-    """Run one drill, from setting up to cleaning up. Blocks until it is over.
+    """Run one drill, from setting up to cleaning up. Blocks until it is over. Ctrl-C, SIGTERM and SIGHUP end it in good order.
 
     Args:
         settings: what to do.
@@ -129,6 +130,7 @@ def run(
     if any(folder.glob("*.jsonl")):
         raise ConfigurationError(f"{folder} holds a history already; choose another folder, or remove it")
     with ExitStack() as stack:
+        stack.enter_context(orderly_end())  # first, so that it lasts until everything else is undone
         runner, nemesis, wire = (
             stack.enter_context(HistoryWriter(folder / f"{name}.jsonl", name))
             for name in ("runner", "nemesis", "proxy")
