@@ -203,9 +203,7 @@ def test_what_cannot_be_drilled_is_refused(tmp_path: Path, settings: dict[str, A
     assert [child for child in psutil.Process().children() if "holdfast.drills.worker" in child.cmdline()] == []
 
 
-@pytest.mark.parametrize(
-    ("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)], ids=lambda each: str(each)
-)
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)], ids=str)
 def test_a_drill_that_is_stopped_cleans_up(tmp_path: Path, sent: signal.Signals, code: int) -> None:
     """Ctrl-C and both signals end every client, remove the drill's tables from a given database, and say where the history is."""
     url = f"sqlite:///{tmp_path / 'given.db'}"

@@ -226,7 +226,8 @@ def _told(result: DrillResult) -> dict[str, Any]:
 _FLAVOURS = ("sqlite", "mariadb", "mysql", "postgresql")
 _WORKLOADS = ("bank", "set", "unique", "counter", "rmw", "replay")
 _RATES = {"sqlite": 60.0, "mariadb": 200.0, "mysql": 200.0, "postgresql": 120.0}
-"""Operations a second that two cores carry beside the server, each connection anew after every fifth COMMIT."""
+"""Operations a second that were due where two cores worked beside the server, each connection anew after every fifth
+COMMIT. Where that was more than they could carry, `offered-rate` says so."""
 
 
 def _commits() -> Iterable[LongDrill]:

@@ -64,6 +64,7 @@ class Progress:
         goodput_per_s, attempts_per_s: operations acknowledged, and attempts of operations that ended, in the last second.
         ok, failed, unknown: answers so far.
         attempts: attempts so far.
+        unsent: operations that were due, and no caller was free for, so far.
         under_way: operations without an answer yet.
         faults: what is broken at the moment.
         faults_begun: how many faults there were so far.
@@ -78,6 +79,7 @@ class Progress:
     failed: int = 0
     unknown: int = 0
     attempts: int = 0
+    unsent: int = 0
     under_way: int = 0
     faults: tuple[str, ...] = ()
     faults_begun: int = 0
@@ -163,6 +165,7 @@ def summary_of(history: History) -> dict[str, Any]:
         "ok": answers[Answer.OK],
         "fail": answers[Answer.FAIL],
         "info": answers[Answer.INFO],
+        "unsent": sum(not operation.was_sent for operation in history.operations),
         "attempts": sum(operation.attempts for operation in history.operations),
         "killed": sum(operation.killed for operation in history.operations),
         "faults": len(history.faults),
@@ -414,6 +417,7 @@ class _Drill:
                     ok=counts["ok"],
                     failed=counts["fail"],
                     unknown=counts["info"],
+                    unsent=counts["unsent"],
                     attempts=counts["attempts"],
                     under_way=crew.under_way,
                     faults=self._record.present,

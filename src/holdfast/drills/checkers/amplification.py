@@ -5,7 +5,7 @@ With `begin` and `connect` lines each is counted singly; with `count` lines alon
 happened since the one before) a second counts the greater of the two.
 
 Judged is the time of an outage: while a fault is active that calls itself one (`v: {"outage": true}`), and every second of a
-fault in which operations were begun and none was answered ok. Elsewhere a retry may well be worth it: contention is rerun for
+fault in which operations were due and none was answered ok. Elsewhere a retry may well be worth it: contention is rerun for
 nothing, and a COMMIT in doubt has to be settled. The figures are given for every phase.
 """
 
@@ -48,7 +48,7 @@ def check(history: History, limit: float = LIMIT, floor_per_second: float = FLOO
             may have saved ten seconds of it up when the outage began.
     """
     tries = wire_tries(history)
-    asked = [operation.invoked for operation in history.operations]
+    asked = [operation.invoked for operation in history.operations if operation.was_sent]
     spans = outages(history)
     tried_in = sum(_within(tries, span) for span in spans)
     asked_in = sum(_within(asked, span) for span in spans)
@@ -89,7 +89,7 @@ def outages(history: History) -> list[_Span]:
     """From when to when nobody was served, nanoseconds; in order, none overlapping another. Pure."""
     spans: list[_Span] = []
     oks = sorted(op.ended for op in history.operations if op.answer is Answer.OK and op.ended is not None)
-    asked = [operation.invoked for operation in history.operations]
+    due = sorted(operation.intended for operation in history.operations)
     for fault in history.faults:
         end = history.end if fault.end is None else fault.end
         if fault.value.get("outage"):
@@ -98,7 +98,7 @@ def outages(history: History) -> list[_Span]:
         spans += [
             second
             for second in ((start, start + NS) for start in range(fault.start, end - NS + 1, NS))
-            if _within(asked, second) and not _within(oks, second)
+            if _within(due, second) and not _within(oks, second)
         ]
     return _merged(spans)
 

@@ -59,9 +59,10 @@ def check(history: History, faults_min: int | None = None, ambiguous_min: int | 
 
 def _met(history: History, faults: tuple[FaultSpan, ...]) -> list[bool]:
     """For each fault whether an operation was under way while it was active."""
-    begun = [operation.invoked for operation in history.operations]
+    sent = [operation for operation in history.operations if operation.was_sent]
+    begun = [operation.invoked for operation in sent]
     # The latest end of all operations up to each: one that reaches into the fault is enough.
-    ends = list(accumulate((history.end if op.ended is None else op.ended for op in history.operations), max))
+    ends = list(accumulate((history.end if op.ended is None else op.ended for op in sent), max))
     met = []
     for fault in faults:
         until = history.end if fault.end is None else fault.end

@@ -44,8 +44,10 @@ def served(operation: Operation) -> bool:
     """Whether the system did its part: the operation is done, or the workload itself declined it.
 
     A transfer without funds and a key with another payload fail as well, but without class and code: nothing broke. And a caller
-    who cancels (`error` is `CancelledError`) takes what it gets.
+    who cancels (`error` is `CancelledError`) takes what it gets. What was never sent was not served.
     """
+    if not operation.was_sent:
+        return False
     if operation.answer is Answer.OK or operation.error == "CancelledError":
         return True
     return operation.answer is Answer.FAIL and operation.failure_class is None and operation.code is None

@@ -18,7 +18,7 @@ from ...backoff import Backoff
 from ...clock import SYSTEM_CLOCK, new_token, system_random
 from ...outcome import Failure, FailureClass, Stage
 from ..history import Answer
-from .subject import Remote, Reply
+from .subject import Remote, Reply, time_left_s
 
 if TYPE_CHECKING:
     from ..workloads import Call
@@ -66,7 +66,7 @@ class OverHttp(Remote):
         }
         exchange = _Exchange()
         try:
-            async with asyncio.timeout(self._deadline_s):
+            async with asyncio.timeout(time_left_s(self._deadline_s)):
                 while True:
                     exchange.attempts += 1
                     await self._post(body, call.key, exchange)
