@@ -98,8 +98,8 @@ def test_histories_are_judged_again(tmp_path: Path, ran: list[DrillSettings], mo
     (tmp_path / "ours" / "002" / "w1.jsonl").write_text("")
     verdict = Verdict("no-lost-ack", Validity.INVALID, "1 lost", {"wrong": 1})
 
-    def judged(settings: DrillSettings, folder: Path) -> DrillResult:
-        assert (settings.seed, settings.output) == (2, folder)
+    def judged(settings: DrillSettings, folder: Path, recovery_s: float | None) -> DrillResult:
+        assert (settings.seed, settings.output, recovery_s) == (2, folder, None)
         return DrillResult(settings, folder, (verdict,), {"ambiguous": 10, "seed": 2})
 
     monkeypatch.setattr(campaign_module, "judged", judged)
@@ -215,6 +215,26 @@ def test_every_long_drill_can_be_run(drill: LongDrill) -> None:
     check_faults(drill.settings)
     assert drill.enough
     assert set(drill.enough) <= {"operations", "ok", "faults", "ambiguous", "killed"}
+
+
+def test_what_a_long_drill_promises_is_judged(tmp_path: Path, ran: list[DrillSettings], monkeypatch: Any) -> None:
+    """A drill whose sentence names a time hands it to the checker."""
+    asked: list[float | None] = []
+    run = campaign_module.run
+
+    def limited(settings: DrillSettings, *args: Any, recovery_s: float | None, **given: Any) -> DrillResult:
+        asked.append(recovery_s)
+        return run(settings, *args, **given)
+
+    monkeypatch.setattr(campaign_module, "run", limited)
+    campaign = Campaign(tmp_path, [replace(DRILLS[0], recovery_s=1.0)])
+    piece = campaign.next_piece()
+    assert piece is not None
+    campaign.run(piece)
+    assert asked == [1.0]
+    promised = {drill.name: drill.recovery_s for drill in LONG_DRILLS if drill.recovery_s}
+    assert promised.pop("outage-mysql") == 1.0
+    assert promised.pop("galera-nodes") == 10.0
 
 
 def test_the_long_drills_are_enough() -> None:

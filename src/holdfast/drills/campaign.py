@@ -41,6 +41,7 @@ class LongDrill:
         enough: how much is enough, all pieces together: a figure of `summary_of` and its least value.
         expected: whether it should hold (`valid`), or is there to show what happens otherwise (`invalid`).
         serves: the pieces drill a service, which whoever runs the campaign starts.
+        recovery_s: how long after a heal the goodput may take to come back; None: as long as it comes.
     """
 
     name: str
@@ -49,6 +50,7 @@ class LongDrill:
     enough: Mapping[str, float]
     expected: Validity = Validity.VALID
     serves: bool = False
+    recovery_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +150,8 @@ class Campaign:
         folder = self.folder / piece.folder
         shutil.rmtree(folder, ignore_errors=True)
         settings = replace(piece.drill.settings, seed=piece.number, output=folder)
-        result = run(settings, progress, service=self._service if piece.drill.serves else None)
+        service = self._service if piece.drill.serves else None
+        result = run(settings, progress, service=service, recovery_s=piece.drill.recovery_s)
         (folder / _SUMMARY).write_text(json.dumps(_told(result), indent=1))
         return result
 
@@ -158,7 +161,7 @@ class Campaign:
             for path in (self.folder / drill.name).glob(f"*/{_SUMMARY}"):
                 if any(path.parent.glob("*.jsonl")):
                     settings = replace(drill.settings, seed=int(path.parent.name), output=path.parent)
-                    path.write_text(json.dumps(_told(judged(settings, path.parent)), indent=1))
+                    path.write_text(json.dumps(_told(judged(settings, path.parent, drill.recovery_s)), indent=1))
 
     def totals(self, drill: LongDrill) -> Totals:
         """What the pieces of `drill` hold together."""
@@ -305,6 +308,7 @@ def _outages() -> Iterable[LongDrill]:
                 server=flavour, workload="set", faults=("outage",), seconds=60, every=60, rate=60, callers=200
             ),
             {"faults": 5},
+            recovery_s=1.0,
         )
 
 
@@ -345,7 +349,8 @@ def _cluster() -> Iterable[LongDrill]:
     """Three nodes, of which one after the other goes."""
     yield LongDrill(
         "galera-nodes",
-        "Nodes of a Galera cluster are killed, stopped and cut off; no operation with a deadline of 15 s fails.",
+        "Nodes of a Galera cluster are killed, stopped and cut off; no operation with a deadline of 15 s fails, and within 10 s of a "
+        "heal the goodput is back.",
         DrillSettings(
             server="galera",
             workload="set",
@@ -357,10 +362,12 @@ def _cluster() -> Iterable[LongDrill]:
             deadline=15.0,
         ),
         {"faults": 300},
+        recovery_s=10.0,
     )
     yield LongDrill(
         "galera-outages",
-        "Two of three nodes go at once, so nobody can be served until they are back: nothing is lost or doubled.",
+        "Two of three nodes go at once, so nobody can be served until they are back: nothing is lost or doubled, and within 10 s of a "
+        "heal the goodput is back.",
         DrillSettings(
             server="galera",
             workload="set",
@@ -372,6 +379,7 @@ def _cluster() -> Iterable[LongDrill]:
             deadline=15.0,
         ),
         {"faults": 20},
+        recovery_s=10.0,
     )
 
 

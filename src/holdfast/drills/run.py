@@ -112,6 +112,7 @@ def run(
     progress: Callable[[Progress], object] | None = None,
     *,
     service: Service | None = None,
+    recovery_s: float | None = None,
 ) -> DrillResult:
     """Run one drill, from setting up to cleaning up. Blocks until it is over. Ctrl-C, SIGTERM and SIGHUP end it in good order.
 
@@ -119,6 +120,7 @@ def run(
         settings: what to do.
         progress: called about once a second, in a thread of the runner's; it should return fast.
         service: for the subject `http`: starts the service on the drilled database, where `settings.app` names none.
+        recovery_s: how long after a heal the goodput may take to come back, seconds; None: as long as it comes.
 
     Raises:
         ConfigurationError: settings that contradict the place; the folder holds a history already.
@@ -139,15 +141,16 @@ def run(
         )
         place = stack.enter_context(open_place(settings, wire))
         _Drill(settings, place, runner, _Record(nemesis), progress, service).run(stack)
-    return judged(settings, folder)
+    return judged(settings, folder, recovery_s)
 
 
-def judged(settings: DrillSettings, folder: Path) -> DrillResult:
-    """What the checkers say of the history in `folder`."""
+def judged(settings: DrillSettings, folder: Path, recovery_s: float | None = None) -> DrillResult:
+    """What the checkers say of the history in `folder`, where goodput has to be back after `recovery_s`."""
     history = History.load(folder)
     aims_at_commits = bool({"commit", "blackhole"} & set(settings.faults)) and settings.workload != "echo"
     limits = Limits(
         retry_floor_per_second=float(settings.workers),
+        recovery_s=recovery_s,
         # Every fault that began must have met somebody, and COMMITs in doubt are wanted where the faults aim at them.
         faults_min=max(1, len(history.faults)),
         ambiguous_min=None if aims_at_commits else 0,
@@ -362,7 +365,7 @@ class _Drill:
     def _disturb(self, crew: Crew, nemesis: Nemesis, lasting: list[Fault]) -> None:
         end_s = SYSTEM_CLOCK.monotonic() + self._settings.seconds
         for fault in lasting:
-            active = _Active(fault, self._record.fault_start(fault.name))
+            active = _Active(fault, self._record.fault_start(fault.name, {"lasting": True}))
             self._active.append(active)
             active.told = fault.start()
         nemesis.run()
