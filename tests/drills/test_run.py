@@ -141,6 +141,9 @@ def test_the_history_says_what_was_done(tmp_path: Path) -> None:
     assert history.meta["seed"] == 11
     assert history.meta["flavour"] == "sqlite"
     assert history.meta["durable"] is True
+    assert history.meta["server_settings"]["journal_mode"] == "wal"
+    assert {"holdfast", "python", "sqlalchemy", "driver", "server"} <= history.meta["versions"].keys()
+    assert history.meta["versions"]["driver"].startswith("aiosqlite ")
     assert [fault.name for fault in history.faults] == ["commit"]
     assert history.last_heal is not None
     assert history.final("bank") is not None
@@ -265,6 +268,24 @@ def test_short_drill(tmp_path: Path, request: pytest.FixtureRequest, flavour: st
     assert history.meta["flavour"] == flavour
     assert not any("app-password" in path.read_text() for path in result.history_path.iterdir())
     assert {name for name in _tables(server.url(driver)) if name.startswith("holdfast_drill")} == set()
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("flavour", ["mariadb", "postgresql"])
+def test_somebody_else_in_a_given_database_is_no_matter(
+    tmp_path: Path, request: pytest.FixtureRequest, flavour: str
+) -> None:
+    """A session that was there before the drill is neither waited for nor a leak, also with a transaction open."""
+    url = request.getfixturevalue(f"{flavour}_server").url("psycopg" if flavour == "postgresql" else "pymysql")
+    engine = create_engine(url)
+    with engine.connect() as foreign:
+        foreign.exec_driver_sql("SELECT 1")
+        result = drill(tmp_path, database=url, faults=(), seconds=8.0, rate=20.0, connections=2)
+        history = History.load(result.history_path)
+        most = max(sample.value.get("server_connections", 0) for sample in history.samples)
+        assert 0 < most <= 2 + 2 * 2
+        assert answers(result)["leaks"] is Validity.VALID
+    engine.dispose()
 
 
 def _tables(url: str) -> list[str]:

@@ -349,8 +349,8 @@ def _cluster() -> Iterable[LongDrill]:
     """Three nodes, of which one after the other goes."""
     yield LongDrill(
         "galera-nodes",
-        "Nodes of a Galera cluster are killed, stopped and cut off; no operation with a deadline of 15 s fails, and within 10 s of a "
-        "heal the goodput is back.",
+        "Nodes of a Galera cluster are killed, stopped and cut off; no operation with a deadline of 15 s fails, and within 10 s "
+        "of a heal the goodput is back.",
         DrillSettings(
             server="galera",
             workload="set",
@@ -366,8 +366,8 @@ def _cluster() -> Iterable[LongDrill]:
     )
     yield LongDrill(
         "galera-outages",
-        "Two of three nodes go at once, so nobody can be served until they are back: nothing is lost or doubled, and within 10 s of a "
-        "heal the goodput is back.",
+        "Two of three nodes go at once, so nobody can be served until they are back: nothing is lost or doubled, and within "
+        "10 s of a heal the goodput is back.",
         DrillSettings(
             server="galera",
             workload="set",

@@ -34,7 +34,8 @@ from .nemesis import Nemesis
 from .place import Place, open_place
 from .schedule import Scope, plan
 from .state import DatabaseState
-from .subjects import SUBJECTS, Remote, Terms, open_subject
+from .subjects import SUBJECTS, Remote, Terms, driver_of, open_subject
+from .versions import versions
 from .worker import Assignment
 from .workloads import TableWorkload, workload_named
 
@@ -254,8 +255,9 @@ class _Drill:
         app = settings.app
         if self._service is not None:
             app = stack.enter_context(self._service(place.url))
-        self._runner.meta(self._meta(state))
         known = self._set_up(stack, state, app)
+        self._runner.meta(self._meta(state))  # after the set-up, which may change a setting: SQLite's journal
+        state.remember_foreign()
         crew = stack.enter_context(Crew(self._assignment(app, known, state.flavour), settings.workers))
         stack.callback(self._heal)
         monitor = stack.enter_context(_Monitor(self, state, crew))
@@ -267,7 +269,7 @@ class _Drill:
     # -- before and after --------------------------------------------------------------------------------------------
 
     def _meta(self, state: DatabaseState) -> dict[str, Any]:
-        settings = self._settings
+        settings, about = self._settings, state.about()
         return {
             "seed": settings.seed,
             "workload": settings.workload,
@@ -277,7 +279,8 @@ class _Drill:
             "pool_max": None if issubclass(SUBJECTS[settings.subject], Remote) else settings.connections,
             "side_max": SUBJECTS[settings.subject].side_connections * settings.workers,
             "started": datetime.fromtimestamp(self._runner.path.stat().st_mtime, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-            **state.about(),
+            **about,
+            "versions": {**about["versions"], **versions(driver_of(settings.subject, self._place.url))},
             "settings": settings.told(),
         }
 

@@ -16,7 +16,7 @@ from itertools import accumulate
 from ..commits import ambiguous_commits
 from ..history import NS, FaultSpan, History
 from ..verdict import Validity, Verdict
-from .judging import served
+from .judging import counted, served
 
 __all__ = ["NAME", "applies", "check"]
 
@@ -53,7 +53,8 @@ def check(history: History, faults_min: int | None = None, ambiguous_min: int | 
     counts = {"faults_met": met, "ambiguous": ambiguous, "served_outside_faults": share}
     if too_little:
         return Verdict(NAME, Validity.UNKNOWN, f"too little happened: {'; '.join(too_little)}", counts)
-    reason = f"{met} faults met an operation, {ambiguous} COMMITs were ambiguous"
+    were = "COMMIT was" if ambiguous == 1 else "COMMITs were"
+    reason = f"{counted(met, 'fault')} met an operation, {ambiguous} {were} ambiguous"
     return Verdict(NAME, Validity.VALID, reason, counts)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from ..history import Answer, Operation
 from ..verdict import Validity, Verdict
 
-__all__ = ["EXAMPLES", "judge", "served"]
+__all__ = ["EXAMPLES", "counted", "judge", "served"]
 
 EXAMPLES = 5
 """How many findings a verdict shows; how many there are, it says."""
@@ -38,6 +38,11 @@ def judge(
     if not looked_at:
         return Verdict(checker, Validity.UNKNOWN, nothing, figures)
     return Verdict(checker, Validity.VALID, good, figures)
+
+
+def counted(number: int, word: str) -> str:
+    """`1 fault`, `2 faults`."""
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"
 
 
 def served(operation: Operation) -> bool:

@@ -2,10 +2,11 @@
 
 Baseline is the median goodput (operations served) of the seconds of the phase `baseline`, or of those before the first fault.
 Recovered is the first moment after a heal from which on one second has 95 % of it, and five seconds have 95 % of it on average;
-where fewer operations than that were due just then (arrivals are drawn), 95 % of those. Only what was due after the heal counts: the
-answers to those who had waited through the fault come in a burst, and prove nothing of whoever asks next. A heal counts if no
-other fault is active then, except one that lasts through all of them (`v: {"lasting": true}`). If that moment never comes within ten seconds that could be looked at, the drill found a metastable failure: the trigger is
-gone and the trouble stays (Bronson et al., "Metastable Failures in Distributed Systems", HotOS 2021; Huang et al., OSDI 2022).
+where fewer operations than that were due just then (arrivals are drawn), 95 % of those. Only what was due after the heal counts:
+the answers to those who had waited through the fault come in a burst, and prove nothing of whoever asks next. A heal counts if
+no other fault is active then, except one that lasts through all of them (`v: {"lasting": true}`). If that moment never comes
+within ten seconds that could be looked at, the drill found a metastable failure: the trigger is gone and the trouble stays
+(Bronson et al., "Metastable Failures in Distributed Systems", HotOS 2021; Huang et al., OSDI 2022).
 """
 
 from __future__ import annotations
