@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -220,7 +221,7 @@ def test_every_long_drill_can_be_run(drill: LongDrill) -> None:
 def test_what_a_long_drill_promises_is_judged(tmp_path: Path, ran: list[DrillSettings], monkeypatch: Any) -> None:
     """A drill whose sentence names a time hands it to the checker."""
     asked: list[float | None] = []
-    run = vars(campaign_module)["run"]
+    run: Callable[..., DrillResult] = vars(campaign_module)["run"]
 
     def limited(settings: DrillSettings, *args: Any, recovery_s: float | None, **given: Any) -> DrillResult:
         asked.append(recovery_s)

@@ -25,6 +25,7 @@ __all__ = [
     "Seed",
     "ServerKind",
     "Share",
+    "Start",
     "Subjects",
     "Workers",
     "Workloads",
@@ -72,6 +73,14 @@ Subjects = Annotated[
 App = Annotated[
     str | None,
     typer.Option("--app", metavar="TARGET", help="Drill your own code: module:function, or the address of a service."),
+]
+Start = Annotated[
+    str | None,
+    typer.Option(
+        "--start",
+        metavar="COMMAND",
+        help="Starts the service of --app http://..., with the drilled database in DATABASE_URL and DATABASE_URL_ASYNC.",
+    ),
 ]
 Seconds = Annotated[float | None, typer.Option("--seconds", help="How long faults last. Default 10.")]
 Rate = Annotated[float | None, typer.Option("--rate", help="Operations a second due, of all clients. Default 50.")]

@@ -51,6 +51,9 @@ _STEP_S = 0.05
 FAULTS = (*LASTING, *PASSING)
 """The names that `DrillSettings.faults` may hold."""
 
+_AROUND_A_SERVICE = ("kill-client", "stop-client")
+"""The faults that need neither the service nor its database."""
+
 Service = Callable[[str], AbstractContextManager[str]]
 """Starts a service on the database URL that it is given, for the length of a block; the block is told its address."""
 
@@ -188,6 +191,22 @@ def _check(settings: DrillSettings, service: Service | None) -> None:
             raise ConfigurationError("the subject 'http' needs an address, such as http://127.0.0.1:8000, as app")
         if host is not None:
             check_target(host, settings.may_break)
+        if service is None:
+            _check_foreign_service(settings)
+
+
+def _check_foreign_service(settings: DrillSettings) -> None:
+    """What a drill can do to a service that runs already: nothing between it and its database, which it has long connected to."""
+    cure = "have the drill start the service (--start COMMAND, with --server or a database URL)"
+    if settings.database is not None or settings.server != "sqlite":
+        raise ConfigurationError(
+            f"the service at {settings.app} would never see that database: {cure}, or name no database"
+        )
+    if beyond := [name for name in settings.faults if name not in _AROUND_A_SERVICE]:
+        raise ConfigurationError(
+            f"the fault {beyond[0]!r} happens between the service at {settings.app} and its database, where the drill is not: "
+            f"{cure}, or choose --fault {', '.join(_AROUND_A_SERVICE)} or none"
+        )
 
 
 class _Record:
