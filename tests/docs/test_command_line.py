@@ -83,6 +83,6 @@ def test_every_server_is_named() -> None:
 
 
 def test_exit_codes_are_those_of_the_code() -> None:
-    """Each exit code is explained; 130 is the shell's own for Ctrl-C."""
+    """Each exit code is explained; the last are the shell's own for SIGHUP, Ctrl-C and SIGTERM."""
     codes = [int(cells[0]) for cells in rows(section(PAGE, "Exit codes"))]
-    assert codes == [*ExitCode, 130]
+    assert codes == [*ExitCode, 129, 130, 143]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -98,8 +99,8 @@ def test_histories_are_judged_again(tmp_path: Path, ran: list[DrillSettings], mo
     (tmp_path / "ours" / "002" / "w1.jsonl").write_text("")
     verdict = Verdict("no-lost-ack", Validity.INVALID, "1 lost", {"wrong": 1})
 
-    def judged(settings: DrillSettings, folder: Path) -> DrillResult:
-        assert (settings.seed, settings.output) == (2, folder)
+    def judged(settings: DrillSettings, folder: Path, recovery_s: float | None) -> DrillResult:
+        assert (settings.seed, settings.output, recovery_s) == (2, folder, None)
         return DrillResult(settings, folder, (verdict,), {"ambiguous": 10, "seed": 2})
 
     monkeypatch.setattr(campaign_module, "judged", judged)
@@ -151,10 +152,61 @@ def test_the_page_tells_both_sides(tmp_path: Path, ran: list[DrillSettings]) -> 
     assert ours.count("|") == others.count("|") == 18
 
 
+def told_of(drill: str, piece: str, *verdicts: tuple[str, str], **figures: float) -> dict[str, Any]:
+    found = [{"checker": name, "valid": valid, "reason": f"{name} {valid}", "counts": {}} for name, valid in verdicts]
+    return {"drill": drill, "piece": piece, "summary": figures, "verdicts": found}
+
+
+def kept_page(tmp_path: Path, *lines: dict[str, Any]) -> tuple[Campaign, str]:
+    kept = tmp_path / "pieces.jsonl"
+    kept.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    campaign = Campaign(tmp_path / "here", DRILLS[:1], kept=kept)
+    return campaign, results_page(campaign, "make drill")
+
+
+def test_a_drill_short_of_its_goal_holds_so_far(tmp_path: Path) -> None:
+    """The page says how far it is, and "holds" alone only where there is enough."""
+    _, page = kept_page(tmp_path, told_of("ours", "001", ("no-lost-ack", "valid"), ambiguous=11))
+    assert "| holds so far (11 of 25 ambiguous COMMITs) |" in page
+    _, page = kept_page(tmp_path, told_of("ours", "001", ("no-lost-ack", "valid"), ambiguous=25))
+    assert "| holds |" in page
+
+
+def test_unknown_answers_stand_in_the_row_and_in_the_list(tmp_path: Path) -> None:
+    """Nobody reads "holds" where a question was not answered, and a drill that answered none holds nothing."""
+    answers = [("coverage", "unknown"), ("no-lost-ack", "valid")]
+    lines = [told_of("ours", f"00{n}", *answers, ambiguous=20) for n in (1, 2)]
+    campaign, page = kept_page(tmp_path, *lines, told_of("ours", "003", ("coverage", "valid"), ambiguous=1))
+    assert "| holds; unknown: coverage 2 of 3 |" in page
+    assert "What could not be told:\n\n- ours/001: coverage: coverage unknown\n- ours/002:" in page
+    assert campaign.totals(DRILLS[0]).validity is Validity.VALID
+    campaign, page = kept_page(tmp_path, told_of("ours", "001", ("coverage", "unknown"), ambiguous=30))
+    assert campaign.totals(DRILLS[0]).validity is Validity.UNKNOWN
+    assert "| nothing could be told; unknown: coverage 1 of 1 |" in page
+
+
+def test_what_an_earlier_page_said_is_not_done(tmp_path: Path, ran: list[DrillSettings]) -> None:
+    """It is marked, its ratio weighs nothing, the drill is run again from its first piece, and that replaces it."""
+    line = told_of("ours", "021", ("amplification", "valid"), ambiguous=300)
+    line |= {"source": "kept from an earlier page", "pieces": 21}
+    line["verdicts"][0]["counts"] = {"ratio": 0.34}
+    campaign, page = kept_page(tmp_path, line)
+    assert "| held, kept from an earlier page |" in page
+    assert "| 0.34 |" in page
+    assert "**1 row was not measured by this campaign:**" in page
+    piece = campaign.next_piece()
+    assert piece is not None
+    assert piece.number == 1
+    campaign.run(piece)
+    assert campaign.totals(DRILLS[0]).pieces == 1
+    campaign.keep()
+    assert "source" not in (tmp_path / "pieces.jsonl").read_text()
+
+
 def test_an_empty_page_promises_nothing(tmp_path: Path) -> None:
     """Where nothing was run, nothing holds."""
     page = results_page(Campaign(tmp_path, DRILLS), "make drill")
-    assert "holds" not in page
+    assert "| holds" not in page
     assert "nothing yet" in page
 
 
@@ -164,6 +216,26 @@ def test_every_long_drill_can_be_run(drill: LongDrill) -> None:
     check_faults(drill.settings)
     assert drill.enough
     assert set(drill.enough) <= {"operations", "ok", "faults", "ambiguous", "killed"}
+
+
+def test_what_a_long_drill_promises_is_judged(tmp_path: Path, ran: list[DrillSettings], monkeypatch: Any) -> None:
+    """A drill whose sentence names a time hands it to the checker."""
+    asked: list[float | None] = []
+    run: Callable[..., DrillResult] = vars(campaign_module)["run"]
+
+    def limited(settings: DrillSettings, *args: Any, recovery_s: float | None, **given: Any) -> DrillResult:
+        asked.append(recovery_s)
+        return run(settings, *args, **given)
+
+    monkeypatch.setattr(campaign_module, "run", limited)
+    campaign = Campaign(tmp_path, [replace(DRILLS[0], recovery_s=1.0)])
+    piece = campaign.next_piece()
+    assert piece is not None
+    campaign.run(piece)
+    assert asked == [1.0]
+    promised = {drill.name: drill.recovery_s for drill in LONG_DRILLS if drill.recovery_s}
+    assert promised.pop("outage-mysql") == 1.0
+    assert promised.pop("galera-nodes") == 10.0
 
 
 def test_the_long_drills_are_enough() -> None:

@@ -31,11 +31,12 @@ def test_the_checkers_that_apply_are_asked() -> None:
         "no-phantom",
         "deadline-kept",
         "liveness",
+        "offered-rate",
         "coverage",
     ]
     assert {verdict.valid for verdict in verdicts} == {Validity.VALID}
     assert overall(verdicts) is Validity.VALID
-    assert len(set(NAMES)) == len(NAMES) == 15
+    assert len(set(NAMES)) == len(NAMES) == 16
 
 
 def test_limits_reach_their_checkers() -> None:

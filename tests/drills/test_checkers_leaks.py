@@ -44,7 +44,7 @@ def test_a_run_that_cleans_up_is_valid() -> None:
 @pytest.mark.parametrize(
     ("changes", "found"),
     [
-        ({"checked_out": {38.0: 1}}, "1 connections checked out"),
+        ({"checked_out": {38.0: 1}}, "1 connection checked out"),
         ({"server_connections": {25.0: 11}}, "11 connections on the server"),
         ({"server_connections": {5.0: 11, 6.0: 10}}, "11 connections on the server"),
         ({"oldest_transaction_s": {30.0: 5.1}}, "open for 5.1 s"),
@@ -97,3 +97,18 @@ def test_what_is_not_counted_is_not_judged() -> None:
         told.sample(second, server_connections=500)
     assert leaks.check(told.history()).valid is Validity.VALID
     assert leaks.check(told.history(), pool_max=100).valid is Validity.INVALID
+
+
+def test_what_warms_up_without_a_fault_is_no_leak() -> None:
+    """A healthy drill without faults grows in its first seconds, and is judged from the sixth on."""
+    told = Story(pool_max=10).phase("baseline", 2, 20)
+    for second in range(2, 21):
+        told.sample(second, **{**QUIET, "fds": 20 + 4 * min(second - 2, 5)})
+    verdict = leaks.check(told.history())
+    assert verdict.valid is Validity.VALID
+    assert verdict.counts["looked_at"] == 14
+
+
+def test_one_thing_is_told_as_one() -> None:
+    """The sentence is one that a person would say."""
+    assert leaks.check(run(checked_out={38.0: 1}).history()).reason == "1 thing was left behind"

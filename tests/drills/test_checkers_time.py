@@ -157,6 +157,28 @@ def test_heals_under_another_fault_do_not_count() -> None:
     assert verdict.counts["recovery_s"] == pytest.approx(0, abs=0.15)
 
 
+def test_a_fault_that_lasts_hides_no_heal() -> None:
+    """Lost COMMITs all along: the heal of a killed server in the middle is judged all the same."""
+    told = outage(lambda at: at < 10 or at >= 18, until=40).fault("commit", 10, 35, lasting=True)
+    verdict = recovery_time.check(told.history(), limit_s=1)
+    assert verdict.valid is Validity.INVALID
+    assert any(example.startswith("kill-server") for example in verdict.examples)
+
+
+def test_answers_to_those_who_waited_are_no_goodput() -> None:
+    """What was asked in the fault is answered in a burst after it; nobody who asks then is served for four seconds."""
+    told = Story().phase("baseline", 0, 10).fault("outage", 10, 15)
+    for number in range(20 * 40):
+        at = number / 20
+        if 10 <= at < 15:
+            told.op("insert", {}, "ok", at=at, took=15 + (at - 10) * 0.8 - at)
+        else:
+            served = at < 10 or at >= 19
+            told.op("insert", {}, "ok" if served else "fail", at=at, failure_class=None if served else "lost")
+    verdict = recovery_time.check(told.history())
+    assert verdict.counts["recovery_s"] == pytest.approx(4, abs=0.15)
+
+
 # -- liveness ----------------------------------------------------------------------------------------------------------
 
 

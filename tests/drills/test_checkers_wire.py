@@ -54,6 +54,40 @@ def test_a_tenth_and_the_floor_are_allowed() -> None:
     assert amplification.check(refused(2, share=0.2).history(), floor_per_second=0).valid is Validity.INVALID
 
 
+def short_outages(tries_per_second: int, *, every: int = 4) -> Story:
+    """Ten times a second in which nobody was served, at the rate of the deadline drills: 13 operations, and so many tries."""
+    told = Story()
+    connection = 0
+    for number in range(10):
+        start = 10 + number * every
+        told.fault("blackhole", start, start + 1)
+        for n in range(13):
+            told.op("insert", {}, "fail", at=start + n / 14)
+        for n in range(tries_per_second):
+            connection += 1
+            told.wire("connect", connection, start + n / (tries_per_second + 1))
+    return told
+
+
+@pytest.mark.parametrize(("tries", "valid"), [(14, Validity.VALID), (20, Validity.VALID), (30, Validity.INVALID)])
+def test_short_outages_share_what_the_budget_has_saved_up(tries: int, valid: Validity) -> None:
+    """Two processes refill two tries a second, and have 20 saved up once: 2.3 tries each soon are too many, 1.5 are not."""
+    verdict = amplification.check(short_outages(tries).history(), floor_per_second=2.0)
+    assert verdict.valid is valid
+    assert verdict.counts["ratio"] == pytest.approx(tries / 13)
+    if valid is Validity.INVALID:
+        assert "in an outage of 1.0 s" in verdict.examples[0]
+
+
+def test_the_floor_that_was_used_is_told() -> None:
+    """Whoever reads the verdict sees the plain ratio, and how much of it only the floor allowed."""
+    verdict = amplification.check(short_outages(20).history(), floor_per_second=2.0)
+    assert verdict.reason == (
+        "200 tries at the wire for 130 operations in 10.0 s of outage: 1.54 times "
+        "(57 tries beyond 1.1 times by the budget's floor)"
+    )
+
+
 def test_retries_that_are_served_are_not_judged() -> None:
     """A fault under which operations succeed is no outage: settling doubts and reruns are worth it."""
     told = Story().fault("cut", 10, 20)

@@ -232,6 +232,7 @@ SHAPE = {
                 "attempts_per_operation": {"before": "float", "during": "float"},
                 "recovery_s": "float",
                 "overshoot_s": "float",
+                "unsent": "int",
             },
             "seconds": [
                 {

@@ -141,6 +141,9 @@ def test_the_history_says_what_was_done(tmp_path: Path) -> None:
     assert history.meta["seed"] == 11
     assert history.meta["flavour"] == "sqlite"
     assert history.meta["durable"] is True
+    assert history.meta["server_settings"]["journal_mode"] == "wal"
+    assert {"holdfast", "python", "sqlalchemy", "driver", "server"} <= history.meta["versions"].keys()
+    assert history.meta["versions"]["driver"].startswith("aiosqlite ")
     assert [fault.name for fault in history.faults] == ["commit"]
     assert history.last_heal is not None
     assert history.final("bank") is not None
@@ -204,38 +207,37 @@ def test_what_cannot_be_drilled_is_refused(tmp_path: Path, settings: dict[str, A
 
 
 @pytest.mark.usefixtures("ctrl_c")
-def test_an_interrupted_drill_cleans_up(tmp_path: Path) -> None:
-    """Ctrl-C in the middle of the faults ends every client and removes the drill's tables from a given database."""
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)], ids=str)
+def test_a_drill_that_is_stopped_cleans_up(tmp_path: Path, sent: signal.Signals, code: int) -> None:
+    """Ctrl-C and both signals end every client, remove the drill's tables from a given database, and say where the history is."""
     url = f"sqlite:///{tmp_path / 'given.db'}"
-    program = (
-        "import sys\nfrom pathlib import Path\nfrom holdfast.drills.run import run\n"
-        "from holdfast.drills.settings import DrillSettings\n"
-        "run(DrillSettings(database=sys.argv[1], seconds=60, output=Path(sys.argv[2])),"
-        " lambda p: print(p.phase, p.ok, flush=True))\n"
-    )
+    output = tmp_path / "drill"
+    command = [sys.executable, "-m", "holdfast", "drill", "--database", url, "--seconds", "9", "--output", str(output)]
     process = subprocess.Popen(
-        [sys.executable, "-c", program, url, str(tmp_path / "drill")],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
     giving_up = threading.Timer(120, process.kill)
     giving_up.start()
-    assert process.stdout is not None
+    assert process.stderr is not None
     try:
-        for line in process.stdout:
-            if line.startswith("faults"):
+        for line in process.stderr:
+            if ": faults, " in line:
                 break
         clients = psutil.Process(process.pid).children()
         assert len(clients) == 2
-        process.send_signal(signal.SIGINT)
-        process.stdout.read()
-        assert process.wait() != 0
+        process.send_signal(sent)
+        said = process.stderr.read()
+        assert process.wait() == code
     finally:
         giving_up.cancel()
         process.kill()
-        process.stdout.close()
+        process.stderr.close()
+    assert f"What happened so far: {output / 'bank' / 'holdfast'}" in said
+    assert "Traceback" not in said
     assert psutil.wait_procs(clients, timeout=30)[1] == []
     engine = create_engine(url)
     assert inspect(engine).get_table_names() == []
@@ -267,6 +269,24 @@ def test_short_drill(tmp_path: Path, request: pytest.FixtureRequest, flavour: st
     assert history.meta["flavour"] == flavour
     assert not any("app-password" in path.read_text() for path in result.history_path.iterdir())
     assert {name for name in _tables(server.url(driver)) if name.startswith("holdfast_drill")} == set()
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("flavour", ["mariadb", "postgresql"])
+def test_somebody_else_in_a_given_database_is_no_matter(
+    tmp_path: Path, request: pytest.FixtureRequest, flavour: str
+) -> None:
+    """A session that was there before the drill is neither waited for nor a leak, also with a transaction open."""
+    url = request.getfixturevalue(f"{flavour}_server").url("psycopg" if flavour == "postgresql" else "pymysql")
+    engine = create_engine(url)
+    with engine.connect() as foreign:
+        foreign.exec_driver_sql("SELECT 1")
+        result = drill(tmp_path, database=url, faults=(), seconds=8.0, rate=20.0, connections=2)
+        history = History.load(result.history_path)
+        most = max(sample.value.get("server_connections", 0) for sample in history.samples)
+        assert 0 < most <= 2 + 2 * 2
+        assert answers(result)["leaks"] is Validity.VALID
+    engine.dispose()
 
 
 def _tables(url: str) -> list[str]:

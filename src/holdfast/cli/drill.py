@@ -37,6 +37,7 @@ def drill(
     fault: option.Faults = None,
     subject: option.Subjects = None,
     app: option.App = None,
+    start: option.Start = None,
     seconds: option.Seconds = None,
     rate: option.Rate = None,
     workers: option.Workers = None,
@@ -61,7 +62,15 @@ def drill(
         write_json(choices()) if as_json else results().print(choices_table(choices()))
         return
     seed = int(system_random() * 2**32) if seed is None else seed
-    given = {"server": server, "database": database, "app": app, "seconds": seconds, "rate": rate, "workers": workers}
+    given = {
+        "server": server,
+        "database": database,
+        "app": app,
+        "start": start,
+        "seconds": seconds,
+        "rate": rate,
+        "workers": workers,
+    }
     given |= {
         "callers": callers,
         "connections": connections,
@@ -101,10 +110,12 @@ class Plan:
     Attributes:
         runs: the settings of each run, by workload: one for each subject, in the order they were named.
         command: what asks for the same again.
+        start: the command that starts the service that is drilled, or None.
     """
 
     runs: Mapping[str, Sequence[DrillSettings]]
     command: str
+    start: str | None = None
 
 
 def plan_of(
@@ -119,7 +130,7 @@ def plan_of(
     """The runs that the options ask for; nothing is touched yet.
 
     Args:
-        given: what was given of the fields of `DrillSettings`, by their names.
+        given: what was given of the fields of `DrillSettings`, by their names, and `start`.
         may_break: the hosts that the user named as theirs to break.
         workloads, faults, subjects: as on the command line: names, `all` or `none`; empty for the defaults.
         output: the folder above all others.
@@ -135,7 +146,9 @@ def plan_of(
     for url in (database, app if _is_address(app) else None):
         if url is not None:
             check_consent(url, may_break)
-    shared = dict(given)
+    shared = {name: value for name, value in given.items() if name != "start"}
+    if "start" in given and not _is_address(app):
+        raise ConfigurationError("--start starts the service of --app http://...: name its address")
     if faults and "all" not in faults:
         shared["faults"] = _faults(faults)
     if may_break:
@@ -150,7 +163,7 @@ def plan_of(
         possible = possible_faults(settings for run in runs.values() for settings in run)
         runs = {name: [replace(settings, faults=possible) for settings in run] for name, run in runs.items()}
     repeated = {"may-break": may_break, "workload": workloads, "fault": faults, "subject": subjects}
-    return Plan(runs, replay_command(given, repeated))
+    return Plan(runs, replay_command(given, repeated), given.get("start"))
 
 
 def free_folder(wanted: Path) -> Path:
@@ -205,21 +218,28 @@ def _drilled(plan: Plan, workload: str) -> tuple[Report, ReportFiles]:
     """Run one workload with every subject, judge, and write the report."""
     from ..drills.report import Report, write_report
 
-    runs = [_run(settings) for settings in plan.runs[workload]]
+    runs = [_run(settings, plan.start) for settings in plan.runs[workload]]
     folders = _folders(plan, workload)
     histories = {run.name: str(folder) for run, folder in zip(runs, folders, strict=True)}
     report = Report(tuple(runs), plan.command, histories)
     return report, write_report(report, folders[0].parent)
 
 
-def _run(settings: DrillSettings) -> Run:
+def _run(settings: DrillSettings, start: str | None = None) -> Run:
     from ..drills.history import History
     from ..drills.report import run_of
     from ..drills.run import run
+    from ..drills.service import started
 
     title = f"{settings.workload} with {settings.subject}"
-    with _plain_errors(), display_for(notes(), title) as display:
-        result = run(settings, display.show)
+    try:
+        with _plain_errors(), display_for(notes(), title) as display:
+            service = None if start is None else started(start, settings.app or "", settings.output / "service.log")
+            result = run(settings, display.show, service=service)
+    except (KeyboardInterrupt, SystemExit):
+        told = f"Stopped; everything is healed and removed. What happened so far: {settings.output}"
+        notes().print(told, soft_wrap=True, markup=False)
+        raise
     return run_of(History.load(result.history_path), result.verdicts)
 
 

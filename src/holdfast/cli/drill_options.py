@@ -25,6 +25,7 @@ __all__ = [
     "Seed",
     "ServerKind",
     "Share",
+    "Start",
     "Subjects",
     "Workers",
     "Workloads",
@@ -73,8 +74,16 @@ App = Annotated[
     str | None,
     typer.Option("--app", metavar="TARGET", help="Drill your own code: module:function, or the address of a service."),
 ]
+Start = Annotated[
+    str | None,
+    typer.Option(
+        "--start",
+        metavar="COMMAND",
+        help="Starts the service of --app http://..., with the drilled database in DATABASE_URL and DATABASE_URL_ASYNC.",
+    ),
+]
 Seconds = Annotated[float | None, typer.Option("--seconds", help="How long faults last. Default 10.")]
-Rate = Annotated[float | None, typer.Option("--rate", help="Operations a second, of all clients. Default 50.")]
+Rate = Annotated[float | None, typer.Option("--rate", help="Operations a second due, of all clients. Default 50.")]
 Workers = Annotated[int | None, typer.Option("--workers", help="Client processes. Default 2.")]
 Callers = Annotated[int | None, typer.Option("--callers", help="Operations under way at once, at most. Default 64.")]
 Connections = Annotated[int | None, typer.Option("--connections", help="Connections of all clients. Default 24.")]

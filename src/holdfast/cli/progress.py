@@ -94,9 +94,10 @@ class TerminalDisplay:
 def line(progress: Progress) -> str:
     """One line for a log."""
     broken = f", broken: {', '.join(progress.faults)}" if progress.faults else ""
+    unsent = f"{progress.unsent:,} not sent, " if progress.unsent else ""
     return (
         f"{progress.phase}, {progress.left_s:.0f} s left, {progress.goodput_per_s:,.0f}/s acknowledged, {progress.ok:,} done, "
-        f"{progress.failed:,} not done, {progress.unknown:,} unknown, faults so far {progress.faults_begun:,}{broken}"
+        f"{progress.failed:,} not done, {progress.unknown:,} unknown, {unsent}faults so far {progress.faults_begun:,}{broken}"
     )
 
 
@@ -122,5 +123,7 @@ def table(title: str, progress: Progress, goodput: Sequence[float]) -> Group:
     figures.add_row("acknowledged", f"{progress.ok:,}", "attempts", attempts)
     figures.add_row("not done", f"{progress.failed:,}", "faults so far", f"{progress.faults_begun:,}")
     figures.add_row("unknown", f"{progress.unknown:,}", "broken now", broken)
+    if progress.unsent:
+        figures.add_row("not sent", f"{progress.unsent:,}", "", Text("no caller was free in time", style="dim"))
     heading = Text.assemble((title, "bold"), f"  {progress.phase}, {max(progress.left_s, 0):.0f} s left")
     return Group(heading, figures)

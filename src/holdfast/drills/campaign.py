@@ -7,7 +7,8 @@
 A long drill is the same short one again and again, each time with another seed, until the pieces together hold enough. Each piece
 leaves a folder with its history and a `summary.json`; what stands in the summaries is the only memory, so a campaign can be
 stopped at any moment and taken up again. `keep` writes the summaries into one file beside the results, so that it can be taken up
-on another machine as well, without the histories.
+on another machine as well, without the histories. A line of that file with a `source` was not measured by a piece: it repeats
+what an earlier page said. It is shown as that until the drill has a piece, does not count as done, and goes with the first piece.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ class LongDrill:
         enough: how much is enough, all pieces together: a figure of `summary_of` and its least value.
         expected: whether it should hold (`valid`), or is there to show what happens otherwise (`invalid`).
         serves: the pieces drill a service, which whoever runs the campaign starts.
+        recovery_s: how long after a heal the goodput may take to come back; None: as long as it comes.
     """
 
     name: str
@@ -48,6 +50,7 @@ class LongDrill:
     enough: Mapping[str, float]
     expected: Validity = Validity.VALID
     serves: bool = False
+    recovery_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +77,8 @@ class Totals:
         told: the sum of each figure that a checker told, as `checker.figure`; `wrong` is one of every checker.
         worst: the greatest of each.
         wrong: what was found wrong, the first of each piece, with the piece's folder.
-        untold: which deadlines could not be judged because the machine was too busy, likewise.
+        untold: what could not be told: every unknown answer, likewise, and which deadlines the machine was too busy to judge.
+        source: where the figures come from, if not from pieces that were run.
     """
 
     pieces: int = 0
@@ -84,17 +88,24 @@ class Totals:
     worst: Mapping[str, float] = field(default_factory=dict)
     wrong: tuple[str, ...] = ()
     untold: tuple[str, ...] = ()
+    source: str | None = None
 
     @property
     def validity(self) -> Validity:
-        """One answer for all pieces: invalid if anything was found wrong, unknown if there is nothing."""
+        """One answer for all pieces: invalid if anything was found wrong, unknown if nothing was found in order."""
         if self.wrong:
             return Validity.INVALID
-        return Validity.VALID if self.pieces else Validity.UNKNOWN
+        held = any(answers.get(Validity.VALID) for answers in self.verdicts.values())
+        return Validity.VALID if held else Validity.UNKNOWN
 
     def are_enough(self, drill: LongDrill) -> bool:
-        """Whether the drill has what it needs."""
-        return self.pieces > 0 and all(self.figures.get(name, 0) >= least for name, least in drill.enough.items())
+        """Whether the drill has what it needs, from pieces that were run."""
+        return self.pieces > 0 and not self.short(drill)
+
+    def short(self, drill: LongDrill) -> dict[str, tuple[float, float]]:
+        """Of what there is too little, by the figure's name: how much there is, and how much is enough."""
+        have = {name: 0.0 if self.source else float(self.figures.get(name, 0)) for name in drill.enough}
+        return {name: (have[name], least) for name, least in drill.enough.items() if have[name] < least}
 
 
 class Campaign:
@@ -127,7 +138,8 @@ class Campaign:
         if not short:
             return None
         _, drill = min(short, key=lambda entry: entry[0])
-        return Piece(drill, 1 + max((int(told["piece"]) for told in self._told_of(drill)), default=0))
+        run = (int(told["piece"]) for told in self._told_of(drill) if "source" not in told)
+        return Piece(drill, 1 + max(run, default=0))
 
     def run(self, piece: Piece, progress: Callable[[Progress], object] | None = None) -> DrillResult:
         """Run one piece; what an interrupted one left is removed first.
@@ -138,7 +150,8 @@ class Campaign:
         folder = self.folder / piece.folder
         shutil.rmtree(folder, ignore_errors=True)
         settings = replace(piece.drill.settings, seed=piece.number, output=folder)
-        result = run(settings, progress, service=self._service if piece.drill.serves else None)
+        service = self._service if piece.drill.serves else None
+        result = run(settings, progress, service=service, recovery_s=piece.drill.recovery_s)
         (folder / _SUMMARY).write_text(json.dumps(_told(result), indent=1))
         return result
 
@@ -148,7 +161,7 @@ class Campaign:
             for path in (self.folder / drill.name).glob(f"*/{_SUMMARY}"):
                 if any(path.parent.glob("*.jsonl")):
                     settings = replace(drill.settings, seed=int(path.parent.name), output=path.parent)
-                    path.write_text(json.dumps(_told(judged(settings, path.parent)), indent=1))
+                    path.write_text(json.dumps(_told(judged(settings, path.parent, drill.recovery_s)), indent=1))
 
     def totals(self, drill: LongDrill) -> Totals:
         """What the pieces of `drill` hold together."""
@@ -171,13 +184,13 @@ class Campaign:
                 said = f"{drill.name}/{told['piece']}: {checker}: {verdict['reason']}"
                 if verdict["valid"] == Validity.INVALID:
                     wrong.append(said)
-                elif verdict["counts"].get("late_starved"):
+                elif verdict["valid"] == Validity.UNKNOWN or verdict["counts"].get("late_starved"):
                     untold.append(said)
-        return Totals(pieces, figures, verdicts, counts, worst, tuple(wrong), tuple(untold))
+        source = next((told["source"] for told in self._told_of(drill) if "source" in told), None)
+        return Totals(pieces, figures, verdicts, counts, worst, tuple(wrong), tuple(untold), source)
 
     def _progress(self, drill: LongDrill) -> float:
-        figures = self.totals(drill).figures
-        return min((figures.get(name, 0) / least for name, least in drill.enough.items()), default=0.0)
+        return min((have / least for have, least in self.totals(drill).short(drill).values()), default=1.0)
 
     def keep(self) -> None:
         """Write what is told of every piece into the file that is kept, a line each, without examples and settings."""
@@ -194,14 +207,15 @@ class Campaign:
         self._kept.write_text("".join(json.dumps(line, sort_keys=True) + "\n" for line in lines))
 
     def _told_of(self, drill: LongDrill) -> list[dict[str, Any]]:
-        """What is told of each piece that was finished, here or where the kept file comes from."""
-        found: dict[str, dict[str, Any]] = {}
+        """What is told of each piece that was finished, here or where the kept file comes from; without one, what was copied."""
+        kept: list[dict[str, Any]] = []
         if self._kept is not None and self._kept.exists():
-            kept = map(json.loads, self._kept.read_text().splitlines())
-            found = {told["piece"]: told for told in kept if told["drill"] == drill.name}
+            lines = map(json.loads, self._kept.read_text().splitlines())
+            kept = [told for told in lines if told["drill"] == drill.name]
+        found = {told["piece"]: told for told in kept if "source" not in told}
         for path in (self.folder / drill.name).glob(f"*/{_SUMMARY}"):
             found[path.parent.name] = {**json.loads(path.read_text()), "piece": path.parent.name}
-        return [found[piece] for piece in sorted(found)]
+        return [found[piece] for piece in sorted(found)] if found else kept
 
 
 def _told(result: DrillResult) -> dict[str, Any]:
@@ -226,7 +240,8 @@ def _told(result: DrillResult) -> dict[str, Any]:
 _FLAVOURS = ("sqlite", "mariadb", "mysql", "postgresql")
 _WORKLOADS = ("bank", "set", "unique", "counter", "rmw", "replay")
 _RATES = {"sqlite": 60.0, "mariadb": 200.0, "mysql": 200.0, "postgresql": 120.0}
-"""Operations a second that two cores carry beside the server, each connection anew after every fifth COMMIT."""
+"""Operations a second that were due where two cores worked beside the server, each connection anew after every fifth
+COMMIT. Where that was more than they could carry, `offered-rate` says so."""
 
 
 def _commits() -> Iterable[LongDrill]:
@@ -293,6 +308,7 @@ def _outages() -> Iterable[LongDrill]:
                 server=flavour, workload="set", faults=("outage",), seconds=60, every=60, rate=60, callers=200
             ),
             {"faults": 5},
+            recovery_s=1.0,
         )
 
 
@@ -333,7 +349,8 @@ def _cluster() -> Iterable[LongDrill]:
     """Three nodes, of which one after the other goes."""
     yield LongDrill(
         "galera-nodes",
-        "Nodes of a Galera cluster are killed, stopped and cut off; no operation with a deadline of 15 s fails.",
+        "Nodes of a Galera cluster are killed, stopped and cut off; no operation with a deadline of 15 s fails, and within 10 s "
+        "of a heal the goodput is back.",
         DrillSettings(
             server="galera",
             workload="set",
@@ -345,10 +362,12 @@ def _cluster() -> Iterable[LongDrill]:
             deadline=15.0,
         ),
         {"faults": 300},
+        recovery_s=10.0,
     )
     yield LongDrill(
         "galera-outages",
-        "Two of three nodes go at once, so nobody can be served until they are back: nothing is lost or doubled.",
+        "Two of three nodes go at once, so nobody can be served until they are back: nothing is lost or doubled, and within "
+        "10 s of a heal the goodput is back.",
         DrillSettings(
             server="galera",
             workload="set",
@@ -360,6 +379,7 @@ def _cluster() -> Iterable[LongDrill]:
             deadline=15.0,
         ),
         {"faults": 20},
+        recovery_s=10.0,
     )
 
 

@@ -220,7 +220,7 @@ class Crew:
 
     @property
     def counts(self) -> Counter[str]:
-        """What all have counted since the beginning: `ok`, `fail`, `info`, `attempts`, `dropped`, `hung`."""
+        """What all have counted since the beginning: `ok`, `fail`, `info`, `unsent`, `attempts`, `hung`."""
         with self._lock:
             return sum((member.counts for member in self._members), Counter(self._past))
 

@@ -3,7 +3,7 @@
     Nemesis(schedule, lambda planned: KillServer(server), HistoryWriter(path, "nemesis")).run()
 
 A fault is written down before it acts and after it is healed. It is healed when its time is over, when the drill is stopped, when
-an exception goes by (Ctrl-C is one), and when the interpreter ends.
+an exception goes by (Ctrl-C is one, and `endings.py` makes one of SIGTERM and SIGHUP), and when the interpreter ends.
 """
 
 from __future__ import annotations

@@ -19,7 +19,10 @@ _LEGEND = """*Lost*: acknowledged and not there. *Doubled*: there more than once
 process waited for a processor, as the kernel counts it. *Wire*: tries that arrived at the server for each operation while it
 was away. *Back*: the longest time from a heal until the goodput was at 95 % of its baseline."""
 
-_ANSWERS = {Validity.VALID: "holds", Validity.INVALID: "**broken**", Validity.UNKNOWN: "nothing yet"}
+_HOLDS = "A row *holds* when its drill has reached its goal, and *holds so far* before."
+
+_GOALS = {"ambiguous": "ambiguous COMMITs", "killed": "killed operations"}
+"""What is counted for a goal, where the figure's own name does not say it."""
 
 
 def results_page(campaign: Campaign, command: str) -> str:
@@ -33,7 +36,8 @@ def results_page(campaign: Campaign, command: str) -> str:
     others = [(drill, campaign.totals(drill)) for drill in campaign.drills if drill.expected is not Validity.VALID]
     sections = [
         "# Results of the drills",
-        f"Made by `{command}`, from real servers, real processes and real connections that were really cut.",
+        f"Made by `{command}`, from real servers, real processes and real connections that were really cut. {_HOLDS}",
+        *_copied(ours + others),
         _sum([totals for _, totals in ours]),
         "## With Holdfast",
         _table(ours),
@@ -88,9 +92,47 @@ def _row(drill: LongDrill, totals: Totals) -> str:
         _worst(totals, "deadline-kept.own_p999_s", " s"),
         _wire(totals),
         _worst(totals, "recovery-time.recovery_worst_s", " s"),
-        _ANSWERS[totals.validity],
+        _answer(drill, totals),
     ]
     return f"| {' | '.join(cells)} |"
+
+
+def _answer(drill: LongDrill, totals: Totals) -> str:
+    """The last cell: the answer, how far the drill is, and which questions were not answered in how many of its pieces."""
+    if not totals.pieces:
+        return "nothing yet"
+    if totals.source:
+        return f"{'**broken**' if totals.validity is Validity.INVALID else 'held'}, {totals.source}"
+    if totals.validity is Validity.INVALID:
+        said = "**broken**"
+    elif totals.validity is Validity.UNKNOWN:
+        said = "nothing could be told"
+    elif short := totals.short(drill):
+        goals = (f"{have:,.0f} of {least:,.0f} {_GOALS.get(name, name)}" for name, (have, least) in short.items())
+        said = f"holds so far ({', '.join(goals)})"
+    else:
+        said = "holds"
+    unknown = (
+        f"{checker} {answers[Validity.UNKNOWN]} of {sum(answers.values())}"
+        for checker, answers in totals.verdicts.items()
+        if answers.get(Validity.UNKNOWN)
+    )
+    listed = ", ".join(unknown)
+    return f"{said}; unknown: {listed}" if listed else said
+
+
+def _copied(rows: list[tuple[LongDrill, Totals]]) -> list[str]:
+    copied = [totals for _, totals in rows if totals.source]
+    if not copied:
+        return []
+    commits = sum(int(each.figures.get("ambiguous", 0)) for each in copied)
+    rows_were = "1 row was" if len(copied) == 1 else f"{len(copied)} rows were"
+    told = (
+        f"**{rows_were} not measured by this campaign:** marked as *{copied[0].source}*, without histories and with fewer "
+        f"figures; {commits:,} of the ambiguous COMMITs below are from there. That does not count as done: the next piece of "
+        "such a drill replaces it."
+    )
+    return [told]
 
 
 def _worst(totals: Totals, name: str, unit: str) -> str:
@@ -100,7 +142,10 @@ def _worst(totals: Totals, name: str, unit: str) -> str:
 
 def _wire(totals: Totals) -> str:
     asked = totals.told.get("amplification.asked", 0)
-    return f"{totals.told['amplification.tries'] / asked:.2f}" if asked else ""
+    if asked:
+        return f"{totals.told['amplification.tries'] / asked:.2f}"
+    ratio = totals.worst.get("amplification.ratio")  # all that an earlier page said
+    return "" if ratio is None or not totals.source else f"{ratio:.2f}"
 
 
 def _found(rows: list[tuple[LongDrill, Totals]]) -> list[str]:

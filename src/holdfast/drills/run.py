@@ -26,6 +26,7 @@ from .checkers import Limits, check, overall
 from .commits import ambiguous_commits
 from .crew import Crew
 from .disturbances import LASTING, PASSING, check_faults, lasting_fault, passing_fault
+from .endings import orderly_end
 from .faults import Fault
 from .guard import check_target
 from .history import Answer, History, HistoryWriter
@@ -33,7 +34,8 @@ from .nemesis import Nemesis
 from .place import Place, open_place
 from .schedule import Scope, plan
 from .state import DatabaseState
-from .subjects import SUBJECTS, Remote, Terms, open_subject
+from .subjects import SUBJECTS, Remote, Terms, driver_of, open_subject
+from .versions import versions
 from .worker import Assignment
 from .workloads import TableWorkload, workload_named
 
@@ -49,6 +51,9 @@ _STEP_S = 0.05
 FAULTS = (*LASTING, *PASSING)
 """The names that `DrillSettings.faults` may hold."""
 
+_AROUND_A_SERVICE = ("kill-client", "stop-client")
+"""The faults that need neither the service nor its database."""
+
 Service = Callable[[str], AbstractContextManager[str]]
 """Starts a service on the database URL that it is given, for the length of a block; the block is told its address."""
 
@@ -63,6 +68,7 @@ class Progress:
         goodput_per_s, attempts_per_s: operations acknowledged, and attempts of operations that ended, in the last second.
         ok, failed, unknown: answers so far.
         attempts: attempts so far.
+        unsent: operations that were due, and no caller was free for, so far.
         under_way: operations without an answer yet.
         faults: what is broken at the moment.
         faults_begun: how many faults there were so far.
@@ -77,6 +83,7 @@ class Progress:
     failed: int = 0
     unknown: int = 0
     attempts: int = 0
+    unsent: int = 0
     under_way: int = 0
     faults: tuple[str, ...] = ()
     faults_begun: int = 0
@@ -109,13 +116,15 @@ def run(
     progress: Callable[[Progress], object] | None = None,
     *,
     service: Service | None = None,
+    recovery_s: float | None = None,
 ) -> DrillResult:
-    """Run one drill, from setting up to cleaning up. Blocks until it is over.
+    """Run one drill, from setting up to cleaning up. Blocks until it is over. Ctrl-C, SIGTERM and SIGHUP end it in good order.
 
     Args:
         settings: what to do.
         progress: called about once a second, in a thread of the runner's; it should return fast.
         service: for the subject `http`: starts the service on the drilled database, where `settings.app` names none.
+        recovery_s: how long after a heal the goodput may take to come back, seconds; None: as long as it comes.
 
     Raises:
         ConfigurationError: settings that contradict the place; the folder holds a history already.
@@ -129,21 +138,23 @@ def run(
     if any(folder.glob("*.jsonl")):
         raise ConfigurationError(f"{folder} holds a history already; choose another folder, or remove it")
     with ExitStack() as stack:
+        stack.enter_context(orderly_end())  # first, so that it lasts until everything else is undone
         runner, nemesis, wire = (
             stack.enter_context(HistoryWriter(folder / f"{name}.jsonl", name))
             for name in ("runner", "nemesis", "proxy")
         )
         place = stack.enter_context(open_place(settings, wire))
         _Drill(settings, place, runner, _Record(nemesis), progress, service).run(stack)
-    return judged(settings, folder)
+    return judged(settings, folder, recovery_s)
 
 
-def judged(settings: DrillSettings, folder: Path) -> DrillResult:
-    """What the checkers say of the history in `folder`."""
+def judged(settings: DrillSettings, folder: Path, recovery_s: float | None = None) -> DrillResult:
+    """What the checkers say of the history in `folder`, where goodput has to be back after `recovery_s`."""
     history = History.load(folder)
     aims_at_commits = bool({"commit", "blackhole"} & set(settings.faults)) and settings.workload != "echo"
     limits = Limits(
         retry_floor_per_second=float(settings.workers),
+        recovery_s=recovery_s,
         # Every fault that began must have met somebody, and COMMITs in doubt are wanted where the faults aim at them.
         faults_min=max(1, len(history.faults)),
         ambiguous_min=None if aims_at_commits else 0,
@@ -161,6 +172,7 @@ def summary_of(history: History) -> dict[str, Any]:
         "ok": answers[Answer.OK],
         "fail": answers[Answer.FAIL],
         "info": answers[Answer.INFO],
+        "unsent": sum(not operation.was_sent for operation in history.operations),
         "attempts": sum(operation.attempts for operation in history.operations),
         "killed": sum(operation.killed for operation in history.operations),
         "faults": len(history.faults),
@@ -179,6 +191,22 @@ def _check(settings: DrillSettings, service: Service | None) -> None:
             raise ConfigurationError("the subject 'http' needs an address, such as http://127.0.0.1:8000, as app")
         if host is not None:
             check_target(host, settings.may_break)
+        if service is None:
+            _check_foreign_service(settings)
+
+
+def _check_foreign_service(settings: DrillSettings) -> None:
+    """What a drill can do to a service that runs already: nothing between it and its database, which it has long connected to."""
+    cure = "have the drill start the service (--start COMMAND, with --server or a database URL)"
+    if settings.database is not None or settings.server != "sqlite":
+        raise ConfigurationError(
+            f"the service at {settings.app} would never see that database: {cure}, or name no database"
+        )
+    if beyond := [name for name in settings.faults if name not in _AROUND_A_SERVICE]:
+        raise ConfigurationError(
+            f"the fault {beyond[0]!r} happens between the service at {settings.app} and its database, where the drill is not: "
+            f"{cure}, or choose --fault {', '.join(_AROUND_A_SERVICE)} or none"
+        )
 
 
 class _Record:
@@ -246,8 +274,9 @@ class _Drill:
         app = settings.app
         if self._service is not None:
             app = stack.enter_context(self._service(place.url))
-        self._runner.meta(self._meta(state))
         known = self._set_up(stack, state, app)
+        self._runner.meta(self._meta(state))  # after the set-up, which may change a setting: SQLite's journal
+        state.remember_foreign()
         crew = stack.enter_context(Crew(self._assignment(app, known, state.flavour), settings.workers))
         stack.callback(self._heal)
         monitor = stack.enter_context(_Monitor(self, state, crew))
@@ -259,7 +288,7 @@ class _Drill:
     # -- before and after --------------------------------------------------------------------------------------------
 
     def _meta(self, state: DatabaseState) -> dict[str, Any]:
-        settings = self._settings
+        settings, about = self._settings, state.about()
         return {
             "seed": settings.seed,
             "workload": settings.workload,
@@ -269,7 +298,8 @@ class _Drill:
             "pool_max": None if issubclass(SUBJECTS[settings.subject], Remote) else settings.connections,
             "side_max": SUBJECTS[settings.subject].side_connections * settings.workers,
             "started": datetime.fromtimestamp(self._runner.path.stat().st_mtime, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-            **state.about(),
+            **about,
+            "versions": {**about["versions"], **versions(driver_of(settings.subject, self._place.url))},
             "settings": settings.told(),
         }
 
@@ -357,7 +387,7 @@ class _Drill:
     def _disturb(self, crew: Crew, nemesis: Nemesis, lasting: list[Fault]) -> None:
         end_s = SYSTEM_CLOCK.monotonic() + self._settings.seconds
         for fault in lasting:
-            active = _Active(fault, self._record.fault_start(fault.name))
+            active = _Active(fault, self._record.fault_start(fault.name, {"lasting": True}))
             self._active.append(active)
             active.told = fault.start()
         nemesis.run()
@@ -412,6 +442,7 @@ class _Drill:
                     ok=counts["ok"],
                     failed=counts["fail"],
                     unknown=counts["info"],
+                    unsent=counts["unsent"],
                     attempts=counts["attempts"],
                     under_way=crew.under_way,
                     faults=self._record.present,

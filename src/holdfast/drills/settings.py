@@ -37,11 +37,12 @@ class DrillSettings:
         app: for the subject `app` the user's function (`module:function`), for `http` the address.
         faults: what goes wrong, by name; see `run.FAULTS`. Empty: nothing does, which shows what the drill costs.
         seconds: how long faults last, above 0. Before them comes a baseline of up to 6 s, after them a healed phase of 3 to 15 s.
-        rate: operations a second, of all clients together; above 0.
+        rate: operations a second, of all clients together; above 0. So many are due, whether or not earlier ones have ended.
         workers: client processes, 1 to 64.
-        callers: how many operations all clients together may have under way; at least `workers`.
+        callers: how many operations all clients together may have under way; at least `workers`. What finds none of them free
+            before its deadline is not sent, and stands as that in the history.
         connections: how many connections all clients together may open; at least `workers`.
-        deadline: seconds each operation has; above 0.
+        deadline: seconds each operation has from when it is due; above 0.
         share: of all COMMITs, how many the fault `commit` hits; 0 to 1.
         every: seconds from the beginning of one scheduled fault to that of the next; above 0.
         scope: how many nodes of a cluster a scheduled fault meets: `one`, `majority`, `all`, or `any` of these, drawn (default).

@@ -29,6 +29,7 @@ __all__ = ["DatabaseState"]
 
 QUIET_WITHIN_S = 60.0
 _STEP_S = 0.1
+_NAMED = 3
 
 _SETTINGS = {
     "mysql": """SHOW GLOBAL VARIABLES WHERE Variable_name IN (
@@ -52,15 +53,16 @@ _PATIENCE: dict[str, dict[str, Any]] = {
 }
 
 _SESSIONS = {
-    "mysql": "SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE DB = DATABASE() AND ID <> CONNECTION_ID()",
-    "postgresql": "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()",
+    "mysql": "SELECT ID, USER, HOST FROM information_schema.PROCESSLIST WHERE DB = DATABASE() AND ID <> CONNECTION_ID()",
+    "postgresql": """SELECT pid, usename, COALESCE(client_addr::text, 'a socket') FROM pg_stat_activity
+        WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'""",
 }
 
-_OLDEST = {
-    "mysql": """SELECT COALESCE(MAX(TIMESTAMPDIFF(SECOND, trx_started, NOW())), 0) FROM information_schema.INNODB_TRX
+_TRANSACTIONS = {
+    "mysql": """SELECT trx_mysql_thread_id, TIMESTAMPDIFF(SECOND, trx_started, NOW()) FROM information_schema.INNODB_TRX
         WHERE trx_mysql_thread_id <> CONNECTION_ID() AND trx_mysql_thread_id <> 0""",
-    "postgresql": """SELECT COALESCE(EXTRACT(EPOCH FROM MAX(clock_timestamp() - xact_start)), 0) FROM pg_stat_activity
-        WHERE datname = current_database() AND pid <> pg_backend_pid()""",
+    "postgresql": """SELECT pid, EXTRACT(EPOCH FROM clock_timestamp() - xact_start) FROM pg_stat_activity
+        WHERE datname = current_database() AND pid <> pg_backend_pid() AND xact_start IS NOT NULL""",
 }
 
 
@@ -85,6 +87,7 @@ class DatabaseState:
             connect_args=_PATIENCE.get(self._engine.driver, {}),
         )
         self._keys_were_there = False
+        self._foreign: frozenset[Any] = frozenset()
 
     @property
     def flavour(self) -> str:
@@ -137,7 +140,7 @@ class DatabaseState:
             version = str(connection.exec_driver_sql(_VERSION[connection.dialect.name]).scalar())
         return {
             "flavour": self.flavour,
-            "versions": {"server": version, "driver": self._engine.dialect.driver},
+            "versions": {"server": version},
             "server_settings": settings,
             "durable": _is_durable(settings),
         }
@@ -149,37 +152,56 @@ class DatabaseState:
         rows = connection.exec_driver_sql(_SETTINGS[self._family])
         return {str(name).lower(): str(value) for name, value in rows}
 
+    def remember_foreign(self) -> None:
+        """The sessions that are there now are somebody else's, and are left out from now on: call it before the clients come."""
+        self._foreign = frozenset(number for number, *_ in self._asked(_SESSIONS) or ())
+
     def sample(self) -> dict[str, Any]:
         """Connections and the oldest transaction, as far as the user may see them; empty when the server does not answer."""
-        if self._embedded:
-            return {}
         found: dict[str, Any] = {}
-        refused = self._sampled.dialect.loaded_dbapi.Error
-        # Not through SQLAlchemy, which rolls back: a Galera node without its cluster refuses that, too, and it would be logged.
-        with suppress(DBAPIError, refused), closing(self._sampled.raw_connection()) as connection:
-            for name, statements in (("server_connections", _SESSIONS), ("oldest_transaction_s", _OLDEST)):
-                with suppress(refused), closing(connection.cursor()) as cursor:
-                    cursor.execute(statements[self._family])
-                    found[name] = float((cursor.fetchone() or (0,))[0] or 0)
+        if (sessions := self._asked(_SESSIONS)) is not None:
+            found["server_connections"] = float(len(self._ours(sessions)))
+        if found and (transactions := self._asked(_TRANSACTIONS)) is not None:
+            found["oldest_transaction_s"] = max((float(age) for _, age in self._ours(transactions)), default=0.0)
         return found
 
+    def _ours(self, rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+        return [row for row in rows if row[0] not in self._foreign]
+
+    def _asked(self, statements: Mapping[str, str]) -> list[tuple[Any, ...]] | None:
+        """The rows; None where the server does not answer, or the user may not know."""
+        if self._embedded:
+            return None
+        refused = self._sampled.dialect.loaded_dbapi.Error
+        # Not through SQLAlchemy, which rolls back: a Galera node without its cluster refuses that, too, and it would be logged.
+        with (
+            suppress(DBAPIError, refused),
+            closing(self._sampled.raw_connection()) as connection,
+            closing(connection.cursor()) as cursor,
+        ):
+            cursor.execute(statements[self._family])
+            return [tuple(row) for row in cursor.fetchall()]
+        return None
+
     def wait_until_quiet(self, within_s: float = QUIET_WITHIN_S) -> None:
-        """Wait until no other session is left in the database.
+        """Wait until no other session is left in the database, but those of `remember_foreign`.
 
         Raises:
-            DrillFailed: some are still there after `within_s` seconds.
+            DrillFailed: some are still there after `within_s` seconds; the text says whose.
         """
         if self._embedded:
             return
         give_up_at = SYSTEM_CLOCK.monotonic() + within_s
         while True:
-            left = self.sample().get("server_connections")
-            if left == 0:
+            sessions = self._asked(_SESSIONS)
+            left = None if sessions is None else self._ours(sessions)
+            if left == []:
                 return
             if SYSTEM_CLOCK.monotonic() > give_up_at:
-                said = "the server does not answer" if left is None else f"{left:g} sessions are left"
+                said = "the server does not answer" if left is None else f"sessions are left ({_named(left)})"
                 raise DrillFailed(
-                    f"{said} {within_s:g} s after the last client has gone, so its state cannot be read back"
+                    f"{said} {within_s:g} s after the last client has gone, so its state cannot be read back. What was answered "
+                    "stands in the history: holdfast check judges it as far as that goes"
                 )
             SYSTEM_CLOCK.sleep(_STEP_S)
 
@@ -194,6 +216,11 @@ class DatabaseState:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _named(sessions: list[tuple[Any, ...]]) -> str:
+    named = [f"{number} of {user} at {host}" for number, user, host in sessions[:_NAMED]]
+    return ", ".join(named) + (f" and {len(sessions) - _NAMED} more" if len(sessions) > _NAMED else "")
 
 
 def _is_durable(settings: Mapping[str, str]) -> bool:

@@ -61,6 +61,7 @@ class Summary:
     Attributes:
         duration_s: from the first line of the history to the last.
         ok, failed, unknown: operations by their answer.
+        unsent: how many of the failed were never sent, because no caller was free in time.
         unknown_applied: of the unknown ones whose effect can be looked up, how many are there.
         ambiguous: COMMITs without an answer to their client.
         ambiguous_applied: how many of them had been applied; None if nobody saw.
@@ -77,6 +78,7 @@ class Summary:
     ok: int
     failed: int
     unknown: int
+    unsent: int
     unknown_applied: int | None
     ambiguous: int
     ambiguous_applied: int | None
@@ -117,6 +119,7 @@ def summary(history: History) -> Summary:
         ok=answers.count(Answer.OK),
         failed=answers.count(Answer.FAIL),
         unknown=answers.count(Answer.INFO),
+        unsent=sum(not operation.was_sent for operation in history.operations),
         unknown_applied=unknown_applied if effects else None,
         ambiguous=len(commits),
         ambiguous_applied=sum(seen) if seen else None,

@@ -6,7 +6,8 @@ commit` (one of the faults that a process does to itself, `inside.py`), `stop`. 
 input ends, so it cannot outlive the runner.
 
 Sends operations at a stated rate whether or not earlier ones have ended (an open loop), and writes each to its own history
-before it acts, so that it can be killed at any moment. Says on standard output once a second how it goes.
+before it acts, so that it can be killed at any moment. An operation's deadline counts from the moment at which it was due: one
+whose time is over before a caller is free is written down as not sent. Says on standard output once a second how it goes.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ from typing import Any
 import psutil
 
 from ..clock import SYSTEM_CLOCK, seeded_random
-from ..deadline import within
-from .history import Answer, History, HistoryWriter, OpenOperation, nanoseconds
+from ..deadline import current_deadline, within
+from .history import NOT_SENT, Answer, History, HistoryWriter, OpenOperation, nanoseconds
 from .inside import InsideFaults
 from .starvation import Starvation
 from .subjects import Remote, Subject, Terms, open_subject
@@ -38,8 +39,6 @@ __all__ = ["Assignment", "Tally", "main", "unfinished"]
 
 HUNG_AFTER_S = 20.0
 """How long after its deadline an operation is given up: it is cut off, and its missing end stands in the history."""
-
-_DROPPED = "dropped"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +53,7 @@ class Assignment:
         workload, subject, app: as in `DrillSettings`.
         known: what a remote subject's `set_up` has told.
         seed: of the drill.
-        rate: operations a second, of this process alone.
+        rate: operations a second, of this process alone, due whether or not a caller is free.
         callers: how many operations it may have under way at once.
         deadline_s, connections, flavour: the subject's terms.
         drill: a tag of this run, in front of every key: an earlier run's keys may still be in the database.
@@ -134,6 +133,7 @@ class _Client:
         self._room = asyncio.Semaphore(assignment.callers)
         self._started: asyncio.Future[float] = asyncio.get_running_loop().create_future()
         self._stopping = asyncio.Event()
+        self._stopped_s: float | None = None
         self._index = assignment.first_index
         self._process = psutil.Process()
         self._starvation = Starvation()
@@ -144,7 +144,9 @@ class _Client:
             self._started.set_result(moment_s)
 
     def stop(self) -> None:
-        """Begin no more operations."""
+        """Nothing is due any more from now on."""
+        if self._stopped_s is None:
+            self._stopped_s = SYSTEM_CLOCK.monotonic()
         self._stopping.set()
         self.start(SYSTEM_CLOCK.monotonic())
 
@@ -177,38 +179,50 @@ class _Client:
         assignment = self._assignment
         arrivals = seeded_random(_seed(assignment, "arrivals"))
         content = seeded_random(_seed(assignment, "content"))
-        while not self._stopping.is_set():
+        while True:
             # Poisson arrivals, as many independent callers make them.
             due_s += -math.log(1.0 - arrivals()) / assignment.rate
             await SYSTEM_CLOCK.wait_async(self._stopping, max(0.0, due_s - SYSTEM_CLOCK.monotonic()))
-            if self._stopping.is_set():
-                return
+            if self._stopped_s is not None and due_s > self._stopped_s:
+                return  # what was due before the end is still asked, or told of as not sent
             call = self._workload.next(content, Identity(assignment.process, self._index, assignment.drill))
             call = replace(call, key=f"{assignment.drill}.{call.key}")
             self._index += 1
-            if SYSTEM_CLOCK.monotonic() - due_s > assignment.deadline_s:
-                # Every caller was busy for so long that this one would have gone by now.
-                self._tally.counts[_DROPPED] += 1
-                continue
             await self._begin(call, due_s)
 
     async def _begin(self, call: Call, due_s: float) -> None:
-        await self._room.acquire()
+        if not await self._is_there_room(due_s + self._assignment.deadline_s):
+            self._invoke(call, due_s).fail(error=NOT_SENT, attempts=0)
+            self._tally.counts["unsent"] += 1
+            return
         task = asyncio.create_task(self._operate(call, due_s))
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
 
+    async def _is_there_room(self, until_s: float) -> bool:
+        """Wait for a caller to be free, who then is taken; whether one was before `until_s`."""
+        left_s = until_s - SYSTEM_CLOCK.monotonic()
+        if left_s <= 0:
+            return False
+        if not self._room.locked():
+            await self._room.acquire()
+            return True
+        try:
+            async with asyncio.timeout(left_s):
+                await self._room.acquire()
+        except TimeoutError:
+            return False
+        return True
+
+    def _invoke(self, call: Call, due_s: float) -> OpenOperation:
+        deadline = nanoseconds(due_s + self._assignment.deadline_s)
+        return self._writer.invoke(call.f, call.v, key=call.key, intended=nanoseconds(due_s), deadline=deadline)
+
     async def _operate(self, call: Call, due_s: float) -> None:
-        writer = self._writer
         # As in a service, whose request has a deadline when it comes in: whatever it waits for later, also for a thread, counts.
-        with within(self._assignment.deadline_s) as deadline:
-            operation = writer.invoke(
-                call.f,
-                call.v,
-                key=call.key,
-                intended=nanoseconds(due_s),
-                deadline=nanoseconds(deadline.expires_at),
-            )
+        left_s = max(0.0, due_s + self._assignment.deadline_s - SYSTEM_CLOCK.monotonic())
+        with within(left_s):
+            operation = self._invoke(call, due_s)
             try:
                 await self._perform(call, operation)
             except Exception:
@@ -222,7 +236,9 @@ class _Client:
         performing = asyncio.ensure_future(self._subject.perform(call))
         if call.cancel_after is not None:
             asyncio.get_running_loop().call_later(call.cancel_after, performing.cancel)
-        done, _ = await asyncio.wait([performing], timeout=self._assignment.deadline_s + HUNG_AFTER_S)
+        deadline = current_deadline()
+        assert deadline is not None
+        done, _ = await asyncio.wait([performing], timeout=max(0.0, deadline.remaining_s()) + HUNG_AFTER_S)
         if not done:
             performing.cancel()
             self._tally.counts["hung"] += 1
@@ -254,7 +270,6 @@ class _Client:
                     connections: self._subject.checked_out,
                     "under_way": len(self._under_way),
                     "starved": self._starvation.take(),
-                    _DROPPED: counts.get(_DROPPED, 0),
                 }
             )
         if not _tell({**counts, "under_way": len(self._under_way), "index": self._index}):

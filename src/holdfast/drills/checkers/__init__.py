@@ -26,6 +26,7 @@ from . import (
     no_double_apply,
     no_lost_ack,
     no_phantom,
+    offered_rate,
     recovery_time,
     replay_equality,
 )
@@ -93,6 +94,7 @@ _CHECKERS = (
     ),
     _plain(liveness.NAME, liveness.applies, liveness.check),
     _Checker(leaks.NAME, leaks.applies, lambda history, limits: leaks.check(history, limits.pool_max)),
+    _plain(offered_rate.NAME, offered_rate.applies, offered_rate.check),
     _Checker(
         coverage.NAME,
         coverage.applies,

@@ -16,7 +16,7 @@ from itertools import accumulate
 from ..commits import ambiguous_commits
 from ..history import NS, FaultSpan, History
 from ..verdict import Validity, Verdict
-from .judging import served
+from .judging import counted, served
 
 __all__ = ["NAME", "applies", "check"]
 
@@ -53,15 +53,17 @@ def check(history: History, faults_min: int | None = None, ambiguous_min: int | 
     counts = {"faults_met": met, "ambiguous": ambiguous, "served_outside_faults": share}
     if too_little:
         return Verdict(NAME, Validity.UNKNOWN, f"too little happened: {'; '.join(too_little)}", counts)
-    reason = f"{met} faults met an operation, {ambiguous} COMMITs were ambiguous"
+    were = "COMMIT was" if ambiguous == 1 else "COMMITs were"
+    reason = f"{counted(met, 'fault')} met an operation, {ambiguous} {were} ambiguous"
     return Verdict(NAME, Validity.VALID, reason, counts)
 
 
 def _met(history: History, faults: tuple[FaultSpan, ...]) -> list[bool]:
     """For each fault whether an operation was under way while it was active."""
-    begun = [operation.invoked for operation in history.operations]
+    sent = [operation for operation in history.operations if operation.was_sent]
+    begun = [operation.invoked for operation in sent]
     # The latest end of all operations up to each: one that reaches into the fault is enough.
-    ends = list(accumulate((history.end if op.ended is None else op.ended for op in history.operations), max))
+    ends = list(accumulate((history.end if op.ended is None else op.ended for op in sent), max))
     met = []
     for fault in faults:
         until = history.end if fault.end is None else fault.end

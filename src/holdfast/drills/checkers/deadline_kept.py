@@ -1,7 +1,8 @@
 """Every operation has an answer by its deadline, and none hangs.
 
 Looks at every operation with a `deadline`. It must have ended by then, and a grace on top: 250 ms, within which a statement that
-is being cut comes back. An operation without an end hung, unless its process was killed.
+is being cut comes back. An operation without an end hung, unless its process was killed. One that was never sent had no
+answer to wait for: of those tells `offered_rate`.
 
     sample  v {"starved": [[from, to, waited], ...]}    when the process wanted a processor and had none, nanoseconds
 
@@ -88,7 +89,7 @@ def _looked_at(history: History, grace: int) -> _Found:
     found = _Found()
     for operation in history.operations:
         deadline, ended = operation.deadline, operation.ended
-        if deadline is None:
+        if deadline is None or not operation.was_sent:
             continue
         if ended is None:
             found.killed += operation.killed

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from ..history import Answer, Operation
 from ..verdict import Validity, Verdict
 
-__all__ = ["EXAMPLES", "judge", "served"]
+__all__ = ["EXAMPLES", "counted", "judge", "served"]
 
 EXAMPLES = 5
 """How many findings a verdict shows; how many there are, it says."""
@@ -40,12 +40,19 @@ def judge(
     return Verdict(checker, Validity.VALID, good, figures)
 
 
+def counted(number: int, word: str) -> str:
+    """`1 fault`, `2 faults`."""
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"
+
+
 def served(operation: Operation) -> bool:
     """Whether the system did its part: the operation is done, or the workload itself declined it.
 
     A transfer without funds and a key with another payload fail as well, but without class and code: nothing broke. And a caller
-    who cancels (`error` is `CancelledError`) takes what it gets.
+    who cancels (`error` is `CancelledError`) takes what it gets. What was never sent was not served.
     """
+    if not operation.was_sent:
+        return False
     if operation.answer is Answer.OK or operation.error == "CancelledError":
         return True
     return operation.answer is Answer.FAIL and operation.failure_class is None and operation.code is None

@@ -10,7 +10,7 @@ Holdfast has the server end it, and 5 s at least. The first 5 s after a heal are
 right. Beside its pool each process of Holdfast's opens two connections at most: one to end sessions whose callers have gone,
 and one to ask whether a server is there. They are made outside of the pool, which may have none left just then. After
 the last heal, file descriptors and memory stay flat: the growth along a straight line through the samples is within 10 %, or
-8 descriptors or 32 MiB, whichever is more.
+8 descriptors or 32 MiB, whichever is more. Without a fault that counts from 5 s after the beginning: what warms up grows.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from statistics import StatisticsError, fmean, linear_regression
 
 from ..history import NS, History, Sample
 from ..verdict import Verdict
-from .judging import judge
+from .judging import counted, judge
 
 __all__ = ["NAME", "applies", "check"]
 
@@ -50,7 +50,8 @@ def check(history: History, pool_max: int | None = None) -> Verdict:
     allowed = history.meta.get("pool_max") if pool_max is None else pool_max
     if allowed is not None:
         allowed += history.meta.get("side_max", 0)
-    settled = (history.last_heal or history.start) + (_SETTLING if history.faults else 0)
+    began = min((phase.start for phase in history.phases), default=history.start)
+    settled = (history.last_heal or began) + _SETTLING
     healed = not history.faults or history.last_heal is not None
     after = [sample for sample in history.samples if sample.t >= settled] if healed else []
     quiet = [sample for sample in history.samples if _quiet(history, sample.t)]
@@ -73,7 +74,7 @@ def check(history: History, pool_max: int | None = None) -> Verdict:
         wrong,
         looked_at=len(after),
         good=f"nothing is left behind, by {len(after)} samples after the last heal",
-        bad="things were left behind",
+        bad="thing was left behind" if len(wrong) == 1 else "things were left behind",
         nothing="nothing was counted after the last heal",
         counts={f"{name}_growth": found[0] for name, found in growth.items() if found},
     )
@@ -86,7 +87,7 @@ def _quiet(history: History, t: int) -> bool:
 def _left_checked_out(samples: Sequence[Sample]) -> Iterable[str]:
     last: dict[str, Sample] = {sample.process: sample for sample in samples if "checked_out" in sample.value}
     return (
-        f"{sample.process} ended with {sample.value['checked_out']} connections checked out"
+        f"{sample.process} ended with {counted(sample.value['checked_out'], 'connection')} checked out"
         for sample in last.values()
         if sample.value["checked_out"] > 0
     )

@@ -2,7 +2,7 @@
 
 Looks at the last five operations that each worker began after the last fault was healed (of the whole run, if there was none).
 Served is what is done, and what the workload itself declined (`fail` without class and code). A worker whose process was killed
-has nothing to show. The shape is that of Restate's check for Jepsen (`tail_ok`).
+has nothing to show, and what was never sent was nobody's to serve. The shape is that of Restate's check for Jepsen (`tail_ok`).
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ def check(history: History, last: int = LAST) -> Verdict:
     workers: dict[str, list[Operation]] = {}
     killed: set[str] = set()
     for operation in history.operations:
+        if not operation.was_sent:
+            continue
         if operation.killed:
             killed.add(operation.process)
         operations = workers.setdefault(operation.process, [])

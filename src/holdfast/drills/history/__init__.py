@@ -22,17 +22,19 @@ JSON lines, one object a line, one file for each process of the operating system
     {"type":"closed","t":..,"p":"w1"}
 
 `ok` is done, `fail` is definitely not done, `info` is unknown. An invoke without an end counts as `info`: its process was killed
-if its file lacks the line `closed`, and else the operation hung. The vocabulary is Jepsen's
+if its file lacks the line `closed`, and else the operation hung. An operation that was due and never asked, because no caller
+was free before its time was over, is a `fail` whose `error` is `NoCallerFree`. The vocabulary is Jepsen's
 (https://github.com/jepsen-io/jepsen, `jepsen.history`), so that its readers feel at home.
 """
 
 from __future__ import annotations
 
-from .events import NS, Answer, FaultSpan, Final, Operation, PhaseSpan, Sample, Wire, nanoseconds
+from .events import NOT_SENT, NS, Answer, FaultSpan, Final, Operation, PhaseSpan, Sample, Wire, nanoseconds
 from .whole import History
 from .writer import HistoryWriter, OpenOperation
 
 __all__ = [
+    "NOT_SENT",
     "NS",
     "Answer",
     "FaultSpan",

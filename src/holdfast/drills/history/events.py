@@ -7,10 +7,14 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-__all__ = ["NS", "Answer", "FaultSpan", "Final", "Operation", "PhaseSpan", "Sample", "Wire", "nanoseconds"]
+__all__ = ["NOT_SENT", "NS", "Answer", "FaultSpan", "Final", "Operation", "PhaseSpan", "Sample", "Wire", "nanoseconds"]
 
 NS = 1_000_000_000
 """Nanoseconds in a second."""
+
+
+NOT_SENT = "NoCallerFree"
+"""The `error` of an operation that was due and never asked: its time was over before one of the drill's callers was free."""
 
 
 def nanoseconds(monotonic_s: float) -> int:
@@ -37,7 +41,7 @@ class Operation:
         process, index: who asked, and its number; together they name the operation.
         name: what was asked: `transfer`, `insert`, ...
         value: its arguments.
-        invoked: when it was begun.
+        invoked: when it was begun; of one that was never sent, when its time was over.
         intended: when it should have been begun at the stated rate; `invoked` where nobody said.
         deadline: when it must have ended, or None.
         key: its idempotency key as the workload names it, or None.
@@ -67,6 +71,11 @@ class Operation:
     failure_class: str | None = None
     error: str | None = None
     node: str | None = None
+
+    @property
+    def was_sent(self) -> bool:
+        """Whether it was asked at all; one that was not is a `fail` without an attempt, and certainly absent."""
+        return self.error != NOT_SENT
 
     def __str__(self) -> str:
         """How a report names it: enough to find its lines in the history."""

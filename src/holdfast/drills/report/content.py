@@ -81,8 +81,9 @@ class Figures:
     """The totals of a run.
 
     Attributes:
-        operations: begun.
+        operations: due.
         ok, failed, unknown: how they ended.
+        unsent: how many of the failed were never sent: no caller of the drill's was free before their time was over.
         faults: how many faults were started.
         ambiguous: commits whose answer was lost on the way, by the proxy's own log where there is one.
         ambiguous_applied: how many of these the server had applied; None where it cannot be told.
@@ -101,6 +102,7 @@ class Figures:
     attempts_per_operation: Mapping[str, float]
     recovery_s: float | None
     overshoot_s: float | None
+    unsent: int = 0
 
 
 @dataclass(frozen=True, slots=True)

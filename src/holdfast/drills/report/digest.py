@@ -30,7 +30,9 @@ class Tile:
 def tiles(run: Run) -> tuple[Tile, ...]:
     """The figures of `run` that a reader looks for first."""
     figures = run.figures
-    others = f"{count(figures.failed)} told not done, {count(figures.unknown)} unknown"
+    others = f"{count(figures.failed - figures.unsent)} told not done, {count(figures.unknown)} unknown"
+    if figures.unsent:
+        others += f", {count(figures.unsent)} not sent"
     applied = figures.ambiguous_applied
     note = (
         ""

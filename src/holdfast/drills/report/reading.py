@@ -92,6 +92,7 @@ def _figures(history: History, found: Summary, verdicts: Iterable[Verdict]) -> F
         attempts_per_operation=found.attempts,
         recovery_s=counts.get("recovery-time", {}).get("recovery_worst_s"),
         overshoot_s=counts.get("deadline-kept", {}).get("overshoot_max_s"),
+        unsent=found.unsent,
     )
 
 

@@ -125,6 +125,8 @@ def _told(run: Run) -> Sequence[str]:
     figures = run.figures
     operations, faults = plural(figures.operations, "operation"), plural(figures.faults, "fault")
     answered = f"{count(figures.ok)} of {operations} were acknowledged under {faults}."
+    if figures.unsent:
+        answered += f" {count(figures.unsent)} could not be sent, as no caller was free in time."
     if not figures.ambiguous:
         return (answered,)
     doubt = f"{plural(figures.ambiguous, 'commit')} lost the answer on the way"
@@ -149,7 +151,7 @@ def _reasons(run: Run) -> Sequence[str]:
 def _compared(run: Run) -> str:
     broken, figures = _broken(run), run.figures
     verdict = f"broken, {_listed(broken)}" if broken else run.validity.value
-    return f"{run.name}: {verdict}; {count(figures.failed)} told not done, {count(figures.unknown)} unknown."
+    return f"{run.name}: {verdict}; {count(figures.failed - figures.unsent)} told not done, {count(figures.unknown)} unknown."
 
 
 def _broken(run: Run) -> list[str]:

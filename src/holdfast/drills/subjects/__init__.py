@@ -15,7 +15,17 @@ from .protected import Protected, ProtectedThreads, ProtectedUnkeyed
 from .subject import Remote, Reply, Subject, Terms
 from .unprotected import Plain, Tenacity, TenacityCommit
 
-__all__ = ["SUBJECTS", "Remote", "Reply", "Subject", "Terms", "check_subject", "open_subject", "with_driver"]
+__all__ = [
+    "SUBJECTS",
+    "Remote",
+    "Reply",
+    "Subject",
+    "Terms",
+    "check_subject",
+    "driver_of",
+    "open_subject",
+    "with_driver",
+]
 
 _KINDS: tuple[type[Subject], ...] = (
     Protected,
@@ -88,6 +98,14 @@ _DRIVERS = {
     "postgresql": (("psycopg", "psycopg2"), ("psycopg", "asyncpg")),
     "sqlite": (("pysqlite",), ("aiosqlite",)),
 }
+
+
+def driver_of(name: str, url: str) -> str | None:
+    """The driver with which the subject `name` reaches `url`; None where that is its own affair."""
+    if issubclass(SUBJECTS[name], Remote):
+        return None
+    asynchronous = SUBJECTS[name] is not ProtectedThreads
+    return with_driver(url, asynchronous=asynchronous).partition("://")[0].partition("+")[2]
 
 
 def with_driver(url: str, *, asynchronous: bool) -> str:

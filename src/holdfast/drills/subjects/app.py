@@ -30,7 +30,7 @@ from ...errors import ConfigurationError, HoldfastError, report_of
 from ...outcome import Stage
 from ..history import Answer
 from .protected import reply_to
-from .subject import Remote, Reply, told
+from .subject import Remote, Reply, time_left_s, told
 
 if TYPE_CHECKING:
     from ..workloads import Call
@@ -85,7 +85,7 @@ class AppSubject(Remote):
     async def perform(self, call: Call) -> Reply:
         """As `Subject.perform`."""
         try:
-            async with asyncio.timeout(self._deadline_s):
+            async with asyncio.timeout(time_left_s(self._deadline_s)):
                 result = await _called(self._app.save, call.v["id"], call.key)
         except Exception as error:
             if isinstance(error, HoldfastError) or report_of(error) is not None:

@@ -16,9 +16,10 @@ import httpx2
 
 from ...backoff import Backoff
 from ...clock import SYSTEM_CLOCK, new_token, system_random
+from ...errors import ConfigurationError
 from ...outcome import Failure, FailureClass, Stage
 from ..history import Answer
-from .subject import Remote, Reply
+from .subject import Remote, Reply, time_left_s
 
 if TYPE_CHECKING:
     from ..workloads import Call
@@ -66,7 +67,7 @@ class OverHttp(Remote):
         }
         exchange = _Exchange()
         try:
-            async with asyncio.timeout(self._deadline_s):
+            async with asyncio.timeout(time_left_s(self._deadline_s)):
                 while True:
                     exchange.attempts += 1
                     await self._post(body, call.key, exchange)
@@ -107,13 +108,29 @@ class OverHttp(Remote):
         await self._client.aclose()
 
     async def _created(self, path: str, body: Mapping[str, Any]) -> int:
-        response = await self._client.post(path, json=body)
-        response.raise_for_status()
-        return int(response.json()["id"])
+        return int((await self._asked("POST", path, json=body))["id"])
 
     async def _got(self, path: str) -> Any:
-        response = await self._client.get(path)
-        response.raise_for_status()
+        return await self._asked("GET", path)
+
+    async def _asked(self, method: str, path: str, **given: Any) -> Any:
+        """The answer to a request before or after the drill.
+
+        Raises:
+            ConfigurationError: nobody answers, or not as a service that can be drilled does.
+        """
+        where = f"{method} {self._client.base_url.join(path)}"
+        try:
+            response = await self._client.request(method, path, **given)
+        except httpx2.TransportError as error:
+            raise ConfigurationError(
+                f"nobody answers {where} ({type(error).__name__}); does the service run?"
+            ) from error
+        if not response.is_success:
+            raise ConfigurationError(
+                f"{where} was answered with {response.status_code}: a service that is drilled needs the addresses that "
+                'docs/drills.md lists under "A service of yours"'
+            )
         return response.json()
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from ...deadline import current_deadline
 from ...dialects import classify
 from ...outcome import Stage
 from ..history import Answer
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from ...outcome import Failure
     from ..workloads import Call
 
-__all__ = ["Remote", "Reply", "Subject", "Terms", "told"]
+__all__ = ["Remote", "Reply", "Subject", "Terms", "time_left_s", "told"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,12 @@ class Reply:
             "code": failure.code if failure else None,
             "failure_class": failure.failure_class.value if failure else None,
         }
+
+
+def time_left_s(most_s: float) -> float:
+    """How long the operation under way may still take: until the deadline that it came with, `most_s` where it has none."""
+    deadline = current_deadline()
+    return most_s if deadline is None else min(most_s, max(0.0, deadline.remaining_s()))
 
 
 def told(answer: Answer, error: BaseException, stage: Stage, *, attempts: int = 1, flavour: str | None = None) -> Reply:

@@ -16,7 +16,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt,
 from ...outcome import Stage
 from ..history import Answer
 from ..workloads import Call, TableWorkload
-from .subject import Reply, Subject, Terms, told
+from .subject import Reply, Subject, Terms, time_left_s, told
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
@@ -48,7 +48,7 @@ class Plain(Subject):
         """As `Subject.perform`."""
         trail = _Trail()
         try:
-            async with asyncio.timeout(self._deadline_s):
+            async with asyncio.timeout(time_left_s(self._deadline_s)):
                 value = await self._save(call, trail)
         except Exception as error:
             flavour = self.engine.dialect.name
