@@ -105,7 +105,7 @@ class Recovery:
             await self.app(scope, socket.receive, socket.send)
         except Exception as error:
             problem = as_far_as_known(problem_for(error), context)
-            _tell(error, problem, context, gone=socket.is_gone)
+            _tell(error, problem, context, gone=socket.is_gone, answered=None)
             if socket.is_over or socket.is_gone:
                 return
             with suppress(OSError):
