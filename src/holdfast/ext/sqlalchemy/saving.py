@@ -17,7 +17,7 @@ from sqlalchemy.orm import InstanceState, Mapper
 from sqlalchemy.orm.attributes import set_committed_value
 
 from ...errors import ConfigurationError, ForeignTransaction, error_for
-from ...operation import JsonCodec
+from ...operation import JsonCodec, qualified_name
 from ...outcome import Failure, FailureClass, Rejection, Stage
 
 __all__ = [
@@ -139,10 +139,10 @@ def checked(objs: Sequence[M], *, keyed: bool) -> tuple[list[tuple[M, dict[str, 
 
 
 def _described(objects: Sequence[Any]) -> list[Any]:
-    """What was asked to be saved, for the fingerprint: class names and loaded column values."""
+    """What was asked to be saved, for the fingerprint: classes and loaded column values."""
     return [
         [
-            type(obj).__qualname__,
+            qualified_name(type(obj)),
             {
                 attribute.key: state.dict[attribute.key]
                 for attribute in state.mapper.column_attrs
