@@ -17,7 +17,7 @@ from .errors import ConfigurationError
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-__all__ = ["AroundCallables", "in_daemon_thread", "name_of"]
+__all__ = ["AroundCallables", "code_of", "in_daemon_thread", "name_of"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -27,6 +27,19 @@ def name_of(function: Callable[..., object]) -> str:
     """What to call `function` in events and reports."""
     inner = function.func if isinstance(function, functools.partial) else function
     return getattr(inner, "__qualname__", type(inner).__name__)
+
+
+def code_of(function: Callable[..., object]) -> Callable[..., object]:
+    """What runs when `function` is called: what a partial is made of, and the `__call__` of an object.
+
+    A class stays what it is: calling it makes an instance.
+    """
+    # Imported late: a program that decorates nothing does not pay for it, and it is a third of what Holdfast costs to load.
+    import inspect
+
+    while isinstance(function, functools.partial):
+        function = function.func
+    return function if isinstance(function, type) or inspect.isroutine(function) else type(function).__call__
 
 
 def in_daemon_thread(function: Callable[[], R], *, name: str = "holdfast-call") -> Future[R]:
@@ -103,14 +116,11 @@ class AroundCallables(ABC):
 
 
 def _is_async(function: Callable[..., object]) -> bool:
-    # Imported late: a program that decorates nothing does not pay for it, and it is a third of what Holdfast costs to load.
-    import inspect
+    import inspect  # late, as in `code_of`
 
     if not callable(function):
         raise ConfigurationError(f"a policy surrounds a callable, not {type(function).__name__}")
-    # An object with `__call__` is what its `__call__` is; a class is not: calling it makes an instance.
-    is_function = isinstance(function, type) or inspect.isroutine(function) or isinstance(function, functools.partial)
-    code = function if is_function else type(function).__call__
+    code = code_of(function)
     if inspect.isgeneratorfunction(code) or inspect.isasyncgenfunction(code):
         raise ConfigurationError(
             f"{name_of(function)} is a generator: it would run outside the policy. "
