@@ -18,7 +18,7 @@ from .errors import ConfigurationError, UsageError
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-__all__ = ["AroundCallables", "in_daemon_thread", "name_of", "returned_coroutine"]
+__all__ = ["AroundCallables", "code_of", "in_daemon_thread", "name_of", "returned_coroutine"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -37,6 +37,19 @@ def returned_coroutine(function: Callable[..., object], coroutine: Any) -> Usage
         f"{name_of(function)} returned a coroutine, which would run outside the policy: make it `async def` and await inside, "
         "or put the policy around the coroutine function itself"
     )
+
+
+def code_of(function: Callable[..., object]) -> Callable[..., object]:
+    """What runs when `function` is called: what a partial is made of, and the `__call__` of an object.
+
+    A class stays what it is: calling it makes an instance.
+    """
+    # Imported late: a program that decorates nothing does not pay for it, and it is a third of what Holdfast costs to load.
+    import inspect
+
+    while isinstance(function, functools.partial):
+        function = function.func
+    return function if isinstance(function, type) or inspect.isroutine(function) else type(function).__call__
 
 
 def in_daemon_thread(function: Callable[[], R], *, name: str = "holdfast-call") -> Future[R]:
@@ -117,8 +130,7 @@ class AroundCallables(ABC):
 
 
 def _is_async(function: Callable[..., object]) -> bool:
-    # Imported late: a program that decorates nothing does not pay for it, and it is a third of what Holdfast costs to load.
-    import inspect
+    import inspect  # late, as in `code_of`
 
     if not callable(function):
         raise ConfigurationError(f"a policy surrounds a callable, not {type(function).__name__}")
@@ -126,9 +138,7 @@ def _is_async(function: Callable[..., object]) -> bool:
         function = function.func
     if inspect.iscoroutinefunction(function):  # first: some say so of themselves (`AsyncMock`)
         return True
-    # An object with `__call__` is what its `__call__` is; a class is not: calling it makes an instance.
-    is_function = isinstance(function, type) or inspect.isroutine(function)
-    code = function if is_function else type(function).__call__
+    code = code_of(function)
     if inspect.isgeneratorfunction(code) or inspect.isasyncgenfunction(code):
         raise ConfigurationError(
             f"{name_of(function)} is a generator: it would run outside the policy. "

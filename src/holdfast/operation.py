@@ -97,7 +97,7 @@ def qualified_name(thing: Any) -> str:
     What the program itself defines is `__main__` in one process and has its module's name in another (`python -m shop` beside a
     worker that imports `shop`); so the name is used under which the program was started, where it has one.
     """
-    module = thing.__module__
+    module = getattr(thing, "__module__", None)
     if module in ("__main__", "__mp_main__"):
         spec = getattr(sys.modules.get("__main__"), "__spec__", None)
         module = "__main__" if spec is None else spec.name
@@ -143,7 +143,9 @@ def fingerprint(operation: str, args: Sequence[Any], kwargs: Mapping[str, Any]) 
         ConfigurationError: an argument cannot be told apart from others like it (no value of its own to look at).
     """
     try:
-        asked = [operation, _described_all(args), {name: _described(value) for name, value in kwargs.items()}]
+        plain = _PLAIN.issuperset(map(type, kwargs.values()))
+        named = dict(kwargs) if plain else {name: _described(value) for name, value in kwargs.items()}
+        asked = [operation, _described_all(args), named]
         text = _ARGUMENTS.encode(asked)
     except (TypeError, ValueError, RecursionError) as error:
         raise ConfigurationError(
@@ -155,6 +157,7 @@ def fingerprint(operation: str, args: Sequence[Any], kwargs: Mapping[str, Any]) 
 
 _PLAIN = frozenset({str, int, float, bool, type(None)})
 """Types whose values JSON tells apart by itself."""
+_TEXT = frozenset({str})
 
 
 def _described(value: Any) -> Any:
@@ -177,19 +180,22 @@ def _described(value: Any) -> Any:
     return {f"${qualified_name(kind)}": _content(kind, value)}
 
 
-def _described_all(values: Iterable[Any]) -> list[Any]:
-    return [item if type(item) in _PLAIN else _described(item) for item in values]
+def _described_all(values: Sequence[Any]) -> Sequence[Any]:
+    # Asked in C, whether there is anything to do: a request's body is mostly plain.
+    return values if _PLAIN.issuperset(map(type, values)) else [_described(item) for item in values]
 
 
 def _described_dict(value: dict[Any, Any]) -> dict[str, Any]:
-    if all(type(key) is str and key[:1] != "$" for key in value):
-        return {key: item if type(item) in _PLAIN else _described(item) for key, item in value.items()}
+    if _TEXT.issuperset(map(type, value)) and "$" not in [key[:1] for key in value]:
+        if _PLAIN.issuperset(map(type, value.values())):
+            return value
+        return {key: _described(item) for key, item in value.items()}
     pairs = [[_described(key), _described(item)] for key, item in value.items()]
     return {"$dict": sorted(pairs, key=_ARGUMENTS.encode)}
 
 
 def _described_set(value: Iterable[Any]) -> list[Any]:
-    return sorted(_described_all(value), key=_ARGUMENTS.encode)
+    return sorted(map(_described, value), key=_ARGUMENTS.encode)
 
 
 def _content(kind: type, value: Any) -> Any:
@@ -304,8 +310,8 @@ _FORMS: dict[type, tuple[str, Callable[[Any], Any]]] = {
     set: ("$set", _described_set),
     frozenset: ("$frozenset", _described_set),
     dict: ("$dict", _described_dict),
-    list: ("$list", _described_all),
-    tuple: ("$tuple", _described_all),
+    list: ("$list", lambda value: _described_all(list(value))),
+    tuple: ("$tuple", lambda value: _described_all(list(value))),
     str: ("$str", str.__str__),
     int: ("$int", int.__int__),
     float: ("$float", float.__float__),

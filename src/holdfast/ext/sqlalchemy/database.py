@@ -137,8 +137,9 @@ class Database:
 
         Args:
             fn: the function (when used without parentheses).
-            name: its name in events and errors, and the scope of its keys; default: the function's qualified name.
-            scope: another scope for its keys.
+            name: its name in events and errors, and the scope of its keys; default: the function's qualified name, for its keys
+                with the module in front. Two functions with one `name` are one operation.
+            scope: another scope for its keys; 1 to 100 printable ASCII characters without spaces.
             deadline: seconds or `timedelta` for the whole operation; default: the database's. A deadline of the caller's
                 (`within`) that ends earlier counts.
             isolation: `snapshot`, `serializable`, `read committed`, `repeatable read`; default: the database's.
@@ -146,7 +147,9 @@ class Database:
             codec: how the result is stored under a key; default: JSON after the return annotation.
 
         Raises:
-            ConfigurationError: the function is a coroutine or generator function, or an option is out of bounds.
+            ConfigurationError: the function is a coroutine or generator function, or one of a class (a method that is not
+                bound), or an option is out of bounds.
+            UsageError: (on calling) it returned an awaitable or a generator; nothing was applied.
         """
 
         def decorate(function: Callable[..., Any]) -> Any:

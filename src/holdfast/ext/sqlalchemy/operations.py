@@ -15,19 +15,20 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable
-from functools import update_wrapper
+from functools import cached_property, update_wrapper
+from types import AsyncGeneratorType, CoroutineType, FunctionType, GeneratorType
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, TypeVar, cast
 
 from sqlalchemy import exc
-from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import Session
 from sqlalchemy.util import greenlet_spawn
 
+from ...callables import code_of, name_of
 from ...dialects import classify
-from ...errors import ConfigurationError, ForeignTransaction, KeyReused, Report, UsageError, attach_report, error_for
-from ...operation import SCOPE_LENGTH_MAX, OperationKey, fingerprint
+from ...errors import ConfigurationError, KeyReused, Report, UsageError, attach_report, error_for
+from ...operation import OperationKey, fingerprint, scope_of
 from ...outcome import FailureClass, Stage
 from ...transaction import AsyncShell, Shell
+from .arguments import PLAIN, Parameters, refuse_caller_session
 from .async_unit import AsyncUnit
 from .current import open_unit
 from .unit import Hook, Unit
@@ -57,57 +58,94 @@ def _refuse_async(fn: Callable[..., Any]) -> None:
     """A synchronous database cannot await.
 
     Raises:
-        ConfigurationError: `fn` is a coroutine or generator function.
+        ConfigurationError: `fn` is a coroutine or generator function, or not callable.
     """
-    if inspect.iscoroutinefunction(fn):
-        raise ConfigurationError(f"{fn.__qualname__} is a coroutine function; use AsyncDatabase for it")
-    _refuse_generator(fn)
+    if _is_coroutine_function(fn):
+        raise ConfigurationError(f"{name_of(fn)} is a coroutine function; use AsyncDatabase for it")
 
 
 def _refuse_sync(fn: Callable[..., Any]) -> None:
     """An asynchronous database awaits its functions.
 
     Raises:
-        ConfigurationError: `fn` is a plain or generator function.
+        ConfigurationError: `fn` is a plain or generator function, or not callable.
     """
-    _refuse_generator(fn)
-    if not inspect.iscoroutinefunction(fn) and not inspect.iscoroutinefunction(type(fn).__call__):
-        name = getattr(fn, "__qualname__", repr(fn))
-        raise ConfigurationError(f"{name} is not a coroutine function; write `async def`, or use Database for it")
+    if not _is_coroutine_function(fn):
+        raise ConfigurationError(
+            f"{name_of(fn)} is not a coroutine function; write `async def`, or use Database for it"
+        )
 
 
-def _refuse_generator(fn: Callable[..., Any]) -> None:
-    if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
-        raise ConfigurationError(f"{fn.__qualname__} is a generator; a transaction function returns its result at once")
+def _is_coroutine_function(fn: Callable[..., Any]) -> bool:
+    if not callable(fn):
+        raise ConfigurationError(f"a transaction function must be callable, which a {type(fn).__name__} is not")
+    code = code_of(fn)
+    if inspect.isgeneratorfunction(code) or inspect.isasyncgenfunction(code):
+        raise ConfigurationError(f"{name_of(fn)} is a generator; a transaction function returns its result at once")
+    if type(fn) is FunctionType and fn.__code__.co_argcount and fn.__code__.co_varnames[0] in ("self", "cls"):
+        raise ConfigurationError(
+            f"{name_of(fn)} is a method, and its first parameter would get the session; decorate a function, or hand in the "
+            "bound method: self.save = db.transaction(self._save)"
+        )
+    return inspect.iscoroutinefunction(code) or inspect.iscoroutinefunction(fn)
 
 
-_PLAIN = frozenset({str, int, float, bool, type(None)})  # what most arguments are, and no session hides in
+def _refuse_unfinished(name: str, result: Any) -> None:
+    """What is still to be awaited or iterated would run after COMMIT, or never.
+
+    Raises:
+        UsageError: `result` is an awaitable or a generator.
+    """
+    kind = type(result)
+    if hasattr(kind, "__await__") or issubclass(kind, (GeneratorType, AsyncGeneratorType)):
+        if isinstance(result, (CoroutineType, GeneratorType)):
+            result.close()  # it has not begun; nobody else will say that it never does
+        raise UsageError(
+            f"{name} returned a {kind.__name__}, which would run after the transaction; nothing was applied. Return the result "
+            "itself: await or iterate it inside"
+        )
 
 
-def _refuse_caller_session(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    for value in (*args, *kwargs.values()):
-        if type(value) in _PLAIN:
-            continue
-        state = getattr(value, "_sa_instance_state", None)
-        if isinstance(value, (Session, AsyncSession)) or (state is not None and state.session_id is not None):
-            what = "a session" if state is None else f"a {type(value).__name__} that belongs to a session"
-            raise ForeignTransaction(
-                f"{name} was given {what} of the caller's; a transaction function works in its own session, which is new "
-                "at every attempt: pass ids and values, and load the objects inside"
-            )
+class _SignatureForCallers:
+    """What `inspect.signature` looks for: that of an operation, and none for its class."""
+
+    def __get__(self, operation: _TransactionFunction[Any, Any] | None, owner: object) -> inspect.Signature:
+        if operation is None:
+            raise AttributeError("__signature__")
+        return operation._parameters.signature
 
 
 class _TransactionFunction(Generic[P, R]):
     """What both kinds share: a function, its options, and perhaps a key. Immutable once it is handed out."""
 
+    __signature__ = _SignatureForCallers()
+
     def __init__(self, runtime: Runtime, fn: Callable[..., Any], options: OperationOptions) -> None:
+        # Without what stands in the function's own `__dict__`, which could have a name of ours.
+        update_wrapper(cast("Callable[..., Any]", self), fn, updated=())
         self._runtime = runtime
         self._fn = fn
         self._options = options
         self._key: OperationKey | None = None
-        self._signature = inspect.signature(fn)
-        self._parameters = tuple(self._signature.parameters)[1:]
-        update_wrapper(cast("Callable[..., Any]", self), fn)
+
+    @cached_property
+    def _parameters(self) -> Parameters:
+        return Parameters(self._fn)
+
+    @cached_property
+    def _identity(self) -> str:
+        options = self._options
+        identity = options.name if options.identity is None else options.identity
+        if not identity:
+            raise ConfigurationError(
+                f"{options.name} has no name of its own, so other functions could get its results under the same key; give it "
+                'one: @db.transaction(name="..."), or functools.wraps where a decorator hides the function'
+            )
+        return identity
+
+    @cached_property
+    def _scope(self) -> str:
+        return self._options.scope or scope_of(self._identity)
 
     def keyed(self, key: str, *, scope: str | None = None) -> Self:
         """The same function under `key`: called again with the same key it returns the same result without running.
@@ -117,12 +155,16 @@ class _TransactionFunction(Generic[P, R]):
             scope: whose key it is; default: this operation's.
 
         Raises:
-            ConfigurationError: the key or scope has a wrong form.
+            ConfigurationError: the key or scope has a wrong form, or nothing tells the function from others: a lambda, a
+                partial or a decorator's wrapper without a `name`.
             KeyReused: (on calling) the key belongs to a call with other arguments.
             InProgress: (on calling) another caller ran it until the deadline.
         """
+        # Asked of this one, so that they are found out once and not again for each key.
+        _ = self._identity, self._parameters
+        bound_key = OperationKey(self._scope if scope is None else scope, key)
         bound = self._copy()
-        bound._key = OperationKey(scope or self._options.scope or self._options.name[-SCOPE_LENGTH_MAX:], key)
+        bound._key = bound_key
         return bound
 
     def having(
@@ -147,17 +189,10 @@ class _TransactionFunction(Generic[P, R]):
 
     def _fingerprint(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
         if args or kwargs:
-            _refuse_caller_session(self._options.name, args, kwargs)
+            refuse_caller_session(self._options.name, args, kwargs)
         if self._key is None:
             return ""
-        # By parameter name, so that a keyword and a position, or a default and its value, are the same payload.
-        if not kwargs and len(args) == len(self._parameters):
-            named = dict(zip(self._parameters, args, strict=True))
-        else:
-            bound = self._signature.bind(None, *args, **kwargs)
-            bound.apply_defaults()
-            named = dict(list(bound.arguments.items())[1:])
-        return fingerprint(self._options.name, (), named)
+        return fingerprint(self._identity, (), self._parameters.named(args, kwargs))
 
 
 class Operation(_TransactionFunction[P, R]):
@@ -180,6 +215,8 @@ class Operation(_TransactionFunction[P, R]):
 
         def body(session: UnitSession) -> R:
             result: R = fn(session, *args, **kwargs)
+            if type(result) not in PLAIN:
+                _refuse_unfinished(options.name, result)
             return result
 
         outer = open_unit(runtime)
@@ -210,9 +247,17 @@ class AsyncOperation(_TransactionFunction[P, R]):
         runtime, fn, options, key = self._runtime, self._fn, self._options, self._key
         asked = self._fingerprint(args, kwargs)
 
-        def body(session: UnitAsyncSession) -> Awaitable[R]:
-            awaitable: Awaitable[R] = fn(session, *args, **kwargs)
-            return awaitable
+        async def body(session: UnitAsyncSession) -> R:
+            awaitable = fn(session, *args, **kwargs)
+            if type(awaitable) is not CoroutineType and not inspect.isawaitable(awaitable):
+                raise UsageError(
+                    f"{options.name} returned a {type(awaitable).__name__}, which cannot be awaited; nothing was applied. Write "
+                    "`async def`, or use Database for it"
+                )
+            result: R = await awaitable
+            if type(result) not in PLAIN:
+                _refuse_unfinished(options.name, result)
+            return result
 
         return await run_async(runtime, options, key, asked, body)
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from types import SimpleNamespace
+from functools import partial
+from types import FunctionType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, get_type_hints
 
+from ...callables import name_of
 from ...deadline import seconds
-from ...operation import JsonCodec, ResultCodec
+from ...errors import ConfigurationError
+from ...operation import JsonCodec, OperationKey, ResultCodec, qualified_name
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -22,7 +25,9 @@ class OperationOptions:
     """How one operation differs from its database's defaults.
 
     Attributes:
-        name: the operation's name in events, errors and as the default scope of its keys.
+        name: the operation's name in events and errors.
+        identity: what it is to its keys, as their default scope and in fingerprints: the name it was given, or else module and
+            qualified name of its function; None: the name; empty: it has nothing that tells it from others.
         scope: whose keys these are; None: the operation's own.
         deadline_s: seconds for the whole operation, or None for the database's default.
         isolation: `snapshot`, `serializable`, `read committed`, ... for its transactions, or None for the default.
@@ -32,6 +37,7 @@ class OperationOptions:
     """
 
     name: str
+    identity: str | None = None
     scope: str | None = None
     deadline_s: float | None = None
     isolation: str | None = None
@@ -63,11 +69,49 @@ def options_for(
     codec: ResultCodec | None = None,
     read_only: bool = False,
 ) -> OperationOptions:
-    """The options of an operation that runs `fn`, as far as they follow from it."""
-    plain = getattr(fn, "__qualname__", type(fn).__qualname__).replace(".<locals>", "").replace(" ", "_")
+    """The options of an operation that runs `fn`, as far as they follow from it.
+
+    Raises:
+        ConfigurationError: the name is empty, or the scope cannot be one.
+    """
+    if name == "":
+        raise ConfigurationError("an operation's name must not be empty; leave it out for the function's own")
+    if scope is not None:
+        OperationKey(scope, "any")
     return OperationOptions(
-        name=name or plain, scope=scope, read_only=read_only, codec=codec or JsonCodec(_result_type(fn))
+        name=name or _readable(name_of(fn)),
+        identity=name or _identity_of(fn),
+        scope=scope,
+        read_only=read_only,
+        codec=codec or JsonCodec(_result_type(fn)),
     )
+
+
+def _readable(qualname: str) -> str:
+    return qualname.replace(".<locals>", "").replace(" ", "_")
+
+
+def _identity_of(fn: Callable[..., Any]) -> str:
+    """Module and qualified name of `fn`, or of the class of a callable object; empty if it shares them with others.
+
+    A lambda, a partial, and what a decorator puts around a function without saying what is inside.
+    """
+    if isinstance(fn, partial) or _is_nameless(fn):
+        return ""
+    return _readable(qualified_name(fn if hasattr(fn, "__qualname__") else type(fn)))
+
+
+def _is_nameless(fn: Callable[..., Any]) -> bool:
+    if not isinstance(fn, FunctionType):
+        return False
+    return fn.__name__ == "<lambda>" or (
+        fn.__closure__ is not None  # in which it keeps what it calls
+        and fn.__code__.co_flags & _TAKES_ANYTHING == _TAKES_ANYTHING
+        and not hasattr(fn, "__wrapped__")
+    )
+
+
+_TAKES_ANYTHING = inspect.CO_VARARGS | inspect.CO_VARKEYWORDS
 
 
 def _result_type(fn: Callable[..., Any]) -> Any:

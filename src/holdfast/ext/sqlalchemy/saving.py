@@ -21,7 +21,7 @@ from sqlalchemy.orm.attributes import set_committed_value
 from sqlalchemy.orm.collections import collection_adapter
 
 from ...errors import ConfigurationError, ForeignTransaction, ResultNotSerializable, UsageError, error_for
-from ...operation import JsonCodec
+from ...operation import JsonCodec, qualified_name
 from ...outcome import Failure, FailureClass, Outcome, Rejection, Stage
 
 if TYPE_CHECKING:
@@ -273,7 +273,7 @@ def _columns_of(state: InstanceState[Any]) -> dict[str, Any]:
 
 
 def _description(state: InstanceState[Any], places: dict[int, int]) -> list[Any]:
-    described: list[Any] = [type(state.obj()).__qualname__, _columns_of(state)]
+    described: list[Any] = [qualified_name(type(state.obj())), _columns_of(state)]
     related = {
         relationship.key: [places[id(member)] for member in _members(state, relationship) if id(member) in places]
         for relationship in _loaded(state)
