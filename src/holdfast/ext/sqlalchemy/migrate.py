@@ -122,8 +122,11 @@ def migrate(
                 return _Migration(connection, models, dry_run=True).run()
             with _alone(connection, flavour, trying):
                 return _run_until_done(connection, models, trying)
-    except exc.DBAPIError as error:
-        raise trying.typed(error) from error
+    except (exc.DBAPIError, exc.TimeoutError, OSError) as error:  # asyncpg raises what the socket says as it is
+        typed = trying.typed(error)
+        if typed is None:
+            raise
+        raise typed from error
 
 
 def _models(metadata: MetaData | Sequence[MetaData]) -> list[MetaData]:
@@ -156,12 +159,14 @@ class _Trying:
         self.lock_wait_s = lock_wait_s
         self._engine = engine
 
-    def typed(self, error: exc.DBAPIError) -> HoldfastError:
-        """What `error` means for the caller."""
+    def typed(self, error: Exception) -> HoldfastError | None:
+        """What `error` means for the caller; None for one that has nothing to do with the database (a listener's own)."""
         dialect = self._engine.dialect
         flavour = flavour_of(dialect) if self.stage is not Stage.CONNECT else None
         failure = classify(error, stage=self.stage, flavour=flavour)
-        if failure.failure_class is FailureClass.UNSENT:
+        if failure.failure_class is FailureClass.PERMANENT and failure.rejection is None:
+            return None
+        if failure.failure_class is FailureClass.UNSENT and not isinstance(error, exc.TimeoutError):
             failure = failure._replace(server=server_of(self._engine.url))
         if self.stage is Stage.BODY and dialect.name in ("mysql", "mariadb") and self.has_changed:
             told = error_for(failure, operation="migrate", advice=_PARTLY)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from sqlalchemy import exc
 
 from ...errors import Rejected
 from ...outcome import Failure, FailureClass
+from .address import server_of
 
-__all__ = ["NO_CONNECTION_LEFT", "comes_from_sqlalchemy", "doubts_server", "ran_out_of_connections"]
+if TYPE_CHECKING:
+    from .engines import Endpoint
+
+__all__ = ["NO_CONNECTION_LEFT", "comes_from_sqlalchemy", "doubts_server", "ran_out_of_connections", "with_server"]
 
 _SERVER_MAY_BE_GONE = frozenset(
     {FailureClass.UNSENT, FailureClass.LOST, FailureClass.AMBIGUOUS, FailureClass.ROLE_CHANGED}
@@ -22,6 +28,13 @@ def doubts_server(error: BaseException, failure: Failure) -> bool:
         failure.failure_class in _SERVER_MAY_BE_GONE
         and not isinstance(error, (Rejected, exc.TimeoutError))  # of ours, and of the pool
     )
+
+
+def with_server(failure: Failure, error: BaseException, endpoint: Endpoint) -> Failure:
+    """`failure`, with the server's name where it is that it could not be reached."""
+    if failure.failure_class is not FailureClass.UNSENT or not doubts_server(error, failure):
+        return failure
+    return failure._replace(server=server_of(endpoint.address.url, endpoint.host))
 
 
 def ran_out_of_connections(error: BaseException, failure: Failure) -> bool:

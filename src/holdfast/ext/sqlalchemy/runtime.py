@@ -30,6 +30,7 @@ from ...traces import trace_of
 from ...transaction import Plan, Protection
 from .current import open_unit, opening_or_ending_unit, running_unit, unit_at_work_on
 from .failover import failover_of
+from .given import givings_of
 from .holder import who_runs_here
 from .keyrows import KeyRows
 from .sessions import ReadAsyncSession, ReadSession, UnitAsyncSession, UnitSession
@@ -432,13 +433,13 @@ def _listen(engine: Engine, units: Mapping[Connection, Unit[Any]]) -> None:
         do_savepoint(connection, name)
         unit = units.get(connection)
         if unit is not None:
-            unit.mark_savepoint(name)
+            givings_of(unit).mark(name)
 
     def rollback_to_savepoint(connection: Connection, name: str) -> None:
         do_rollback_to_savepoint(connection, name)
         unit = units.get(connection)
         if unit is not None:
-            unit.take_back_to_savepoint(name)
+            givings_of(unit).take_back_to(name)
             unit.on_savepoint_rollback()
 
     dialect.do_commit = commit  # type: ignore[method-assign]

@@ -23,6 +23,7 @@ from sqlalchemy.orm.collections import collection_adapter
 from ...errors import ConfigurationError, ForeignTransaction, ResultNotSerializable, UsageError, error_for
 from ...operation import JsonCodec, qualified_name
 from ...outcome import Failure, FailureClass, Outcome, Rejection, Stage
+from .given import ABSENT, Change, Given, givings_of
 
 if TYPE_CHECKING:
     from .unit import Unit
@@ -359,42 +360,6 @@ def _load_expired(copy: Any) -> None:
                 getattr(copy, attribute.key)  # the first one reads all
 
 
-_ABSENT = object()
-
-
-class _Given:
-    """What was put into the caller's objects: object, attribute, what it held before, what it holds now."""
-
-    __slots__ = ("_changes", "_taken_back")
-
-    def __init__(self, changes: list[tuple[Any, str, Any, Any]]) -> None:
-        self._changes = changes
-        self._taken_back = False
-
-    def take_back(self, *, for_good: bool) -> None:
-        """The transaction did not keep it, or nobody knows yet. What the caller has changed since stays."""
-        for obj, key, before, value in reversed(self._changes):
-            if _state_of(obj).dict.get(key, _ABSENT) is value:
-                _put(obj, key, before)
-        self._taken_back = True
-        if for_good:
-            self._changes = []
-
-    def give_again(self) -> None:
-        """It is known to be committed after all."""
-        if self._taken_back:
-            for obj, key, before, value in self._changes:
-                if _state_of(obj).dict.get(key, _ABSENT) is before:
-                    _put(obj, key, value)
-
-
-def _put(obj: Any, key: str, value: Any) -> None:
-    if value is _ABSENT:
-        _state_of(obj).dict.pop(key, None)
-    else:
-        set_committed_value(obj, key, value)
-
-
 def give_back(pairs: Iterable[Pair], outer: Unit[Any] | None) -> None:
     """Put what the database has made (keys, defaults, versions) into the caller's objects.
 
@@ -402,20 +367,20 @@ def give_back(pairs: Iterable[Pair], outer: Unit[Any] | None) -> None:
         pairs: what was saved.
         outer: the unit inside whose body it was, whose COMMIT is still to come; None where it is committed.
     """
-    changes: list[tuple[Any, str, Any, Any]] = []
+    changes: list[Change] = []
     for original, copy in pairs:
         held, known = _state_of(original).dict, _state_of(copy)
         there = known.dict
         for attribute in known.mapper.column_attrs:
             key = attribute.key
-            value = there.get(key, _ABSENT)
-            before = held.get(key, _ABSENT)
-            if value is not before and value is not _ABSENT:
+            value = there.get(key, ABSENT)
+            before = held.get(key, ABSENT)
+            if value is not before and value is not ABSENT:
                 changes.append((original, key, before, value))
                 set_committed_value(original, key, value)
     if outer is not None and changes:
-        given = _Given(changes)
-        outer.take_back_if_undone(given)
+        given = Given(changes)
+        givings_of(outer).add(given)
         outer.hooks.append((given.give_again, (), {}))
 
 

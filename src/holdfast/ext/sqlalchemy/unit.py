@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 from sqlalchemy import exc
 from sqlalchemy.orm import exc as orm_exc
@@ -22,13 +22,12 @@ from ...operation import TOMBSTONE
 from ...outcome import Failure, FailureClass, Outcome, Stage
 from ...transaction import Do, ProbeAnswer, Protection
 from . import pushdown, sessions, status
-from .address import server_of
 from .current import AT_WORK, body_of
 from .engines import READ_ONLY, PooledSession, session_of
 from .failover import Attempt
 from .isolation import set_level
 from .keyrows import of_block
-from .origin import comes_from_sqlalchemy, doubts_server, ran_out_of_connections
+from .origin import comes_from_sqlalchemy, doubts_server, ran_out_of_connections, with_server
 from .sessions import UnitAsyncSession, UnitSession
 
 if TYPE_CHECKING:
@@ -39,11 +38,12 @@ if TYPE_CHECKING:
     from ...adaptive import Admission
     from ...breaker import Permit
     from ...operation import OperationKey, Record, ResultCodec
+    from .given import Givings
     from .runtime import Runtime
     from .watchdog import Guard
     from .write_turns import WriteTurns
 
-__all__ = ["Given", "Hook", "Ran", "Unit"]
+__all__ = ["Hook", "Ran", "Unit"]
 
 T = TypeVar("T")
 
@@ -56,13 +56,6 @@ class Ran(Generic[T]):
 
     result: T
     hooks: list[Hook]
-
-
-class Given(Protocol):
-    """What a save inside the body has put into the caller's objects before the COMMIT."""
-
-    def take_back(self, *, for_good: bool) -> None:
-        """The attempt was undone: for good, or until its COMMIT is found out to have been carried out."""
 
 
 _ATTEMPTS_PER_CALL = 1_000
@@ -90,6 +83,7 @@ class Unit(Generic[T]):
         outer: the unit of another database inside whose body this one's runs.
         holder: the task or thread that runs the body; None while no body runs.
         session, async_session, connection: the attempt's.
+        givings: what saves inside the attempt's body have put into the caller's objects.
         hooks: what the attempt's body wants called after COMMIT.
     """
 
@@ -103,8 +97,8 @@ class Unit(Generic[T]):
     async_session: UnitAsyncSession | None = None
     connection: Connection | None = None
     _transaction: SessionTransaction | None = None
+    givings: Givings | None = None
     _begun = False
-    _given: list[Given | str] | None = None
     _pooled: PooledSession | None = None
     _commit_sent = False
     _last_words: Callable[[PoolProxiedConnection], None] | None = None
@@ -153,7 +147,7 @@ class Unit(Generic[T]):
 
     def _forget_attempt(self) -> None:
         self.hooks = []
-        self._given = None
+        self.givings = None
         self.connection = None
         self._transaction = None
         self._pooled = None
@@ -194,7 +188,10 @@ class Unit(Generic[T]):
             NoWriter: it took all the time there was.
         """
         if self._time_is_up():
-            raise NoWriter("no server took writes until the deadline")
+            where = ", ".join(map(str, self.runtime.endpoint.address.hosts))
+            raise NoWriter(
+                f"no server took writes until the deadline; see that it runs, and that host and port are right: {where}"
+            )
 
     def begin_on(self, session: UnitSession, admission: Admission | None, turns: WriteTurns | None) -> None:
         """As `begin`, past gate and limit, on a session made by the caller; `turns` where this is its turn to write."""
@@ -360,7 +357,8 @@ class Unit(Generic[T]):
         """Roll back and give the connection back."""
         session = self.session
         assert session is not None
-        self._take_back()
+        if self.givings is not None:
+            self.givings.take_back()
         if self._pooled is not None:
             # SQLAlchemy sends no ROLLBACK after a failed COMMIT, and none where the body has interfered. Then the pool does.
             open_still = session.get_transaction() is self._transaction and self._connected().in_transaction()
@@ -371,7 +369,8 @@ class Unit(Generic[T]):
 
     def discard(self, *, kill: bool) -> None:
         """Close the connection; with `kill`, end its work on the server from another one."""
-        self._take_back()
+        if self.givings is not None:
+            self.givings.take_back()
         self._release(self._last_class)
         if self.session is not None:
             sessions.invalidate(self.session)
@@ -430,14 +429,10 @@ class Unit(Generic[T]):
 
     def classify(self, error: BaseException, doing: Do) -> Failure:
         """What `error` means."""
-        failure = self._classified(error, doing)
+        failure = with_server(self._classified(error, doing), error, self.runtime.endpoint)
         self._last_class = failure.failure_class
         self.has_doubt = self.has_doubt or failure.failure_class is FailureClass.AMBIGUOUS
-        in_doubt = doubts_server(error, failure)
-        if in_doubt and failure.failure_class is FailureClass.UNSENT:
-            endpoint = self.runtime.endpoint
-            failure = failure._replace(server=server_of(endpoint.address.url, endpoint.host))
-        self._server_in_doubt = self.runtime.failover is not None and in_doubt
+        self._server_in_doubt = self.runtime.failover is not None and doubts_server(error, failure)
         return failure._replace(server_in_doubt=True) if self._server_in_doubt else failure
 
     def _classified(self, error: BaseException, doing: Do) -> Failure:
@@ -516,37 +511,6 @@ class Unit(Generic[T]):
         undone = failure.failure_class is FailureClass.PERMANENT or self.runtime.flavour is Flavour.POSTGRESQL
         if undone or failure.code == _LOCK_WAIT:
             self._swallowed = self._swallowed_failure = None
-
-    # -- saves inside the body ---------------------------------------------------------------------------------------
-
-    def take_back_if_undone(self, given: Given) -> None:
-        """Have `given` taken back when the attempt, or the savepoint that is open, ends without a COMMIT that is known."""
-        if self._given is None:
-            self._given = []
-        self._given.append(given)
-
-    def mark_savepoint(self, name: str) -> None:
-        """A savepoint begins: what is given from here on goes with it."""
-        if self._given is None:
-            self._given = []
-        self._given.append(name)
-
-    def take_back_to_savepoint(self, name: str) -> None:
-        """A savepoint was rolled back."""
-        given = self._given
-        if given is None or name not in given:
-            return
-        while given[-1] != name:
-            last = given.pop()
-            if not isinstance(last, str):
-                last.take_back(for_good=True)
-
-    def _take_back(self) -> None:
-        if self._given is not None:
-            for given in reversed(self._given):
-                if not isinstance(given, str):
-                    given.take_back(for_good=False)
-            self._given = None
 
     # -- joined operations -------------------------------------------------------------------------------------------
 
