@@ -46,7 +46,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--tls-key", help="its private key")
     parser.add_argument("--tls-client-authorities", help="ask clients for a certificate of one of these authorities")
     parser.add_argument("--log-level", default="info", help="critical, error, warning, info, debug or trace")
-    parser.add_argument("--access-log", action="store_true", help="have uvicorn log each request, with its query string")
+    parser.add_argument(
+        "--access-log", action="store_true", help="have uvicorn log each request, with its query string"
+    )
     parser.add_argument("--app-dir", default=".", help="the folder that is looked in first for the module")
     return parser
 
