@@ -6,9 +6,9 @@
 What it does, under any ASGI server:
 
 - Each request is work that the end waits for (`holdfast.shutdown`), and `await draining()` works inside.
-- While draining, each answer over HTTP/1.1 says `Connection: close`: clients open their next connection elsewhere. So does, at any
-  time, the answer to a request with both `Content-Length` and `Transfer-Encoding`: what follows on its connection may be read in two
-  ways (RFC 9112, 6.1).
+- While draining, each answer over HTTP/1.1 says `Connection: close`: clients open their next connection elsewhere. So does, at
+  any time, the answer to a request with both `Content-Length` and `Transfer-Encoding`: what follows on its connection may be read
+  in two ways (RFC 9112, 6.1).
 - A websocket that is open when the end begins has until the end of the lame duck to end by itself (`draining()`); then it is
   closed with 1012, "service restart". One that comes later is refused.
 - A request that is cancelled at the limit before its answer began is answered: with 503 where it only reads, or where it is known
