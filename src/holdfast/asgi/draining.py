@@ -128,6 +128,7 @@ class Draining:
                     raise
             finally:
                 drain.leave(request)
+                scope.pop(_REQUEST, None)  # each holds the other: a cycle, for the collector to find
         elif kind == "websocket":
             await self._websocket(scope, receive, send)
         elif kind == "lifespan":
