@@ -212,7 +212,7 @@ async def test_lifespan_passes() -> None:
     ],
 )
 async def test_a_permission_is_there_or_it_is_not(needed: list[str], headers: dict[str, str], status: int) -> None:
-    """All of them, whole words; nobody is 401, somebody who may not is 403, and neither learns which was missing."""
+    """All of them, whole words; nobody is 401, somebody who may not is 403 and hears what is needed, not what was missing."""
     requirement = require(*needed)
     echo = Echo()
 
@@ -224,7 +224,36 @@ async def test_a_permission_is_there_or_it_is_not(needed: list[str], headers: di
     assert (answer.status, echo.calls) == (status, 1 if status == 200 else 0)
     assert not any(word in answer.body.decode() for word in ("pay", "write", "ada", "north"))
     if status == 401:
-        assert answer.header("WWW-Authenticate") == "Bearer"
+        assert answer.header("WWW-Authenticate") == 'Bearer realm="ledger"'
+    if status == 403:
+        scope = " ".join(sorted(needed))
+        expected = f'Bearer realm="ledger", error="insufficient_scope", scope="{scope}"'
+        assert answer.header("WWW-Authenticate") == expected
+
+
+@pytest.mark.parametrize("permission", ["two words", 'qu"ote', "back\\slash", "schlüssel"])
+async def test_what_no_header_can_name_is_not_named(permission: str) -> None:
+    """A permission that is no scope of OAuth's."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await require(permission)()
+
+    answer = await call(guarded(app), "GET", "/x", {"Authorization": "Bearer good"})
+    assert answer.header("WWW-Authenticate") == 'Bearer realm="ledger", error="insufficient_scope"'
+
+
+async def test_refusals_further_in_name_the_challenges_of_the_service() -> None:
+    """Who has badges alone asks for a badge, and has no error of bearer tokens."""
+    bob = Principal("bob", "badges")
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await require("pay")()
+
+    layers = guarded(app, Badges(b7=bob))
+    nobody = await call(layers, "GET", "/public/x")
+    assert (nobody.status, nobody.header("WWW-Authenticate")) == (401, "Badge")
+    bobs = await call(layers, "GET", "/x", {"badge": "b7"})
+    assert (bobs.status, bobs.header("WWW-Authenticate")) == (403, None)
 
 
 def test_a_requirement_outside_of_a_request_is_refused() -> None:

@@ -124,6 +124,22 @@ async def test_each_answer_while_draining_closes(
     assert answer.headers == headers
 
 
+@pytest.mark.parametrize(
+    ("headers", "closes"),
+    [
+        ({"Content-Length": "3", "Transfer-Encoding": "chunked"}, True),
+        ({"Content-Length": "3"}, False),
+        ({"Transfer-Encoding": "chunked"}, False),
+    ],
+)
+async def test_a_request_with_two_ends_is_the_last_on_its_connection(
+    drain: Drain, headers: dict[str, str], closes: bool
+) -> None:
+    """Somebody in front may have read it otherwise: what comes after it is not to be trusted."""
+    answer = await call(Draining(answering(), drain=drain), "POST", headers=headers)
+    assert answer.header("connection") == ("close" if closes else None)
+
+
 async def test_an_answer_that_begins_after_the_end_began_closes(drain: Drain) -> None:
     """What counts is when the answer leaves, not when the request came."""
     go_on = asyncio.Event()

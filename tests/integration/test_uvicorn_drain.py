@@ -240,15 +240,14 @@ async def test_a_hung_handler_is_cancelled_and_awaited(tmp_path: Path) -> None:
 def test_query_strings_are_logged_only_where_that_was_asked_for(tmp_path: Path, options: tuple[str, ...]) -> None:
     """They hold tokens, names and searches; the line of `AccessLog` has none."""
 
-    async def ask_once() -> None:
+    async def ask_once() -> Path:
         async with service(tmp_path, "--lame-duck", "0", *options) as running:
             assert (await ask(running.port, "/livez?token=canary")).status
             running.end()
             await running.ended()
+        return running.log.with_suffix(".out")
 
-    asyncio.run(ask_once())
-    (output,) = tmp_path.glob("*.out")
-    assert ("canary" in output.read_text()) is bool(options)
+    assert ("canary" in asyncio.run(ask_once()).read_text()) is bool(options)
 
 
 async def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:

@@ -292,7 +292,7 @@ def test_a_key_is_made_once_and_kept(sender: Sender) -> None:
     sender.send(service, "POST", rules=rules)
     sender.send(service, "POST", headers={"Idempotency-Key": "mine"}, rules=rules)
     sender.send(service, "PATCH", rules=rules)
-    assert service.keys == ["a", "a", "a", "b", "mine", None]
+    assert service.keys == ['"a"', '"a"', '"a"', '"b"', "mine", None]
 
 
 def redirect(to: str, status: int = 307) -> httpx2.Response:

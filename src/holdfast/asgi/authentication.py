@@ -48,6 +48,7 @@ __all__ = [
     "Requirement",
     "Unauthenticated",
     "bearer_token",
+    "challenges_of",
     "current_principal",
     "principal_of",
     "require",
@@ -56,6 +57,7 @@ __all__ = [
 _log = logging.getLogger("holdfast.asgi")
 
 _NOTE = __name__
+_CHALLENGES_NOTE = f"{__name__}.challenges"
 _POLICY_VIOLATION = 1008
 _NAME_MAX = 255
 
@@ -162,6 +164,13 @@ def principal_of(context: RequestContext | None) -> Principal | None:
     return found if isinstance(found, Principal) else None
 
 
+def challenges_of(context: RequestContext | None) -> tuple[str, ...]:
+    """What a caller of this request is asked for, as `Authentication` is set up; without that layer `Bearer`."""
+    notes = None if context is None else context.notes
+    found = None if notes is None else notes.get(_CHALLENGES_NOTE)
+    return found if isinstance(found, tuple) else ("Bearer",)
+
+
 def current_principal() -> Principal | None:
     """Who asks in the request this code runs for, or None."""
     return principal_of(current_request())
@@ -185,7 +194,7 @@ class Authentication:
 
     place: ClassVar[Place] = Place.AUTHENTICATION
 
-    __slots__ = ("_authenticators", "_failures", "_invalid", "_missing", "_optional", "app")
+    __slots__ = ("_authenticators", "_challenges", "_failures", "_invalid", "_missing", "_optional", "app")
 
     def __init__(
         self,
@@ -201,10 +210,10 @@ class Authentication:
         if not self._authenticators:
             raise ConfigurationError("name at least one authenticator, or leave this layer out")
         self._optional = RoutePatterns(optional, name="optional")
-        challenges = list(dict.fromkeys(one.challenge for one in self._authenticators))
+        self._challenges = challenges = tuple(dict.fromkeys(one.challenge for one in self._authenticators))
         self._missing = _unauthorized(challenges)
         # RFC 6750 3.1: the error belongs to a proof that was there. Only bearer challenges have it.
-        self._invalid = _unauthorized([_with_error(one) for one in challenges])
+        self._invalid = _unauthorized([_with(one, 'error="invalid_token"') for one in challenges])
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one connection."""
@@ -212,6 +221,9 @@ class Authentication:
             await self.app(scope, receive, send)
             return
         context = context_of(scope)
+        if context.notes is None:
+            context.notes = {}
+        context.notes[_CHALLENGES_NOTE] = self._challenges
         refusal = None if self._failures is None else self._failures.refusal(scope, context)
         if refusal is not None:
             await _refuse(scope, send, refusal, context)
@@ -244,15 +256,16 @@ def _fill(context: RequestContext, principal: Principal) -> None:
     context.tenant = principal.tenant
     context.permissions = principal.permissions
     context.claims = principal.claims
-    if context.notes is None:
-        context.notes = {}
+    assert context.notes is not None
     context.notes[_NOTE] = principal
 
 
-def _with_error(challenge: str) -> str:
-    if challenge[:6].lower() != "bearer":
-        return challenge
-    return f'{challenge}{"," if " " in challenge else ""} error="invalid_token"'
+def _is_bearer(challenge: str) -> bool:
+    return challenge[:6].lower() == "bearer"
+
+
+def _with(challenge: str, parameters: str) -> str:
+    return f"{challenge}{',' if ' ' in challenge else ''} {parameters}" if _is_bearer(challenge) else challenge
 
 
 def _unauthorized(challenges: Iterable[str]) -> Problem:
@@ -272,8 +285,20 @@ async def _refuse(scope: Scope, send: Send, problem: Problem, context: RequestCo
         await send({"type": "websocket.close", "code": _POLICY_VIOLATION})
 
 
-_NOBODY = _unauthorized(["Bearer"])
-_FORBIDDEN = Problem(403, "forbidden", detail="You may not do that. Nothing was applied.")
+def _forbidden(permissions: frozenset[str], challenges: Iterable[str]) -> Problem:
+    # RFC 6750 3.1; what is no scope-token of RFC 6749 3.3 cannot be named.
+    said = 'error="insufficient_scope"'
+    if all(one.isascii() and one.isprintable() and not _NO_SCOPE.intersection(one) for one in permissions):
+        said += f', scope="{" ".join(sorted(permissions))}"'
+    return Problem(
+        403,
+        "forbidden",
+        detail="You may not do that. Nothing was applied.",
+        headers=tuple(header(b"www-authenticate", _with(one, said)) for one in challenges if _is_bearer(one)),
+    )
+
+
+_NO_SCOPE = frozenset(' "\\')
 
 
 class Requirement:
@@ -300,11 +325,13 @@ class Requirement:
         Raises:
             RequestRefused: with 401 nobody proved anything, with 403 a permission is missing.
         """
-        principal = principal_of(current_request() if context is None else context)
+        if context is None:
+            context = current_request()
+        principal = principal_of(context)
         if principal is None:
-            raise RequestRefused(_NOBODY)
+            raise RequestRefused(_unauthorized(challenges_of(context)))
         if not self.permissions <= principal.permissions:
-            raise RequestRefused(_FORBIDDEN)
+            raise RequestRefused(_forbidden(self.permissions, challenges_of(context)))
         return principal
 
     def holds(self, context: RequestContext) -> bool:

@@ -6,7 +6,9 @@
 What it does, under any ASGI server:
 
 - Each request is work that the end waits for (`holdfast.shutdown`), and `await draining()` works inside.
-- While draining, each answer over HTTP/1.1 says `Connection: close`: clients open their next connection elsewhere.
+- While draining, each answer over HTTP/1.1 says `Connection: close`: clients open their next connection elsewhere. So does, at
+  any time, the answer to a request with both `Content-Length` and `Transfer-Encoding`: what follows on its connection may be read
+  in two ways (RFC 9112, 6.1).
 - A websocket that is open when the end begins has until the end of the lame duck to end by itself (`draining()`); then it is
   closed with 1012, "service restart". One that comes later is refused.
 - A request that is cancelled at the limit before its answer began is answered: with 503 where it only reads, or where it is known
@@ -34,7 +36,7 @@ from typing import TYPE_CHECKING
 from ..errors import OutcomeUnknown, report_of
 from ..outcome import Outcome
 from ..shutdown import DRAIN, Drain, Phase, Work, use_drain
-from .context import context_of
+from .context import context_of, fields_of
 from .exchange import Exchange, exchange_of
 from .handshakes import refuse_handshake
 from .headers import put
@@ -109,7 +111,9 @@ class Draining:
             context, exchange, receive, send = exchange_of(scope, receive, send)
             # Other versions of HTTP have no such header; there it is the proxy's to say.
             if scope.get("http_version", "1.1").startswith("1"):
-                exchange.on_head(self, self._say_close)
+                fields = fields_of(scope, context)
+                has_two_ends = b"transfer-encoding" in fields and b"content-length" in fields
+                exchange.on_head(self, _say_close if has_two_ends else self._say_close)
             request = _Request(scope, context, exchange)
             if drain is not DRAIN:
                 use_drain(drain)
@@ -124,6 +128,7 @@ class Draining:
                     raise
             finally:
                 drain.leave(request)
+                scope.pop(_REQUEST, None)  # each holds the other: a cycle, for the collector to find
         elif kind == "websocket":
             await self._websocket(scope, receive, send)
         elif kind == "lifespan":
@@ -178,6 +183,10 @@ class Draining:
         finally:
             if self._restore is not None:
                 self._restore()
+
+
+def _say_close(headers: Headers) -> None:
+    put(headers, _CLOSE)
 
 
 class _Cancellable(Work):

@@ -26,6 +26,7 @@ import asyncio
 import inspect
 import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import ClassVar, Protocol
 
 from ..clock import SYSTEM_CLOCK, Clock
@@ -33,9 +34,10 @@ from ..deadline import current_deadline
 from ..errors import ConfigurationError, InProgress, NotCommitted, OutcomeUnknown
 from ..outcome import Outcome
 from .answers import Answer, AnswerBuffer, StoredAnswer, without_ways_around
+from .authentication import challenges_of
 from .body import BodyBuffer, BufferedBody, ClientLeft
 from .context import RequestContext, context_of
-from .headers import MalformedHeader
+from .headers import MalformedHeader, header
 from .interface import App, Headers, Message, Receive, Scope, Send
 from .key_quota import KeyQuota
 from .keyed_request import Fate, KeyIdentity, KeyRules, fate_of, identify, key_of, to_keep
@@ -63,7 +65,6 @@ _NOBODY = Problem(
     401,
     "idempotency-key-of-nobody",
     detail="A key belongs to whoever sends it, and nobody proved to be that. Log in, or send the request without a key.",
-    headers=((b"www-authenticate", b"Bearer"),),
 )
 _TOO_MANY = Problem(
     429,
@@ -365,7 +366,7 @@ class Idempotency:
         context = context_of(scope)
         principal = context.principal or self._anonymous
         if key is None or principal is None:
-            await send_problem(send, _MISSING if key is None else _NOBODY, context)
+            await send_problem(send, _MISSING if key is None else _nobody(context), context)
             return
         try:
             async with await self._body.read(scope, receive) as body:
@@ -476,6 +477,10 @@ class Idempotency:
         if answer.status not in {204, 304}:
             headers.append((b"content-length", b"%d" % len(answer.body)))
         await Answer(answer.status, headers, answer.body).send(send)
+
+
+def _nobody(context: RequestContext) -> Problem:
+    return replace(_NOBODY, headers=tuple(header(b"www-authenticate", one) for one in challenges_of(context)))
 
 
 def _in_progress() -> InProgress:

@@ -4,8 +4,8 @@
     asked = identify(scope, context, key, body, ...)    # scope, key and fingerprint of its row
     fate_of(answer, rules)                              # is it applied, is it kept?
 
-The header is that of the IETF's draft (draft-ietf-httpapi-idempotency-key-header): a structured-field string (RFC 8941, 3.3.3),
-`Idempotency-Key: "8e03978e-40d5-43dd-bc93-6894a57f9324"`, or the same bare, as many clients write it.
+The header is that of the IETF's draft (draft-ietf-httpapi-idempotency-key-header): a structured-field string (RFC 9651, 3.3.3),
+`Idempotency-Key: "8e03978e-40d5-43dd-bc93-6894a57f9324"`, whose parameters say nothing; or the same bare, as many clients do.
 
 **Whose key it is.** A row is found by tenant, principal, method, path and key. The same key of another tenant or another caller
 is another row, so no byte of an answer can cross over, and a key that leaks is worth nothing without its owner's credentials.
@@ -49,7 +49,8 @@ KEY_LENGTH_MAX = 255
 """Characters in a key, without its quotes."""
 
 _HEADER = b"idempotency-key"
-# Visible ASCII without the quote and the backslash: what a structured-field string needs no escape for, and no space.
+_QUOTE = ord('"')
+# Bare: visible ASCII without the quote and the backslash.
 _KEY_BYTES = bytes(number for number in range(0x21, 0x7F) if number not in b'"\\')
 
 KEPT_HEADERS = frozenset(
@@ -96,22 +97,45 @@ def key_of(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
     """The request's key, or None where it has none.
 
     Raises:
-        MalformedHeader: it is there twice, empty, longer than 255 characters, or holds anything but visible ASCII (the quote
-            and the backslash left out too). The text does not repeat it.
+        MalformedHeader: it is there twice, empty, longer than 255 characters, no structured-field string of printable ASCII, or
+            bare and with a space, a quote or a backslash in it. The text does not repeat it.
     """
     value = only(headers, _HEADER)
     if value is None:
         return None
-    if len(value) > KEY_LENGTH_MAX + 64:  # before anything looks at it; the rest is room for spaces
+    if len(value) > KEY_LENGTH_MAX + 64:  # before anything looks at it; the rest is room for spaces and parameters
         raise MalformedHeader(f"the Idempotency-Key is longer than {KEY_LENGTH_MAX} characters")
     value = value.strip(b" \t")
-    if value[:1] == b'"' and value[-1:] == b'"':
-        value = value[1:-1]
+    if value[:1] == b'"':
+        value = _string(value)
+    elif value.translate(None, _KEY_BYTES):
+        raise MalformedHeader(_MADE_OF)
     if not 0 < len(value) <= KEY_LENGTH_MAX:
         raise MalformedHeader(f"an Idempotency-Key has 1 to {KEY_LENGTH_MAX} characters")
-    if value.translate(None, _KEY_BYTES):
-        raise MalformedHeader("an Idempotency-Key is made of visible ASCII characters, in double quotes or bare")
     return value.decode("ascii")
+
+
+_MADE_OF = "an Idempotency-Key is made of printable ASCII characters in double quotes, or of visible ones bare"
+
+
+def _string(value: bytes) -> bytes:
+    """What a structured-field string says (RFC 9651, 4.2.5); what stands behind it, its parameters, is left out."""
+    said = bytearray()
+    escaped = False
+    for position, byte in enumerate(value[1:], start=2):
+        if not 0x20 <= byte <= 0x7E or (escaped and byte not in b'"\\'):
+            break
+        if escaped or byte not in b'"\\':
+            said.append(byte)
+            escaped = False
+        elif byte == _QUOTE:
+            rest = value[position:].lstrip(b" ")
+            if rest and (rest[:1] != b";" or not rest.isascii() or not rest.decode("ascii").isprintable()):
+                break
+            return bytes(said)
+        else:
+            escaped = True
+    raise MalformedHeader(_MADE_OF)
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,7 +54,7 @@ class Outgoing:
     Args:
         request: the caller's, which is not changed, but for an extension that redirects take along.
         rules: what is sent along.
-        new_key: makes an `Idempotency-Key`.
+        new_key: makes what stands in an `Idempotency-Key`: printable ASCII, no quote and no backslash.
 
     Attributes:
         name: the method and the host, for events and reports; nothing else of the address.
@@ -90,7 +90,7 @@ class Outgoing:
             self._headers.pop(_KEY, None)
         elif request.method in rules.keyed and _KEY not in self._headers:
             journey.key = journey.key or new_key()
-            self._headers[_KEY] = journey.key
+            self._headers[_KEY] = f'"{journey.key}"'  # a structured-field string, as the IETF's draft wants it
         if rules.send_context and not elsewhere:
             self._add_context()
         self.keyed = _KEY in self._headers
