@@ -224,7 +224,7 @@ async def test_a_permission_is_there_or_it_is_not(needed: list[str], headers: di
     assert (answer.status, echo.calls) == (status, 1 if status == 200 else 0)
     assert not any(word in answer.body.decode() for word in ("pay", "write", "ada", "north"))
     if status == 401:
-        assert answer.header("WWW-Authenticate") == "Bearer"
+        assert answer.header("WWW-Authenticate") == Tokens.challenge
 
 
 def test_a_requirement_outside_of_a_request_is_refused() -> None:

@@ -311,7 +311,7 @@ def test_openapi_has_the_edge(service: Service) -> None:
     assert "403" not in who["responses"]
 
 
-def test_openapi_tells_public_routes_and_the_proof_that_is_asked_for() -> None:
+async def test_openapi_tells_public_routes_and_the_proof_that_is_asked_for() -> None:
     """A proof may be missing where the edge says so, unless a dependency asks for one; its kind is the authenticator's."""
 
     class Badges(Names):
@@ -324,6 +324,7 @@ def test_openapi_tells_public_routes_and_the_proof_that_is_asked_for() -> None:
     app.get("/paid", dependencies=[Depends(require("pay"))])(_late)
     settings, public = EdgeSettings(rate_per_s=5), ["/open", "/open/*", "/paid"]
     install(app, None, settings, authenticator=Badges(), public=public, drain=Drain())
+    assert (await call(app, path="/paid")).header("www-authenticate") == Badges.challenge
     document = app.openapi()
     found = {path: methods["get"]["security"] for path, methods in document["paths"].items()}
     asked: list[dict[str, list[str]]] = [{"badge": []}]

@@ -56,6 +56,7 @@ __all__ = [
 _log = logging.getLogger("holdfast.asgi")
 
 _NOTE = __name__
+_CHALLENGE_NOTE = f"{__name__}.challenge"
 _POLICY_VIOLATION = 1008
 _NAME_MAX = 255
 
@@ -226,6 +227,9 @@ class Authentication:
                 if not self._optional or not self._optional.names(path_of(scope)):
                     await _refuse(scope, send, self._missing, context)
                     return
+                if context.notes is None:
+                    context.notes = {}
+                context.notes[_CHALLENGE_NOTE] = self._missing  # for whoever asks for a proof further in
         except Unauthenticated as error:
             _log.info("request %s: not authenticated: %s", context.request_id or "-", error.reason)
             if self._failures is not None:
@@ -300,9 +304,11 @@ class Requirement:
         Raises:
             RequestRefused: with 401 nobody proved anything, with 403 a permission is missing.
         """
-        principal = principal_of(current_request() if context is None else context)
+        context = current_request() if context is None else context
+        principal = principal_of(context)
         if principal is None:
-            raise RequestRefused(_NOBODY)
+            asked = None if context is None or context.notes is None else context.notes.get(_CHALLENGE_NOTE)
+            raise RequestRefused(asked if isinstance(asked, Problem) else _NOBODY)
         if not self.permissions <= principal.permissions:
             raise RequestRefused(_FORBIDDEN)
         return principal
