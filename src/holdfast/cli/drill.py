@@ -138,17 +138,23 @@ def plan_of(
     Raises:
         ConfigurationError: a value is wrong, two contradict each other, or a host was not named as the user's.
     """
+    from ..drills.schedule import GALERA_SPACING_S
     from ..drills.settings import DrillSettings
+    from ..drills.subjects import with_driver
 
     database, app = given.get("database"), given.get("app")
     if database is not None and "server" in given:
         raise ConfigurationError("--server starts a server and --database takes one that runs: give one of the two")
+    if database is not None:
+        with_driver(database, asynchronous=False)  # before its host is looked at: of an unknown kind it has none
     for url in (database, app if _is_address(app) else None):
         if url is not None:
             check_consent(url, may_break)
     shared = {name: value for name, value in given.items() if name != "start"}
     if "start" in given and not _is_address(app):
         raise ConfigurationError("--start starts the service of --app http://...: name its address")
+    if given.get("server") == "galera":
+        shared.setdefault("every", GALERA_SPACING_S)
     if faults and "all" not in faults:
         shared["faults"] = _faults(faults)
     if may_break:
@@ -233,7 +239,7 @@ def _run(settings: DrillSettings, start: str | None = None) -> Run:
 
     title = f"{settings.workload} with {settings.subject}"
     try:
-        with _plain_errors(), display_for(notes(), title) as display:
+        with _plain_errors(settings), display_for(notes(), title) as display:
             service = None if start is None else started(start, settings.app or "", settings.output / "service.log")
             result = run(settings, display.show, service=service)
     except (KeyboardInterrupt, SystemExit):
@@ -244,7 +250,7 @@ def _run(settings: DrillSettings, start: str | None = None) -> Run:
 
 
 @contextmanager
-def _plain_errors() -> Iterator[None]:
+def _plain_errors(settings: DrillSettings) -> Iterator[None]:
     """What a drill cannot do is one line for the user, whoever found out; a defect stays one."""
     from ..drills.servers import ServerFailed, ServerMissing
 
@@ -258,7 +264,17 @@ def _plain_errors() -> Iterator[None]:
         failure = classify(error, stage=Stage.CONNECT)
         if failure.flavour is None:
             raise
-        raise error_for(failure, operation="the database cannot be drilled") from error
+        raise error_for(failure, operation=f"the database{_where(settings)} cannot be drilled") from error
+
+
+def _where(settings: DrillSettings) -> str:
+    if settings.database is None:
+        return ""
+    from sqlalchemy.engine import make_url
+
+    url = make_url(settings.database)
+    port = f":{url.port}" if url.port else ""
+    return f" at {url.host}{port}" if url.host else ""
 
 
 def _export(folder: Path, path: Path) -> None:
