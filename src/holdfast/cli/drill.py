@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import typer
 
@@ -62,23 +63,9 @@ def drill(
         write_json(choices()) if as_json else results().print(choices_table(choices()))
         return
     seed = int(system_random() * 2**32) if seed is None else seed
-    given = {
-        "server": server,
-        "database": database,
-        "app": app,
-        "start": start,
-        "seconds": seconds,
-        "rate": rate,
-        "workers": workers,
-    }
-    given |= {
-        "callers": callers,
-        "connections": connections,
-        "deadline": deadline,
-        "share": share,
-        "every": every,
-        "scope": scope,
-    }
+    given = {"server": server, "database": database, "app": app, "start": start, "seconds": seconds, "rate": rate}
+    given |= {"workers": workers, "callers": callers, "connections": connections, "deadline": deadline}
+    given |= {"share": share, "every": every, "scope": scope}
     plan = plan_of(
         {name: value for name, value in given.items() if value is not None} | {"seed": seed},
         may_break=may_break or (),
@@ -270,11 +257,9 @@ def _plain_errors(settings: DrillSettings) -> Iterator[None]:
 def _where(settings: DrillSettings) -> str:
     if settings.database is None:
         return ""
-    from sqlalchemy.engine import make_url
-
-    url = make_url(settings.database)
-    port = f":{url.port}" if url.port else ""
-    return f" at {url.host}{port}" if url.host else ""
+    parts = urlsplit(settings.database)
+    port = f":{parts.port}" if parts.port else ""
+    return f" at {parts.hostname}{port}" if parts.hostname else ""
 
 
 def _export(folder: Path, path: Path) -> None:
