@@ -1,13 +1,9 @@
-"""The faults of a drill's own clients: a name that leads nowhere, a starved pool, a process that is ended."""
+"""The faults of a drill's own clients: a name that leads nowhere, a starved pool."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +16,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool, QueuePool
 
-from holdfast.drills.faults import DnsFailure, SignalClient, StarvePool, StarveTaskPool, is_asked_in_python
+from holdfast.drills.faults import DnsFailure, StarvePool, StarveTaskPool, is_asked_in_python
 from holdfast.errors import ConfigurationError
 
 REAL = socket.getaddrinfo
@@ -171,56 +167,3 @@ async def test_starved_pool_of_tasks_has_no_connection_until_healed(tmp_path: Pa
         async with engine.connect() as connection, engine.connect():
             assert (await connection.execute(text("SELECT 1"))).scalar() == 1
     await engine.dispose()
-
-
-# ---- clients
-
-
-@pytest.fixture
-def client() -> Iterator[subprocess.Popen[bytes]]:
-    """A process that prints `ready`, and ends itself in good order when asked to."""
-    program = (
-        "import signal, sys, threading\n"
-        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))\n"
-        "print('ready', flush=True)\n"
-        "while True: threading.Event().wait(1)\n"
-    )
-    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"ready\n"
-        yield process
-        process.kill()
-
-
-@pytest.mark.parametrize(
-    ("sent", "name", "code"),
-    [(signal.SIGKILL, "kill-client", -signal.SIGKILL), (signal.SIGTERM, "stop-client", 7)],
-    ids=["kill", "term"],
-)
-def test_client_is_ended_and_its_successor_started_once(
-    client: subprocess.Popen[bytes], sent: signal.Signals, name: str, code: int
-) -> None:
-    """The signal meets that process, and healing twice starts one successor."""
-    successors: list[int] = []
-    fault = SignalClient(client.pid, sent, lambda: successors.append(1))
-    fault.heal()
-    assert (fault.name, successors) == (name, [])
-    assert fault.start() == {"pid": client.pid, "signal": sent.name, "met": True}
-    assert client.wait(WITHIN_S) == code
-    fault.heal()
-    fault.heal()
-    assert successors == [1]
-
-
-def test_client_that_is_gone_meets_no_signal(client: subprocess.Popen[bytes]) -> None:
-    """Whoever has its id by then is left alone."""
-    fault = SignalClient(client.pid)
-    client.kill()
-    client.wait(WITHIN_S)
-    assert not fault.start()["met"]
-
-
-def test_planted_stranger_is_refused() -> None:
-    """A process that the drill did not start is no client of its."""
-    with pytest.raises(ConfigurationError, match="not started by this drill"):
-        SignalClient(os.getppid())

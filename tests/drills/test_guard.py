@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import socket
-import subprocess
-import sys
-from collections.abc import Iterator
 from typing import Any
 
-import psutil
 import pytest
 
-from holdfast.drills.guard import OwnProcess, check_started, check_target
+from holdfast.drills.guard import check_started, check_target
 from holdfast.errors import ConfigurationError
 
 
@@ -100,40 +94,3 @@ def test_given_database_is_not_stopped() -> None:
     assert check_started("server", "kill-server") == "server"
     with pytest.raises(ConfigurationError, match=r"'kill-server'.*--server"):
         check_started(None, "kill-server")
-
-
-@pytest.fixture
-def child() -> Iterator[subprocess.Popen[bytes]]:
-    """A process of this one that waits to be ended."""
-    with subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE) as process:
-        yield process
-        process.kill()
-
-
-def test_own_process_can_be_killed(child: subprocess.Popen[bytes]) -> None:
-    """A child may be harmed; once it is gone a signal meets nobody."""
-    process = OwnProcess(child.pid)
-    assert (process.pid, process.is_running) == (child.pid, True)
-    assert process.send(signal.SIGKILL)
-    child.wait(60)
-    assert (process.is_running, process.send(signal.SIGKILL)) == (False, False)
-
-
-def test_planted_strangers_are_refused() -> None:
-    """Neither this process nor one it did not start may be harmed, nor one that is not there."""
-    for pid in {os.getpid(), os.getppid(), 1}:
-        with pytest.raises(ConfigurationError, match="not started by this drill"):
-            OwnProcess(pid)
-    for pid in (-1, 2**22 + 1):
-        with pytest.raises(ConfigurationError, match="there is no process"):
-            OwnProcess(pid)
-
-
-def test_planted_reuse_of_an_id_is_seen(child: subprocess.Popen[bytes]) -> None:
-    """A process that began at another moment under the same id is a stranger, and is left alone."""
-    process = OwnProcess(child.pid)
-    began = psutil.Process(child.pid).create_time() - 100.0
-    known: Any = process._process
-    known._ident, known._create_time = (child.pid, began), began  # as if it had begun under this id, and ended, before
-    assert (process.is_running, process.send(signal.SIGKILL)) == (False, False)
-    assert child.poll() is None

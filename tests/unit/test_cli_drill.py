@@ -183,12 +183,50 @@ def test_an_application_brings_its_workload(app: str, name: str, tmp_path: Path)
         ({"subjects": ["gone"]}, "unknown subject 'gone'"),
         ({"server": "gone"}, "unknown server 'gone'"),
         ({"rate": 0.0}, "rate must be above 0"),
+        ({"database": "foo://x"}, "begins with mysql://"),
+        ({"start": "true"}, "--start starts the service of --app"),
+        ({"start": "true", "app": "json:loads"}, "--start starts the service of --app"),
     ],
 )
 def test_what_contradicts_itself_is_refused(asked: dict[str, object], said: str, tmp_path: Path) -> None:
     """The error says what to change, before anything runs."""
     with pytest.raises(ConfigurationError, match=said):
         plan(tmp_path, **asked)
+
+
+def test_a_cluster_is_given_time_between_faults(tmp_path: Path) -> None:
+    """Its nodes need longer to come back; what is asked for counts all the same."""
+    for asked, every in (({}, 10.0), ({"server": "galera"}, 20.0), ({"server": "galera", "every": 7.0}, 7.0)):
+        ((settings,),) = plan(tmp_path, **asked).runs.values()
+        assert settings.every == every
+
+
+def test_a_description_is_a_whole_sentence() -> None:
+    """Three dots in the middle do not end it."""
+    assert choices()["workload"]["counter"] == "UPDATE ... SET n = n + by on 4 rows"
+
+
+def test_a_folder_that_cannot_be_made_is_a_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not a traceback."""
+    (tmp_path / "file").write_text("")
+    assert cli.main(["drill", "--output", str(tmp_path / "file")]) == ExitCode.USAGE
+    said = capsys.readouterr().err
+    assert "cannot be made" in said
+    assert "Traceback" not in said
+
+
+def test_a_database_that_cannot_be_reached_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Host and port, and no password."""
+    url = "mysql://app:secret@127.0.0.1:1/shop"
+    assert cli.main(["drill", "--database", url, "--output", str(tmp_path / "out")]) == ExitCode.USAGE
+    said = capsys.readouterr().err
+    assert "at 127.0.0.1:1 cannot be drilled" in said
+    assert "secret" not in said
+    assert "Traceback" not in said
 
 
 def test_elle_needs_its_workload(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
@@ -93,5 +94,6 @@ def possible_faults(settings: Iterable[DrillSettings]) -> tuple[str, ...]:
 
 
 def _first_sentence(kind: object) -> str:
-    sentence = (kind.__doc__ or "").partition("\n")[0].partition(". ")[0]
+    # A sentence ends with one full stop: three stand inside of it.
+    sentence = re.split(r"(?<!\.)\. ", (kind.__doc__ or "").partition("\n")[0])[0]
     return sentence.rstrip(".").replace("`", "")

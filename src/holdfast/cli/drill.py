@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import typer
 
@@ -62,23 +63,9 @@ def drill(
         write_json(choices()) if as_json else results().print(choices_table(choices()))
         return
     seed = int(system_random() * 2**32) if seed is None else seed
-    given = {
-        "server": server,
-        "database": database,
-        "app": app,
-        "start": start,
-        "seconds": seconds,
-        "rate": rate,
-        "workers": workers,
-    }
-    given |= {
-        "callers": callers,
-        "connections": connections,
-        "deadline": deadline,
-        "share": share,
-        "every": every,
-        "scope": scope,
-    }
+    given = {"server": server, "database": database, "app": app, "start": start, "seconds": seconds, "rate": rate}
+    given |= {"workers": workers, "callers": callers, "connections": connections, "deadline": deadline}
+    given |= {"share": share, "every": every, "scope": scope}
     plan = plan_of(
         {name: value for name, value in given.items() if value is not None} | {"seed": seed},
         may_break=may_break or (),
@@ -138,17 +125,23 @@ def plan_of(
     Raises:
         ConfigurationError: a value is wrong, two contradict each other, or a host was not named as the user's.
     """
+    from ..drills.schedule import GALERA_SPACING_S
     from ..drills.settings import DrillSettings
+    from ..drills.subjects import with_driver
 
     database, app = given.get("database"), given.get("app")
     if database is not None and "server" in given:
         raise ConfigurationError("--server starts a server and --database takes one that runs: give one of the two")
+    if database is not None:
+        with_driver(database, asynchronous=False)  # before its host is looked at: of an unknown kind it has none
     for url in (database, app if _is_address(app) else None):
         if url is not None:
             check_consent(url, may_break)
     shared = {name: value for name, value in given.items() if name != "start"}
     if "start" in given and not _is_address(app):
         raise ConfigurationError("--start starts the service of --app http://...: name its address")
+    if given.get("server") == "galera":
+        shared.setdefault("every", GALERA_SPACING_S)
     if faults and "all" not in faults:
         shared["faults"] = _faults(faults)
     if may_break:
@@ -233,7 +226,7 @@ def _run(settings: DrillSettings, start: str | None = None) -> Run:
 
     title = f"{settings.workload} with {settings.subject}"
     try:
-        with _plain_errors(), display_for(notes(), title) as display:
+        with _plain_errors(settings), display_for(notes(), title) as display:
             service = None if start is None else started(start, settings.app or "", settings.output / "service.log")
             result = run(settings, display.show, service=service)
     except (KeyboardInterrupt, SystemExit):
@@ -244,7 +237,7 @@ def _run(settings: DrillSettings, start: str | None = None) -> Run:
 
 
 @contextmanager
-def _plain_errors() -> Iterator[None]:
+def _plain_errors(settings: DrillSettings) -> Iterator[None]:
     """What a drill cannot do is one line for the user, whoever found out; a defect stays one."""
     from ..drills.servers import ServerFailed, ServerMissing
 
@@ -258,7 +251,15 @@ def _plain_errors() -> Iterator[None]:
         failure = classify(error, stage=Stage.CONNECT)
         if failure.flavour is None:
             raise
-        raise error_for(failure, operation="the database cannot be drilled") from error
+        raise error_for(failure, operation=f"the database{_where(settings)} cannot be drilled") from error
+
+
+def _where(settings: DrillSettings) -> str:
+    if settings.database is None:
+        return ""
+    parts = urlsplit(settings.database)
+    port = f":{parts.port}" if parts.port else ""
+    return f" at {parts.hostname}{port}" if parts.hostname else ""
 
 
 def _export(folder: Path, path: Path) -> None:

@@ -95,7 +95,9 @@ Scope = Annotated[
     str | None,
     typer.Option("--scope", help="Nodes of a cluster that a fault meets: one, majority, all or any. Default any."),
 ]
-Every = Annotated[float | None, typer.Option("--every", help="Seconds from one fault to the next. Default 10.")]
+Every = Annotated[
+    float | None, typer.Option("--every", help="Seconds from one fault to the next. Default 10, for a cluster 20.")
+]
 Seed = Annotated[
     int | None, typer.Option("--seed", help="Of everything that is drawn. Default a new one, which is told.")
 ]

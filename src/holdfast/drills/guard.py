@@ -1,28 +1,23 @@
-"""What a drill may harm: this machine's addresses, those that its user named, and processes that it started itself.
+"""What a drill may harm: this machine's addresses, those that its user named, and servers that it started itself.
 
     addresses = check_target("db.example", allowed={"db.example"})     # every address of the name, or ConfigurationError
-    process = OwnProcess(popen.pid)                                     # ours, or ConfigurationError
-    process.send(signal.SIGKILL)                                        # that very process, or nobody
     check_started(place.server, "kill-server")                          # a server of the drill's own, or ConfigurationError
 
 A name is asked for its addresses each time: what `localhost` or a name in `/etc/hosts` leads to is decided there, not by how it
-reads. Whoever connects afterwards should take the addresses that came back, since the name may lead elsewhere by then.
+reads. Whoever connects afterwards should take the addresses that came back, since the name may lead elsewhere by then. Processes
+are signalled through the handle of whoever started them (`crew.py`, `servers/`), never by a bare id.
 """
 
 from __future__ import annotations
 
-import os
-import signal
 import socket
 from collections.abc import Callable, Collection
 from ipaddress import IPv6Address, ip_address
 from typing import Any, TypeVar
 
-import psutil
-
 from ..errors import ConfigurationError
 
-__all__ = ["OwnProcess", "check_started", "check_target"]
+__all__ = ["check_started", "check_target"]
 
 T = TypeVar("T")
 
@@ -83,49 +78,6 @@ def check_started(server: T | None, fault: str) -> T:
             "leave the database URL out and choose --server"
         )
     return server
-
-
-class OwnProcess:
-    """A process that this one started, directly or through others; known by its id and the moment it began.
-
-    Process ids are used again: a signal to a bare id may meet a stranger. Safe to share between threads.
-
-    Args:
-        pid: its id.
-
-    Raises:
-        ConfigurationError: there is none, or this process did not start it, or it is this process itself.
-    """
-
-    def __init__(self, pid: int) -> None:
-        try:
-            self._process = psutil.Process(pid)
-            ancestors = {each.pid for each in self._process.parents()}
-        except (psutil.Error, ValueError) as error:
-            raise ConfigurationError(f"there is no process {pid} to harm") from error
-        if os.getpid() not in ancestors:
-            raise ConfigurationError(f"process {pid} was not started by this drill, which harms none but its own")
-
-    def __repr__(self) -> str:
-        return f"<OwnProcess {self._process.pid}>"
-
-    @property
-    def pid(self) -> int:
-        """Its id."""
-        return self._process.pid
-
-    @property
-    def is_running(self) -> bool:
-        """Whether that very process still runs; a zombie does not."""
-        return self._process.is_running() and self._process.status() != psutil.STATUS_ZOMBIE
-
-    def send(self, sent: signal.Signals) -> bool:
-        """Send it a signal, if it is still that process; whether it was."""
-        try:
-            self._process.send_signal(sent)  # compares the moment it began, and refuses a stranger
-        except psutil.NoSuchProcess:
-            return False
-        return True
 
 
 def _plain(host: str) -> str:

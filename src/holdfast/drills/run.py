@@ -134,7 +134,12 @@ def run(
     """
     _check(settings, service)
     folder = settings.output
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(
+            f"the folder {folder} cannot be made ({error.strerror}); choose another one"
+        ) from error
     if any(folder.glob("*.jsonl")):
         raise ConfigurationError(f"{folder} holds a history already; choose another folder, or remove it")
     with ExitStack() as stack:

@@ -7,7 +7,6 @@ with service(database_url) as address: ...
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -15,6 +14,8 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
+
+import psutil
 
 from ..clock import SYSTEM_CLOCK
 from ..errors import ConfigurationError
@@ -98,10 +99,17 @@ def _answers(address: str) -> bool:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGTERM)
-    with suppress(subprocess.TimeoutExpired):
-        process.wait(STOPPED_WITHIN_S)
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)  # the shell may have gone before what it started
+    """SIGTERM for the shell and all that it started, which may take its time, as it may go on when the shell has gone."""
+    everybody: list[psutil.Process] = []
+    with suppress(psutil.NoSuchProcess):
+        shell = psutil.Process(process.pid)
+        everybody = [shell, *shell.children(recursive=True)]
+    for each in everybody:
+        with suppress(psutil.NoSuchProcess):
+            each.terminate()
+    _, left = psutil.wait_procs(everybody, STOPPED_WITHIN_S)
+    for each in left:
+        with suppress(psutil.NoSuchProcess):
+            each.kill()
+    psutil.wait_procs(left, 1.0)
     process.wait()

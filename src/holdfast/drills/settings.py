@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigurationError
-from .schedule import Scope
+from .schedule import SPACING_S, Scope
 from .subjects import check_subject, with_driver
 from .workloads import WORKLOADS
 
@@ -44,7 +44,8 @@ class DrillSettings:
         connections: how many connections all clients together may open; at least `workers`.
         deadline: seconds each operation has from when it is due; above 0.
         share: of all COMMITs, how many the fault `commit` hits; 0 to 1.
-        every: seconds from the beginning of one scheduled fault to that of the next; above 0.
+        every: seconds from the beginning of one scheduled fault to that of the next; above 0. A cluster needs
+            `schedule.GALERA_SPACING_S`, which the command line takes for it.
         scope: how many nodes of a cluster a scheduled fault meets: `one`, `majority`, `all`, or `any` of these, drawn (default).
         seed: of everything that is drawn.
         output: the folder for history and report; must not hold a history yet.
@@ -67,7 +68,7 @@ class DrillSettings:
     connections: int = 24
     deadline: float = 10.0
     share: float = 0.2
-    every: float = 10.0
+    every: float = SPACING_S
     scope: str = "any"
     seed: int = 0
     output: Path = Path("drill")

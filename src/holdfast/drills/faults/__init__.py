@@ -5,15 +5,14 @@
     fault.heal()        # runs again, as before; may be called twice
 
 Each leaves what it touched as it was, also when `start` was cut short. They act with an administrator's rights and on processes,
-so they are for servers that the drill started (`holdfast.drills.guard`); only `DnsFailure`, `StarvePool`, `StarveTaskPool`
-and `SignalClient` act on the drill's own processes alone.
+so they are for servers that the drill started (`holdfast.drills.guard`); only `DnsFailure`, `StarvePool` and
+`StarveTaskPool` act on the drill's own processes alone.
 
 A fault is used from one thread at a time.
 """
 
 from __future__ import annotations
 
-from .clients import SignalClient
 from .cluster import CLUSTER_FAULTS, ClusterFault, FreezeNodes, IsolateNodes, KillNodes, StopNodes
 from .connections import UseUpConnections
 from .disk import DiskFull, SmallDisk
@@ -42,7 +41,6 @@ __all__ = [
     "PromoteStandby",
     "ReadOnly",
     "RestartServer",
-    "SignalClient",
     "SlowServer",
     "SmallDisk",
     "StarvePool",

@@ -70,7 +70,13 @@ class AppSubject(Remote):
 
     def __init__(self, url: str, opener: Callable[[str], Any], terms: Terms) -> None:
         self._deadline_s = terms.deadline_s
-        self._app = opener(url)
+        try:
+            self._app = opener(url)
+        except Exception as error:
+            # Not its text, which may hold the URL.
+            raise ConfigurationError(
+                f"the function that opens the app raised {type(error).__name__}; call it with a database URL to see why"
+            ) from error
         missing = [name for name in ("save", "effects") if not callable(getattr(self._app, name, None))]
         if missing:
             raise ConfigurationError(
