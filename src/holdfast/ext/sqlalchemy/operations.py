@@ -94,10 +94,12 @@ def _refuse_unfinished(name: str, result: Any) -> None:
     """What is still to be awaited or iterated would run after COMMIT, or never.
 
     Raises:
-        UsageError: `result` is an awaitable or a generator.
+        UsageError: `result` is an awaitable or a generator. A task or future is neither: it runs whoever awaits it.
     """
     kind = type(result)
-    if hasattr(kind, "__await__") or issubclass(kind, (GeneratorType, AsyncGeneratorType)):
+    if (hasattr(kind, "__await__") and not hasattr(kind, "add_done_callback")) or issubclass(
+        kind, (GeneratorType, AsyncGeneratorType)
+    ):
         if isinstance(result, (CoroutineType, GeneratorType)):
             result.close()  # it has not begun; nobody else will say that it never does
         raise UsageError(
