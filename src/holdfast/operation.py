@@ -226,7 +226,7 @@ def _attributes(kind: type, value: Any) -> dict[str, Any]:
     named = getattr(kind, "model_fields", None)
     if isinstance(named, dict):  # a Pydantic model: what is cached beside its fields is not part of it
         return {**{name: getattr(value, name) for name in named}, **(getattr(value, "__pydantic_extra__", None) or {})}
-    state = object.__getstate__(value)  # attributes, and slots where there are any
+    state: Any = object.__getstate__(value)  # attributes, and slots where there are any
     parts = state if isinstance(state, tuple) else (state,)
     return {name: item for part in parts if part for name, item in part.items() if not name.startswith("_")}
 

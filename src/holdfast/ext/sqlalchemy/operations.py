@@ -28,6 +28,7 @@ from ...errors import ConfigurationError, KeyReused, Report, UsageError, attach_
 from ...operation import OperationKey, fingerprint, scope_of
 from ...outcome import FailureClass, Stage
 from ...transaction import AsyncShell, Shell
+from . import inside
 from .arguments import PLAIN, Parameters, refuse_caller_session
 from .async_unit import AsyncUnit
 from .current import open_unit
@@ -331,12 +332,12 @@ def _joined(
     # Its row must go with its work: the outer function may live on after this one failed, or undo it with a savepoint of its own.
     with session.begin_nested():
         session.connection()  # SQLAlchemy sends SAVEPOINT late, and does not see the row
-        found = outer.claim_joined(key, asked)
+        found = inside.claim(outer, key, asked)
         if found is not None:
             return _replayed(outer, options, asked, found)  # type: ignore[no-any-return]
         result = body(session)
         session.flush()
-        outer.store_joined(key, options.codec, result)
+        inside.store(outer, key, options.codec, result)
     return result
 
 
@@ -368,12 +369,12 @@ async def _joined_async(
         return await body(session)
     async with session.begin_nested():
         await session.connection()
-        found = await greenlet_spawn(outer.claim_joined, key, asked)
+        found = await greenlet_spawn(inside.claim, outer, key, asked)
         if found is not None:
             return _replayed(outer, options, asked, found)  # type: ignore[no-any-return]
         result = await body(session)
         await session.flush()
-        await greenlet_spawn(outer.store_joined, key, options.codec, result)
+        await greenlet_spawn(inside.store, outer, key, options.codec, result)
     return result
 
 

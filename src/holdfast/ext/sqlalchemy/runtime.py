@@ -28,6 +28,7 @@ from ...outcome import FailureClass, Outcome
 from ...stream import EventStream
 from ...traces import trace_of
 from ...transaction import Plan, Protection
+from . import inside
 from .current import open_unit, opening_or_ending_unit, running_unit, unit_at_work_on
 from .failover import failover_of
 from .given import givings_of
@@ -303,7 +304,7 @@ class Runtime:
         def ask(_session: UnitSession) -> Outcome:
             # The insert waits for the operation's transaction if that is still open, and whatever of it is still on its way
             # from another node of a cluster collides with the row that this leaves.
-            found = running_unit(self, "outcome_of()").claim_joined(key, "", TOMBSTONE)
+            found = inside.claim(running_unit(self, "outcome_of()"), key, "", TOMBSTONE)
             buried = found is None or found.attempt == TOMBSTONE
             return Outcome.NOT_COMMITTED if buried else Outcome.COMMITTED
 
@@ -332,7 +333,7 @@ class Runtime:
         self.refuse_inside("purge()")
 
         def purge(_session: UnitSession) -> int:
-            return running_unit(self, "purge()").purge(rows_max)
+            return inside.purge(running_unit(self, "purge()"), rows_max)
 
         return purge
 

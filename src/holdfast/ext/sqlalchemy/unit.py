@@ -6,8 +6,7 @@ Written once, synchronously. `async_unit` runs the same code in a greenlet, the 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
@@ -248,7 +247,7 @@ class Unit(Generic[T]):
         """Insert the key row."""
         assert self._key is not None
         serial = TOMBSTONE if settling else self._serial + attempt
-        record = self.runtime.key_rows.claim(self._connected(), self._key, self._fingerprint, serial, self._ttl_s)
+        record = self.runtime.key_rows.claim(self.connected(), self._key, self._fingerprint, serial, self._ttl_s)
         if record is None or record.attempt == TOMBSTONE:
             return record
         own = record.attempt - self._serial
@@ -279,7 +278,7 @@ class Unit(Generic[T]):
         if self._swallowed is not None:
             self._raise_swallowed(self._swallowed)
         if self._protection is Protection.STATUS:
-            self._transaction_id = status.transaction_of(self._connected())
+            self._transaction_id = status.transaction_of(self.connected())
 
     def _raise_swallowed(self, swallowed: BaseException) -> NoReturn:
         if isinstance(swallowed, Exception):
@@ -318,7 +317,7 @@ class Unit(Generic[T]):
         if key_rows.writes_with_commit:
             self._last_words = lambda connection: key_rows.store_and_commit(connection, key, encoded)
         else:
-            key_rows.store(self._connected(), key, encoded)
+            key_rows.store(self.connected(), key, encoded)
 
     def commit(self, *, claiming: int | None = None) -> None:
         """Send COMMIT; where nothing may be written, ROLLBACK, so that nothing was."""
@@ -361,7 +360,7 @@ class Unit(Generic[T]):
             self.givings.take_back()
         if self._pooled is not None:
             # SQLAlchemy sends no ROLLBACK after a failed COMMIT, and none where the body has interfered. Then the pool does.
-            open_still = session.get_transaction() is self._transaction and self._connected().in_transaction()
+            open_still = session.get_transaction() is self._transaction and self.connected().in_transaction()
             self._pooled.is_clean = open_still and not self._commit_sent
         sessions.end_by_rollback(session)
         self._release(self._last_class)
@@ -494,9 +493,10 @@ class Unit(Generic[T]):
         """A statement failed. If the body swallows it, the transaction may be gone and must not be committed."""
         if isinstance(context.original_exception, HoldfastError):
             return  # a refusal of ours: nothing was sent
-        self._note(context.sqlalchemy_exception or context.original_exception)
+        self.note(context.sqlalchemy_exception or context.original_exception)
 
-    def _note(self, error: BaseException) -> None:
+    def note(self, error: BaseException) -> None:
+        """A statement of the body failed with `error`."""
         failure = classify(error, stage=Stage.BODY, flavour=self.runtime.flavour_or_none, handled=self._handled)
         ruined = failure.failure_class is not FailureClass.PERMANENT or self.runtime.flavour is Flavour.POSTGRESQL
         if ruined and self._swallowed is None:
@@ -512,45 +512,6 @@ class Unit(Generic[T]):
         if undone or failure.code == _LOCK_WAIT:
             self._swallowed = self._swallowed_failure = None
 
-    # -- joined operations -------------------------------------------------------------------------------------------
-
-    def claim_joined(self, key: OperationKey, fingerprint: str, attempt: int = 0) -> Record | None:
-        """The key row of an operation that joins this transaction; None: it was inserted and the body may run."""
-        runtime = self.runtime
-        with self._past_sqlalchemy():
-            return runtime.key_rows.claim(self._connected(), key, fingerprint, attempt, runtime.key_ttl_s)
-
-    def store_joined(self, key: OperationKey, codec: ResultCodec | None, result: Any) -> None:
-        """Put a joined operation's result into its key row."""
-        assert codec is not None
-        if result is None:
-            return
-        encoded = codec.encode(result)
-        with self._past_sqlalchemy():
-            self.runtime.key_rows.store(self._connected(), key, encoded)
-
-    def purge(self, rows_max: int) -> int:
-        """Remove up to `rows_max` expired key rows; how many it were."""
-        with self._past_sqlalchemy():
-            return self.runtime.key_rows.purge(self._connected(), rows_max)
-
-    @contextmanager
-    def _past_sqlalchemy(self) -> Iterator[None]:
-        """For the body's statements that SQLAlchemy does not see: what they raise counts as if it had."""
-        dialect = self.runtime.engine.dialect
-        database_error = dialect.loaded_dbapi.Error
-        try:
-            yield
-        except database_error as error:
-            wrapped = exc.DBAPIError.instance(None, None, error, database_error, hide_parameters=True, dialect=dialect)
-            self._note(wrapped)
-            raise wrapped from error
-        except BaseException as error:
-            self._note(error)
-            if not isinstance(error, Exception):
-                self._connected().invalidate(error)  # the answer is still to come, and nobody will read it
-            raise
-
     # -- after the answer --------------------------------------------------------------------------------------------
 
     def hook_failed(self, hook: Callable[..., Any], error: BaseException) -> None:
@@ -564,7 +525,8 @@ class Unit(Generic[T]):
 
     # -- internals ---------------------------------------------------------------------------------------------------
 
-    def _connected(self) -> Connection:
+    def connected(self) -> Connection:
+        """The attempt's connection, which has been taken."""
         assert self.connection is not None
         return self.connection
 

@@ -1,0 +1,58 @@
+"""Key rows from inside of a unit's body: of operations that join its transaction, of questions, and of the purge.
+
+These statements go past SQLAlchemy, so what they raise is told to the unit here, as SQLAlchemy's events tell the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import exc
+
+if TYPE_CHECKING:
+    from ...operation import OperationKey, Record, ResultCodec
+    from .unit import Unit
+
+__all__ = ["claim", "purge", "store"]
+
+
+def claim(unit: Unit[Any], key: OperationKey, fingerprint: str, attempt: int = 0) -> Record | None:
+    """The committed row of `key`; None: it was inserted into the transaction of `unit`."""
+    runtime = unit.runtime
+    with _told(unit):
+        return runtime.key_rows.claim(unit.connected(), key, fingerprint, attempt, runtime.key_ttl_s)
+
+
+def store(unit: Unit[Any], key: OperationKey, codec: ResultCodec | None, result: Any) -> None:
+    """Put a result into the row that `claim` has inserted."""
+    assert codec is not None
+    if result is None:
+        return
+    encoded = codec.encode(result)
+    with _told(unit):
+        unit.runtime.key_rows.store(unit.connected(), key, encoded)
+
+
+def purge(unit: Unit[Any], rows_max: int) -> int:
+    """Remove up to `rows_max` expired key rows; how many it were."""
+    with _told(unit):
+        return unit.runtime.key_rows.purge(unit.connected(), rows_max)
+
+
+@contextmanager
+def _told(unit: Unit[Any]) -> Iterator[None]:
+    dialect = unit.runtime.engine.dialect
+    database_error = dialect.loaded_dbapi.Error
+    try:
+        yield
+    except database_error as error:
+        wrapped = exc.DBAPIError.instance(None, None, error, database_error, hide_parameters=True, dialect=dialect)
+        unit.note(wrapped)
+        raise wrapped from error
+    except BaseException as error:
+        unit.note(error)
+        if not isinstance(error, Exception):
+            unit.connected().invalidate(error)  # the answer is still to come, and nobody will read it
+        raise
