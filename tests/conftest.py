@@ -127,16 +127,20 @@ def galera_cluster() -> Iterator[Galera]:
 
 @pytest.fixture
 def ctrl_c() -> Iterator[None]:
-    """Programs that the test starts end at Ctrl-C as in a terminal.
+    """Programs that the test starts end at Ctrl-C, and with their terminal, as in a terminal.
 
-    A run in the background of a script (`&`) ignores SIGINT, and what it starts inherits that. What this process handles is
-    the default again in a program that it starts.
+    A run in the background of a script (`&`, `nohup`) ignores SIGINT or SIGHUP, and what it starts inherits that. What this
+    process handles is the default again in a program that it starts.
     """
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    before = {
+        signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler),
+        signal.SIGHUP: signal.signal(signal.SIGHUP, signal.SIG_DFL),
+    }
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @pytest.fixture

@@ -74,7 +74,7 @@ async def test_a_default_install_answers_no_path_of_its_own(path: str) -> None:
     for method in ("GET", "POST", "DELETE", "OPTIONS", "TRACE"):
         answer = await call(INSTALLED, method, path)
         assert answer.status == 404
-        assert set(answer.json) == {"type", "title", "status", "request_id"}
+        assert set(answer.json) == {"type", "title", "status", "request_id", "trace_id"}
 
 
 @pytest.mark.parametrize("path", sorted(PROBES))

@@ -22,6 +22,7 @@ from holdfast.asgi.request_id import RequestId
 from holdfast.asgi.stack import Stack
 from holdfast.ext.redis.idempotency import RedisIdempotency, _Claim
 from holdfast.ext.sqlalchemy import AsyncDatabase, UnitAsyncSession
+from holdfast.ext.sqlalchemy.keyrows import KeyRows
 from holdfast.health import Health, HealthCheck
 from holdfast.shutdown import Drain, DrainSettings
 from holdfast.stream import subscribe
@@ -163,7 +164,7 @@ async def test_what_runs_beside_requests_tells_no_text_of_others() -> None:
 
         await save()
         db._runtime._purging.acquire()
-        with mock.patch.object(db._runtime, "purge", fail):
+        with mock.patch.object(KeyRows, "purge", fail):
             db._runtime._purge_quietly()
         await health.report()
         await drain.run_async()

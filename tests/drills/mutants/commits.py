@@ -96,7 +96,7 @@ def token_in_a_separate_transaction(patch: pytest.MonkeyPatch) -> None:
     def apart(self: Unit[Any], attempt: int, **more: Any) -> Record | None:
         found = claim(self, attempt, **more)
         if found is None:
-            self._connected().connection.driver_connection.commit()  # type: ignore[union-attr]
+            self.connected().connection.driver_connection.commit()  # type: ignore[union-attr]
         return found
 
     patch.setattr(Unit, "claim", apart)

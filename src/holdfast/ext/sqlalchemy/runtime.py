@@ -42,7 +42,7 @@ from .write_turns import WriteTurns
 if TYPE_CHECKING:
     from asyncio import Future
 
-    from sqlalchemy.engine import Connection, Engine, ExceptionContext
+    from sqlalchemy.engine import Connection, Dialect, Engine, ExceptionContext
     from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
     from .address import Host
@@ -408,8 +408,6 @@ def _listen(engine: Engine, units: Mapping[Connection, Unit[Any]]) -> None:
     """
     dialect = engine.dialect
     do_commit = dialect.do_commit
-    do_savepoint = dialect.do_savepoint
-    do_rollback_to_savepoint = dialect.do_rollback_to_savepoint
 
     def commit_if_open(dbapi_connection: PoolProxiedConnection) -> None:
         driver_connection: Any = dbapi_connection.driver_connection
@@ -430,6 +428,21 @@ def _listen(engine: Engine, units: Mapping[Connection, Unit[Any]]) -> None:
             body.refuse_commit()
         send(dbapi_connection)
 
+    dialect.do_commit = commit  # type: ignore[method-assign]
+    _listen_to_savepoints(dialect, units)
+    _notice_strangers(engine)
+
+    @event.listens_for(engine, "handle_error")
+    def on_error(context: ExceptionContext) -> None:
+        unit = units.get(context.connection) if context.connection is not None else None
+        if unit is not None:
+            unit.on_error(context)
+
+
+def _listen_to_savepoints(dialect: Dialect, units: Mapping[Connection, Unit[Any]]) -> None:
+    do_savepoint = dialect.do_savepoint
+    do_rollback_to_savepoint = dialect.do_rollback_to_savepoint
+
     def savepoint(connection: Connection, name: str) -> None:
         do_savepoint(connection, name)
         unit = units.get(connection)
@@ -443,16 +456,11 @@ def _listen(engine: Engine, units: Mapping[Connection, Unit[Any]]) -> None:
             givings_of(unit).take_back_to(name)
             unit.on_savepoint_rollback()
 
-    dialect.do_commit = commit  # type: ignore[method-assign]
     dialect.do_savepoint = savepoint  # type: ignore[method-assign]
     dialect.do_rollback_to_savepoint = rollback_to_savepoint  # type: ignore[method-assign]
 
-    @event.listens_for(engine, "handle_error")
-    def on_error(context: ExceptionContext) -> None:
-        unit = units.get(context.connection) if context.connection is not None else None
-        if unit is not None:
-            unit.on_error(context)
 
+def _notice_strangers(engine: Engine) -> None:
     of = weakref.ref(engine)
 
     @event.listens_for(engine, "checkout")
