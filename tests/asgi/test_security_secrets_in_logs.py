@@ -10,6 +10,7 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from sqlalchemy import MetaData
+from sqlalchemy.util import greenlet_spawn
 
 from holdfast import errors
 from holdfast.asgi.access_log import AccessLog
@@ -165,7 +166,7 @@ async def test_what_runs_beside_requests_tells_no_text_of_others() -> None:
         await save()
         db._runtime._purging.acquire()
         with mock.patch.object(KeyRows, "purge", fail):
-            db._runtime._purge_quietly()
+            await greenlet_spawn(db._runtime._purge_quietly)
         await health.report()
         await drain.run_async()
         await store._record(claim, "")
