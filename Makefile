@@ -3,8 +3,8 @@
 PYTHON ?= python3
 VENV := .venv/bin
 CODE := $(wildcard src tests examples benchmarks tools)
-WORKERS ?= 2
-SERVER_WORKERS ?= 2
+WORKERS ?= 3
+SERVER_WORKERS ?= 3
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo serve test test-fast test-servers check bench drill drill-mutants soak fuzz docs lock clean
@@ -28,7 +28,7 @@ test-fast: setup  ## Run the tests that need no server
 
 test-servers:  ## Run the tests on real MariaDB, PostgreSQL and MySQL servers, which they start themselves
 	@$(PYTHON) tools/bootstrap.py --servers
-	$(VENV)/python -m pytest -m servers -n $(SERVER_WORKERS) --dist loadfile --durations=5
+	$(VENV)/python -m pytest -m servers -n $(SERVER_WORKERS) --dist loadfile --no-loadscope-reorder --durations=5
 
 check: setup  ## Lint, format, types (mypy and pyright) and import contracts
 	$(VENV)/ruff check $(CODE)

@@ -53,6 +53,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         by_name = _SERVER_FIXTURES.intersection(getattr(item, "fixturenames", ()))
         if by_kind or by_name or "integration" in item.path.parts:
             item.add_marker(pytest.mark.servers)
+    # The longest files first, so that no worker begins one when the others are done.
+    slow = {
+        item.path
+        for item in items
+        if "galera_cluster" in getattr(item, "fixturenames", ()) or item.path.name == "test_galera.py"
+    }
+    items.sort(key=lambda item: item.path not in slow)
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:

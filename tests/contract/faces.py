@@ -11,12 +11,26 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
 from sqlalchemy import CheckConstraint, ForeignKey, String, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from holdfast.ext.sqlalchemy import AsyncDatabase, Database, DatabaseSettings
 
-__all__ = ["FACES", "Account", "Base", "Entry", "Face", "Kind", "User", "balances", "usernames"]
+__all__ = [
+    "FACES",
+    "ONE_A_SERVER",
+    "ON_SQLITE",
+    "Account",
+    "Base",
+    "Entry",
+    "Face",
+    "Kind",
+    "User",
+    "balances",
+    "only",
+    "usernames",
+]
 
 
 class Base(DeclarativeBase):
@@ -76,7 +90,28 @@ FACES = [
     Kind("postgresql", "asyncpg", asynchronous=True),
 ]
 
+ON_SQLITE = [kind for kind in FACES if kind.server == "sqlite"]
+"""For what depends on the shell alone."""
+
+ONE_A_SERVER = [
+    *ON_SQLITE,
+    Kind("mariadb", "asyncmy", asynchronous=True),
+    Kind("mysql", "pymysql", asynchronous=False),
+    Kind("postgresql", "asyncpg", asynchronous=True),
+]
+"""For what depends on the server, and not on its driver."""
+
 _OPTIONAL = {"mysqldb": "MySQLdb"}
+
+
+def only(kinds: Sequence[Kind]) -> Any:
+    """The faces of one module of tests that needs no others; assign it to `kind` there."""
+
+    @pytest.fixture(name="kind", params=kinds, ids=str)
+    def kind(request: pytest.FixtureRequest) -> Any:
+        return request.param
+
+    return kind
 
 
 def missing_driver(kind: Kind) -> str | None:

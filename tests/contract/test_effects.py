@@ -10,7 +10,9 @@ from sqlalchemy.orm import Session
 
 from holdfast.effects import CURRENT, Effects
 from holdfast.errors import HoldfastError
-from tests.contract.faces import Face, User
+from tests.contract.faces import ONE_A_SERVER, Face, User, only
+
+kind = only(ONE_A_SERVER)
 
 
 def add_user(session: Session) -> None:

@@ -21,7 +21,9 @@ from holdfast.errors import ConfigurationError, ForeignTransaction, KeyReused, U
 from holdfast.ext.sqlalchemy import AsyncDatabase
 from holdfast.ext.sqlalchemy.arguments import refuse_caller_session
 from holdfast.outcome import Outcome
-from tests.contract.faces import Face, User, usernames
+from tests.contract.faces import ON_SQLITE, Face, User, only, usernames
+
+kind = only(ON_SQLITE)
 
 
 @dataclass(frozen=True)

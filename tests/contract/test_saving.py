@@ -22,7 +22,9 @@ from holdfast.errors import (
 )
 from holdfast.ext.sqlalchemy.faults import Fault, inject
 from holdfast.outcome import Outcome
-from tests.contract.faces import Face
+from tests.contract.faces import ONE_A_SERVER, Face, only
+
+kind = only(ONE_A_SERVER)
 
 
 class Base(DeclarativeBase):

@@ -31,7 +31,9 @@ from holdfast.errors import (
 from holdfast.ext.sqlalchemy import OPERATIONS, Database, DatabaseSettings
 from holdfast.ext.sqlalchemy.migrate import migrate
 from holdfast.outcome import Outcome
-from tests.contract.faces import Base, Face, Kind, User, usernames
+from tests.contract.faces import ONE_A_SERVER, Base, Face, Kind, User, only, usernames
+
+kind = only(ONE_A_SERVER)
 
 
 def _ddl(statement: str) -> Any:
