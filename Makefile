@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv/bin
 CODE := $(wildcard src tests examples benchmarks tools)
 WORKERS ?= 3
-SERVER_WORKERS ?= 3
+SERVER_WORKERS ?= 4
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo serve test test-fast test-servers check bench drill drill-mutants soak fuzz docs lock clean

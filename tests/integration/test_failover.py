@@ -13,7 +13,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from typing import Any, Self
 
 import pytest
@@ -345,13 +345,15 @@ def test_server_that_is_too_full_is_there(mariadb_server: Server) -> None:
     prepare(mariadb_server)
     settings = DatabaseSettings(deadline=15.0, pool=PoolSettings(size=20, open_max=40))
     with (
+        closing(mariadb_server.connect(admin=True)) as admin,  # from before there is no room
         mariadb_server.global_setting("max_connections", 10),
         Load([mariadb_server.url("pymysql")], "threads", callers=20, settings=settings) as load,
     ):
-        rows = mariadb_server.execute("SELECT id FROM information_schema.processlist WHERE user = 'app'")
-        for (session,) in rows[:2]:
+        cursor = admin.cursor()
+        cursor.execute("SELECT id FROM information_schema.processlist WHERE user = 'app'")
+        for (session,) in cursor.fetchall()[:2]:
             with suppress(Exception):  # it may have ended by itself
-                mariadb_server.execute(f"KILL {session}")
+                cursor.execute(f"KILL {session}")
         load.go_on()
     assert load.events(FailoverStarted) == []
     nothing_doubled_or_lost(load, mariadb_server)

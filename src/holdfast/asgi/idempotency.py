@@ -193,7 +193,7 @@ class KeyedRun:
 
     def _begin(self) -> None:
         if self._patience is not None:
-            self._patience.reschedule(None)  # the key is ours: from here on the deadline alone counts
+            _move(self._patience, None)  # the key is ours: from here on the deadline alone counts
             self._patience = None
         if not self._took and self._quota is not None:
             if not self._quota.take(self.identity.scope):
@@ -260,10 +260,10 @@ class KeyedRun:
             return
         now = asyncio.get_running_loop().time()
         if waits:
-            patience.reschedule(now + self._patience_s)
+            _move(patience, now + self._patience_s)
         else:
             self._patience_s = (patience.when() or now) - now
-            patience.reschedule(None)
+            _move(patience, None)
 
 
 class _AtWork:
@@ -402,12 +402,10 @@ class Idempotency:
                     if other.kept:
                         break
                 if has_until_deadline:
-                    patience.reschedule(
-                        None
-                    )  # the store keeps to the deadline, and tells a held key from a slow server
+                    _move(patience, None)  # the store keeps to the deadline, and tells a held key from a slow server
                 else:
                     if wait_s == 0:
-                        patience.reschedule(asyncio.get_running_loop().time() + _ASKING_THE_STORE_S)
+                        _move(patience, asyncio.get_running_loop().time() + _ASKING_THE_STORE_S)
                     run.until_begun(patience)
                 return await self._alone(row, run)
         except TimeoutError:
@@ -481,6 +479,11 @@ class Idempotency:
 
 def _nobody(context: RequestContext) -> Problem:
     return replace(_NOBODY, headers=tuple(header(b"www-authenticate", one) for one in challenges_of(context)))
+
+
+def _move(patience: asyncio.Timeout, when: float | None) -> None:
+    if not patience.expired():  # else its cancellation is under way, and comes with the next wait
+        patience.reschedule(when)
 
 
 def _in_progress() -> InProgress:
