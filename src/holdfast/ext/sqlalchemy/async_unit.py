@@ -52,11 +52,8 @@ class AsyncUnit(Generic[T]):
             unit.check_time()
         limit = None if unit.has_doubt else runtime.limit
         admission = await limit.acquire_async(expires_at=unit.expires_at) if limit is not None else None
-        turns = None if unit.read_only else runtime.turns
-        if turns is not None and not await turns.take_async():
-            turns = None
         self.session = unit.async_session = session = runtime.new_async_session(unit.read_only)
-        await greenlet_spawn(unit.begin_on, session.sync_session, admission, turns)
+        await greenlet_spawn(unit.begin_on, session.sync_session, admission)
 
     @property
     def in_cluster(self) -> bool:

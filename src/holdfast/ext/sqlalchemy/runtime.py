@@ -37,7 +37,6 @@ from .keyrows import KeyRows
 from .sessions import ReadAsyncSession, ReadSession, UnitAsyncSession, UnitSession
 from .unit import Unit
 from .watchdog import WATCHDOG
-from .write_turns import WriteTurns
 
 if TYPE_CHECKING:
     from asyncio import Future
@@ -84,7 +83,6 @@ class Runtime:
 
     Attributes:
         units: whose each connection is, while an operation holds it.
-        turns: who may write next; None where the server takes many writers at once.
         serials: a number for each call with a key row, that no other call of any process has under the same key.
     """
 
@@ -125,7 +123,6 @@ class Runtime:
         self._key_rows: KeyRows | None = None
         self._keys_used = self._first_count()
         self.serials = _serials()
-        self.turns = self._new_turns()
         self._purging = threading.Lock()
         self._background: set[Future[None]] = set()
         self.units: dict[Connection, Unit[Any]] = {}
@@ -161,9 +158,6 @@ class Runtime:
         """As `new_session`."""
         kind = ReadAsyncSession if read_only else UnitAsyncSession
         return kind(self.endpoint.async_engine, expire_on_commit=False)
-
-    def _new_turns(self) -> WriteTurns | None:
-        return WriteTurns(self.clock) if self.endpoint.address.backend == "sqlite" else None
 
     def watch(self, driver_connection: object, expires_at: float) -> Guard | None:
         """Cut what the connection does when `expires_at` comes; None where a task's cancellation does that."""
@@ -492,7 +486,6 @@ def _survive_fork(runtime: Runtime) -> None:
         if forked is not None:
             forked.serials = _serials()
             forked._keys_used = forked._first_count()
-            forked.turns = forked._new_turns()
             if forked.failover is not None:
                 forked.failover.forget()
 

@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from .given import Givings
     from .runtime import Runtime
     from .watchdog import Guard
-    from .write_turns import WriteTurns
 
 __all__ = ["Hook", "Ran", "Unit"]
 
@@ -107,7 +106,6 @@ class Unit(Generic[T]):
     _transaction_id: str | None = None
     _permit: Permit | None = None
     _admission: Admission | None = None
-    _turns: WriteTurns | None = None
     _watch: Guard | None = None
     _attempt: Attempt | None = None
     _last_class: FailureClass | None = None
@@ -158,7 +156,6 @@ class Unit(Generic[T]):
         self._transaction_id = None
         self._permit = None
         self._admission = None
-        self._turns = None
         self._watch = None
         self._attempt = None
         self._last_class = None
@@ -167,7 +164,7 @@ class Unit(Generic[T]):
     # -- Port --------------------------------------------------------------------------------------------------------
 
     def begin(self) -> None:
-        """Pass the failover gate and the limit, await one's turn, take a connection, and open the transaction."""
+        """Pass the failover gate and the limit, take a connection, and open the transaction."""
         runtime = self.runtime
         failover = runtime.failover
         if failover is not None and failover.gate.closed:
@@ -175,10 +172,7 @@ class Unit(Generic[T]):
             self.check_time()
         limit = None if self.has_doubt else runtime.limit
         admission = limit.acquire(expires_at=self.expires_at) if limit is not None else None
-        turns = None if self.read_only else runtime.turns
-        if turns is not None and not turns.take():
-            turns = None
-        self.begin_on(runtime.new_session(self.read_only), admission, turns)
+        self.begin_on(runtime.new_session(self.read_only), admission)
 
     def check_time(self) -> None:
         """After a wait at the gate.
@@ -192,15 +186,14 @@ class Unit(Generic[T]):
                 f"no server took writes until the deadline; see that it runs, and that host and port are right: {where}"
             )
 
-    def begin_on(self, session: UnitSession, admission: Admission | None, turns: WriteTurns | None) -> None:
-        """As `begin`, past gate and limit, on a session made by the caller; `turns` where this is its turn to write."""
+    def begin_on(self, session: UnitSession, admission: Admission | None) -> None:
+        """As `begin`, past gate and limit, on a session made by the caller."""
         runtime = self.runtime
         failover = runtime.failover
         if self._begun:
             self._forget_attempt()
         self._begun = True
         self._admission = admission
-        self._turns = turns
         self.session = session
         session.hooks = self.hooks
         if failover is not None:
@@ -549,10 +542,7 @@ class Unit(Generic[T]):
             self.runtime.retire_pool(self._pooled)
 
     def _settle_permits(self, failure_class: FailureClass | None, *, overloaded: bool = False) -> None:
-        """Let the next writer try, and tell limit and breaker how the attempt went."""
-        turns, self._turns = self._turns, None
-        if turns is not None:
-            turns.give_back()
+        """Tell limit and breaker how the attempt went."""
         fine = failure_class is None or failure_class is FailureClass.PERMANENT
         admission, self._admission = self._admission, None
         if admission is not None:
