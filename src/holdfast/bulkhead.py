@@ -11,8 +11,7 @@
 The queue is last in, first out. When calls come faster than they are served, a fair queue makes every one of them wait until
 it is nearly too late; serving the newest first answers most of them at once and lets the few oldest, whose callers have given
 up or soon will, run into `max_wait` (Netflix's concurrency-limits and Facebook's adaptive LIFO do the same). Nobody starves for
-longer than `max_wait`, and while the queue is short the order makes little difference. Where every caller has to be served and
-only waits for its turn, `fair=True` serves the oldest first.
+longer than `max_wait`, and while the queue is short the order makes little difference.
 
 A permit goes from the caller who releases it straight to the waiter it wakes: nobody can take it on the way. A waiter that is
 cancelled or out of time gives back what it was handed in the same moment. Threads and tasks of any event loop may share one
@@ -26,7 +25,7 @@ from collections.abc import Awaitable, Callable
 from types import CoroutineType, TracebackType
 from typing import TYPE_CHECKING, NoReturn, ParamSpec, Self, TypeVar
 
-from .bounds import flag, instance_of, whole_number
+from .bounds import instance_of, whole_number
 from .callables import AroundCallables, returned_coroutine
 from .clock import SYSTEM_CLOCK, WaitingClock
 from .deadline import current_deadline, seconds
@@ -50,25 +49,13 @@ class Bulkhead(AroundCallables):
         permits: calls at a time; at least 1.
         queue: callers that may wait for one, default 0: nobody waits.
         max_wait: how long one waits at most, seconds or `timedelta`, default 1 s; the deadline shortens it.
-        fair: whether the oldest waiter is served first, default False: the newest.
         clock, events: where time and listeners come from.
 
     Raises:
         ConfigurationError: a setting is outside its bounds.
     """
 
-    __slots__ = (
-        "_clock",
-        "_events",
-        "_fair",
-        "_free",
-        "_lock",
-        "_max_wait_s",
-        "_permits",
-        "_queue",
-        "_waiters",
-        "name",
-    )
+    __slots__ = ("_clock", "_events", "_free", "_lock", "_max_wait_s", "_permits", "_queue", "_waiters", "name")
 
     def __init__(
         self,
@@ -77,7 +64,6 @@ class Bulkhead(AroundCallables):
         permits: int,
         queue: int = 0,
         max_wait: float | timedelta = 1.0,
-        fair: bool = False,
         clock: WaitingClock = SYSTEM_CLOCK,
         events: EventStream = EVENTS,
     ) -> None:
@@ -87,12 +73,11 @@ class Bulkhead(AroundCallables):
         self._permits = permits
         self._queue = queue
         self._max_wait_s = seconds(max_wait, name="Bulkhead.max_wait")
-        self._fair = flag(fair, "Bulkhead.fair")
         self._clock = clock
         self._events = events
         self._lock = threading.Lock()
         self._free = permits
-        self._waiters: dict[_Waiter, None] = {}  # in the order of arrival
+        self._waiters: dict[_Waiter, None] = {}  # in the order of arrival; the last is served first
 
     @property
     def in_use(self) -> int:
@@ -161,7 +146,7 @@ class Bulkhead(AroundCallables):
             self._reject(f"and none came free in {wait_s:g} s")
 
     def release(self) -> None:
-        """Give a permit back; a waiter gets it.
+        """Give a permit back; the newest waiter gets it.
 
         Raises:
             UsageError: none was taken.
@@ -170,8 +155,7 @@ class Bulkhead(AroundCallables):
         self._lock.acquire()  # half the price of `with`, on the path of every call
         try:
             if self._waiters:
-                woken = next(iter(self._waiters) if self._fair else reversed(self._waiters))
-                del self._waiters[woken]
+                woken, _ = self._waiters.popitem()
                 woken.has_permit = True
             elif self._free < self._permits:
                 self._free += 1

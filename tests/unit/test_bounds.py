@@ -94,7 +94,6 @@ _MAKERS: dict[str, tuple[Callable[..., object], dict[str, Any], dict[str, tuple[
             "permits": (*_NO_WHOLE_NUMBER, 0),
             "queue": _NO_WHOLE_NUMBER,
             "max_wait": (*_NO_DURATION, None),
-            "fair": _NO_FLAG,
         },
     ),
     "AdaptiveLimit": (

@@ -148,10 +148,9 @@ async def test_the_deadline_shortens_the_wait(clock: ManualClock) -> None:
     assert bulkhead.waiting == 0
 
 
-@pytest.mark.parametrize(("fair", "order"), [(False, [2, 1, 0]), (True, [0, 1, 2])])
-async def test_the_queue_is_bounded_and_has_an_order(clock: ManualClock, fair: bool, order: list[int]) -> None:
-    """Last in, first out, or first in, first out if asked for; one too many is told at once."""
-    bulkhead = Bulkhead("x", permits=1, queue=3, fair=fair, clock=clock)
+async def test_the_queue_is_bounded_and_the_newest_is_served_first(clock: ManualClock) -> None:
+    """Last in, first out; one too many is told at once."""
+    bulkhead = Bulkhead("x", permits=1, queue=3, clock=clock)
     await bulkhead.acquire_async()
     served: list[int] = []
 
@@ -167,7 +166,7 @@ async def test_the_queue_is_bounded_and_has_an_order(clock: ManualClock, fair: b
         bulkhead.release()
         await turns()
     await asyncio.gather(*tasks)
-    assert served == order
+    assert served == [2, 1, 0]
 
 
 async def test_a_cancelled_waiter_leaks_nothing(clock: ManualClock) -> None:
