@@ -5,6 +5,7 @@ A value of another kind is told by its class alone, for it may be anything: a pa
 
 from __future__ import annotations
 
+from sys import float_info
 from typing import TypeVar
 
 from .errors import ConfigurationError
@@ -13,7 +14,7 @@ __all__ = ["flag", "instance_of", "number", "one_of", "whole_number"]
 
 T = TypeVar("T")
 
-_LARGEST = 1.7976931348623157e308  # what a float can hold; a whole number may be more, and cannot be reckoned with
+_LARGEST = float_info.max  # a whole number may be more, and cannot be reckoned with
 
 
 def whole_number(value: int, name: str, least: int) -> int:

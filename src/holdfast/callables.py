@@ -134,8 +134,6 @@ def _is_async(function: Callable[..., object]) -> bool:
 
     if not callable(function):
         raise ConfigurationError(f"a policy surrounds a callable, not {type(function).__name__}")
-    while isinstance(function, functools.partial):
-        function = function.func
     if inspect.iscoroutinefunction(function):  # first: some say so of themselves (`AsyncMock`)
         return True
     code = code_of(function)

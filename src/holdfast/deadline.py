@@ -13,6 +13,7 @@ follows tasks that a task starts and stays out of other threads. Safe in threads
 from __future__ import annotations
 
 from contextvars import ContextVar
+from sys import float_info
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -28,7 +29,6 @@ __all__ = ["Deadline", "current_deadline", "seconds", "within"]
 
 
 _NEVER = float("inf")
-_LONGEST_S = 1.7976931348623157e308  # what a float can hold
 
 
 def seconds(duration: float | timedelta, *, name: str = "duration") -> float:
@@ -48,7 +48,7 @@ def seconds(duration: float | timedelta, *, name: str = "duration") -> float:
     total: object = duration if measure is None else measure()
     if not isinstance(total, (int, float)) or isinstance(total, bool):
         raise ConfigurationError(f"{name} must be seconds or a timedelta, not {type(duration).__name__}")
-    if not 0 <= total <= _LONGEST_S:
+    if not 0 <= total <= float_info.max:
         shown = total if isinstance(total, float) or total < 0 else "one that no float can hold"
         raise ConfigurationError(f"{name} must be a finite number of seconds, 0 or more, not {shown}")
     return float(total)
@@ -117,9 +117,8 @@ class within:
     def __enter__(self) -> Deadline:
         own = Deadline(self._clock.monotonic() + self._duration_s, self._clock)
         self._outer = outer = CURRENT.get()
-        if (
-            outer is not None and outer._clock is not self._clock
-        ):  # moments of two clocks cannot be compared, times left can
+        if outer is not None and outer._clock is not self._clock:
+            # Moments of two clocks cannot be compared, times left can.
             self.deadline = outer if outer.remaining_s() <= self._duration_s else own
         else:
             self.deadline = outer if outer is not None and outer.expires_at <= own.expires_at else own

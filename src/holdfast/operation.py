@@ -25,6 +25,7 @@ from .errors import ConfigurationError, ResultNotSerializable
 
 __all__ = [
     "KEY_LENGTH_MAX",
+    "PLAIN",
     "SCOPE_LENGTH_MAX",
     "JsonCodec",
     "OperationKey",
@@ -39,6 +40,8 @@ KEY_LENGTH_MAX = 255
 """Characters in a key (Stripe's and most gateways' limit)."""
 SCOPE_LENGTH_MAX = 100
 """Characters in a scope."""
+PLAIN = frozenset({str, int, float, bool, type(None)})
+"""Types of what most arguments and results are: nothing is inside their values, and JSON tells them apart by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +146,7 @@ def fingerprint(operation: str, args: Sequence[Any], kwargs: Mapping[str, Any]) 
         ConfigurationError: an argument cannot be told apart from others like it (no value of its own to look at).
     """
     try:
-        plain = _PLAIN.issuperset(map(type, kwargs.values()))
+        plain = PLAIN.issuperset(map(type, kwargs.values()))
         named = dict(kwargs) if plain else {name: _described(value) for name, value in kwargs.items()}
         asked = [operation, _described_all(args), named]
         text = _ARGUMENTS.encode(asked)
@@ -155,8 +158,6 @@ def fingerprint(operation: str, args: Sequence[Any], kwargs: Mapping[str, Any]) 
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-_PLAIN = frozenset({str, int, float, bool, type(None)})
-"""Types whose values JSON tells apart by itself."""
 _TEXT = frozenset({str})
 
 
@@ -167,7 +168,7 @@ def _described(value: Any) -> Any:
     a list of pairs. Names of classes have a dot in them, Holdfast's own have none.
     """
     kind = type(value)
-    if kind in _PLAIN:
+    if kind in PLAIN:
         return value
     if kind is list or kind is tuple:
         return _described_all(value)
@@ -182,12 +183,12 @@ def _described(value: Any) -> Any:
 
 def _described_all(values: Sequence[Any]) -> Sequence[Any]:
     # Asked in C, whether there is anything to do: a request's body is mostly plain.
-    return values if _PLAIN.issuperset(map(type, values)) else [_described(item) for item in values]
+    return values if PLAIN.issuperset(map(type, values)) else [_described(item) for item in values]
 
 
 def _described_dict(value: dict[Any, Any]) -> dict[str, Any]:
     if _TEXT.issuperset(map(type, value)) and "$" not in [key[:1] for key in value]:
-        if _PLAIN.issuperset(map(type, value.values())):
+        if PLAIN.issuperset(map(type, value.values())):
             return value
         return {key: _described(item) for key, item in value.items()}
     pairs = [[_described(key), _described(item)] for key, item in value.items()]
@@ -377,7 +378,7 @@ def _same_types(one: Any, other: Any) -> bool:
     kind = type(one)
     if type(other) is not kind:
         return False
-    if kind in _PLAIN:
+    if kind in PLAIN:
         return True
     if isinstance(one, (list, tuple)):
         return len(one) == len(other) and all(map(_same_types, one, other))

@@ -348,9 +348,8 @@ def test_a_lock_wait_ends_with_the_deadline_and_leaves_nothing_running(
 
     report = report_of(caught.value)
     assert report is not None
-    assert (
-        report.elapsed_s < 1.0 + 0.25 + 5.0
-    )  # the promise is 0.25 s, which the drills measure; a busy machine takes longer
+    # The promise is 0.25 s, which the drills measure; a busy machine takes longer.
+    assert report.elapsed_s < 1.0 + 0.25 + 5.0
     for _ in range(50):
         if running_elsewhere(server) == 0:
             break

@@ -291,9 +291,8 @@ def _outcome_of(error: BaseException) -> _Outcome:
         return "late"
     if isinstance(error, Exception):
         return "dropped" if isinstance(error, (Overloaded, LoadShed, BulkheadFull)) else "ignored"
-    return (
-        "late" if _time_is_up() else "ignored"
-    )  # it is what cancels a task, and who is cancelled does not see its error
+    # What cancels a task is the deadline's timer, and who is cancelled does not see its error.
+    return "late" if _time_is_up() else "ignored"
 
 
 def _time_is_up() -> bool:

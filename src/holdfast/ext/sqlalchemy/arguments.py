@@ -12,12 +12,9 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
 from sqlalchemy.orm import Session, scoped_session
 
 from ...errors import ConfigurationError, ForeignTransaction
-from ...operation import fingerprint
+from ...operation import PLAIN, fingerprint
 
-__all__ = ["PLAIN", "Parameters", "refuse_caller_session"]
-
-PLAIN = frozenset({str, int, float, bool, type(None)})
-"""Types of what most arguments and results are: nothing is inside them."""
+__all__ = ["Parameters", "refuse_caller_session"]
 
 _LOOKED_AT_MAX = 100
 _CONTAINER_TYPES = (list, tuple, set, frozenset)

@@ -16,7 +16,6 @@ def who_runs_here() -> object:
     asyncio = sys.modules.get("asyncio")
     if asyncio is None:
         return threading.current_thread()
-    loop = (
-        asyncio._get_running_loop()
-    )  # None where none runs; `get_running_loop` raises, which costs more than all the rest
+    # None where none runs: `get_running_loop` raises, which costs more than all the rest.
+    loop = asyncio._get_running_loop()
     return (loop is not None and asyncio.current_task(loop)) or threading.current_thread()

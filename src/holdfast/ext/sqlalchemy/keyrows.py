@@ -30,7 +30,6 @@ from sqlalchemy import (
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 
 from ...dialects import Flavour, classify
-from ...errors import ConfigurationError
 from ...operation import KEY_LENGTH_MAX, SCOPE_LENGTH_MAX, TOMBSTONE, OperationKey, Record
 from ...outcome import Failure, FailureClass, Rejection, Stage
 
@@ -71,19 +70,11 @@ OPERATIONS = Table(
 
 
 def with_operations(metadata: MetaData | None) -> tuple[MetaData, ...]:
-    """`metadata`, and beside it what holds the table of key rows, unless `metadata` does. No copy: that would lose listeners.
-
-    Raises:
-        ConfigurationError: it is something else, a declarative base for instance.
-    """
+    """`metadata`, and beside it what holds the table of key rows, unless `metadata` does. No copy: that would lose listeners."""
     if metadata is None:
         return (_METADATA,)
-    if not isinstance(metadata, MetaData):
-        raise ConfigurationError(
-            f"migrate takes a MetaData, not {getattr(metadata, '__name__', type(metadata).__name__)}; "
-            "of a declarative base that is Base.metadata"
-        )
-    return (metadata,) if OPERATIONS.name in metadata.tables else (metadata, _METADATA)
+    has_it = OPERATIONS.name in getattr(metadata, "tables", ())  # what is no MetaData is refused by `migrate`
+    return (metadata,) if has_it else (metadata, _METADATA)
 
 
 _SECONDS_NOW = {

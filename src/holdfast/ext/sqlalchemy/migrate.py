@@ -130,11 +130,13 @@ def migrate(
 
 
 def _models(metadata: MetaData | Sequence[MetaData]) -> list[MetaData]:
-    models = (
-        [metadata] if isinstance(metadata, MetaData) else list(metadata) if isinstance(metadata, (list, tuple)) else []
-    )
-    if not models or not all(isinstance(one, MetaData) for one in models):
-        raise ConfigurationError("migrate() takes the models' MetaData: Base.metadata, say")
+    models: list[Any] = list(metadata) if isinstance(metadata, (list, tuple)) else [metadata]
+    for one in models or [metadata]:
+        if not isinstance(one, MetaData):
+            raise ConfigurationError(
+                f"migrate() takes the models' MetaData, not {getattr(one, '__name__', type(one).__name__)}; of a declarative "
+                "base that is Base.metadata"
+            )
     return models
 
 

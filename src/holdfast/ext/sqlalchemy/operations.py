@@ -25,11 +25,11 @@ from sqlalchemy.util import greenlet_spawn
 from ...callables import code_of, name_of
 from ...dialects import classify
 from ...errors import ConfigurationError, KeyReused, Report, UsageError, attach_report, error_for
-from ...operation import OperationKey, fingerprint, scope_of
+from ...operation import PLAIN, OperationKey, fingerprint, scope_of
 from ...outcome import FailureClass, Stage
 from ...transaction import AsyncShell, Shell
 from . import inside
-from .arguments import PLAIN, Parameters, refuse_caller_session
+from .arguments import Parameters, refuse_caller_session
 from .async_unit import AsyncUnit
 from .current import open_unit
 from .unit import Hook, Unit

@@ -286,8 +286,7 @@ class Runtime:
         Raises:
             UsageError: the operation had no key to ask by, or a transaction is open here.
         """
-        if open_unit(self) is not None:
-            raise UsageError("outcome_of() asks in a transaction of its own; call it outside of transaction functions")
+        self.refuse_inside("outcome_of()")
         if unknown.operation_scope is None or unknown.operation_key is None:
             raise UsageError(
                 "this operation had no key, so what became of it cannot be found out any more; "

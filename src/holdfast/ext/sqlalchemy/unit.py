@@ -60,7 +60,31 @@ _ATTEMPTS_PER_CALL = 1_000
 """Room for one call's attempts in the `attempt` column; far above what any policy allows."""
 
 
-class Unit(Generic[T]):
+class _OneAttempt:
+    """What a unit knows of the attempt that it makes, as it is when one begins.
+
+    Most operations have one attempt, which starts from what stands here; the next ones do once what was set before is forgotten.
+    """
+
+    connection: Connection | None = None
+    givings: Givings | None = None
+    _transaction: SessionTransaction | None = None
+    _pooled: PooledSession | None = None
+    _commit_sent: bool = False
+    _last_words: Callable[[PoolProxiedConnection], None] | None = None
+    _refusal: UsageError | None = None
+    _swallowed: BaseException | None = None
+    _swallowed_failure: Failure | None = None
+    _transaction_id: str | None = None
+    _permit: Permit | None = None
+    _admission: Admission | None = None
+    _watch: Guard | None = None
+    _attempt: Attempt | None = None
+    _last_class: FailureClass | None = None
+    _server_in_doubt: bool = False
+
+
+class Unit(_OneAttempt, Generic[T]):
     """One operation's way to its database; an attempt at a time.
 
     Args:
@@ -90,26 +114,10 @@ class Unit(Generic[T]):
     outer: Unit[Any] | None = None
     holder: object | None = None
 
-    # One attempt's. Most operations have one, so what it starts from stands here and is set again for the next ones alone.
+    # Which attempt's session it is says whoever makes it.
     session: UnitSession | None = None
     async_session: UnitAsyncSession | None = None
-    connection: Connection | None = None
-    _transaction: SessionTransaction | None = None
-    givings: Givings | None = None
     _begun = False
-    _pooled: PooledSession | None = None
-    _commit_sent = False
-    _last_words: Callable[[PoolProxiedConnection], None] | None = None
-    _refusal: UsageError | None = None
-    _swallowed: BaseException | None = None
-    _swallowed_failure: Failure | None = None
-    _transaction_id: str | None = None
-    _permit: Permit | None = None
-    _admission: Admission | None = None
-    _watch: Guard | None = None
-    _attempt: Attempt | None = None
-    _last_class: FailureClass | None = None
-    _server_in_doubt = False
 
     def __init__(
         self,
@@ -144,22 +152,8 @@ class Unit(Generic[T]):
 
     def _forget_attempt(self) -> None:
         self.hooks = []
-        self.givings = None
-        self.connection = None
-        self._transaction = None
-        self._pooled = None
-        self._commit_sent = False
-        self._last_words = None
-        self._refusal = None
-        self._swallowed = None
-        self._swallowed_failure = None
-        self._transaction_id = None
-        self._permit = None
-        self._admission = None
-        self._watch = None
-        self._attempt = None
-        self._last_class = None
-        self._server_in_doubt = False
+        for name in _OneAttempt.__annotations__:
+            self.__dict__.pop(name, None)
 
     # -- Port --------------------------------------------------------------------------------------------------------
 
