@@ -7,7 +7,8 @@
 An operation that loses its server does not retry on its own. It asks the gate, and one *search* finds out for everybody: is the
 server there after all (then the operation's own attempts and budget apply), or has it gone (then everybody waits, and waiting
 costs neither)? Only a positive proof of a server that takes writes opens the gate again, a few callers first, and twice as many
-whenever one of them got through. So an outage costs each caller the attempt it lost, and the next one succeeds.
+whenever one of them got through. So an outage costs each caller the attempt it lost, and the next one succeeds. Who waits for a
+free connection of the pool meanwhile gets one when those who lost theirs close it: it is turned away instead of connecting.
 
 The gate holds callers; it neither connects nor sleeps for itself. The search is a generator of commands: a thin shell carries
 them out (`ext.sqlalchemy.failover`), so the whole failover runs in tests without a server or a clock.
@@ -22,6 +23,7 @@ import threading
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import partial
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from .backoff import Backoff
@@ -111,13 +113,17 @@ RELEASE_STEP_S = 0.02
 """How often the search looks whether somebody of those let through has got through."""
 
 
+_SEARCHED = frozenset({Phase.SUSPECT, Phase.AWAY})
+
+
 class _Waiter:
     """A caller at the gate. Written and read under the gate's lock."""
 
-    __slots__ = ("server_was_away", "wake")
+    __slots__ = ("has_lost", "server_was_away", "wake")
 
-    def __init__(self, wake: Callable[[], object]) -> None:
+    def __init__(self, wake: Callable[[], object], *, has_lost: bool) -> None:
         self.wake = wake
+        self.has_lost = has_lost
         self.server_was_away = False
 
 
@@ -162,6 +168,21 @@ class FailoverGate:
     def waiting(self) -> int:
         """Callers at the gate now."""
         return len(self._waiters)
+
+    @property
+    def bereft(self) -> int:
+        """Those of them that have lost the server; the others were about to connect, or begin."""
+        with self._lock:
+            return sum(waiter.has_lost for waiter in self._waiters)
+
+    @property
+    def turns_away(self) -> bool:
+        """Whether nobody should connect now, because the search does that for everybody."""
+        return self._phase in _SEARCHED
+
+    def has_let_through(self, outages: int) -> bool:
+        """Whether who was let through when `outages` had ended may still go on without waiting again."""
+        return self._phase is Phase.RAMPING and self.outages == outages
 
     def now(self) -> float:
         """The moment by the gate's clock, monotonic seconds."""
@@ -209,12 +230,20 @@ class FailoverGate:
             self._suspected_at = self._clock.monotonic()
         self._wake_search()
 
-    def enter(self, expires_at: float, *, lost_at_outage: int | None = None, urgent: bool = False) -> bool:
+    def enter(
+        self,
+        expires_at: float,
+        *,
+        lost_at_outage: int | None = None,
+        turned_away: bool = False,
+        urgent: bool = False,
+    ) -> bool:
         """Wait until there is a server to go to, at most until `expires_at` (monotonic seconds).
 
         Args:
             expires_at: when the caller's time is up; it returns then, too.
-            lost_at_outage: `outages` when the attempt began that has lost its server; None for a first attempt.
+            lost_at_outage: `outages` when the attempt began that has lost its server, or was turned away; None for a first one.
+            turned_away: it was, and has lost nothing.
             urgent: the caller is owed the truth about a COMMIT; it is never refused.
 
         Returns:
@@ -224,7 +253,7 @@ class FailoverGate:
             NoWriter: enough callers wait already.
         """
         event = threading.Event()
-        waiter = self._join(event.set, lost_at_outage, urgent=urgent)
+        waiter = self._join(event.set, lost_at_outage, turned_away=turned_away, urgent=urgent)
         if isinstance(waiter, bool):
             return waiter
         try:
@@ -233,13 +262,21 @@ class FailoverGate:
             self._leave(waiter)
         return waiter.server_was_away
 
-    async def enter_async(self, expires_at: float, *, lost_at_outage: int | None = None, urgent: bool = False) -> bool:
+    async def enter_async(
+        self,
+        expires_at: float,
+        *,
+        lost_at_outage: int | None = None,
+        turned_away: bool = False,
+        urgent: bool = False,
+    ) -> bool:
         """As `enter`; cancelling the task ends the wait."""
         import asyncio
 
         event = asyncio.Event()
         loop = asyncio.get_running_loop()
-        waiter = self._join(lambda: loop.call_soon_threadsafe(event.set), lost_at_outage, urgent=urgent)
+        wake = partial(loop.call_soon_threadsafe, event.set)
+        waiter = self._join(wake, lost_at_outage, turned_away=turned_away, urgent=urgent)
         if isinstance(waiter, bool):
             return waiter
         try:
@@ -248,18 +285,20 @@ class FailoverGate:
             self._leave(waiter)
         return waiter.server_was_away
 
-    def _join(self, wake: Callable[[], object], lost_at_outage: int | None, *, urgent: bool) -> _Waiter | bool:
+    def _join(
+        self, wake: Callable[[], object], lost_at_outage: int | None, *, turned_away: bool, urgent: bool
+    ) -> _Waiter | bool:
         with self._lock:
-            lost = lost_at_outage is not None
-            missed = lost and lost_at_outage != self.outages
-            if self._phase is Phase.FLOWING or (self._phase is Phase.SUSPECT and not lost):
+            fresh = lost_at_outage is None
+            missed = not fresh and lost_at_outage != self.outages
+            if self._phase is Phase.FLOWING or (self._phase is Phase.SUSPECT and fresh):
                 return missed
             if not urgent and len(self._waiters) >= self._waiting_max:
                 raise NoWriter(
                     f"no server takes writes now, and {len(self._waiters)} operations wait for one already; try again later",
                     retry_after_s=1.0,
                 )
-            waiter = _Waiter(wake)
+            waiter = _Waiter(wake, has_lost=not fresh and not turned_away)
             waiter.server_was_away = missed or self._phase is Phase.RAMPING
             self._waiters[waiter] = None
             searched = self._phase is not Phase.RAMPING
@@ -413,7 +452,7 @@ def search(
             gate.acquit()
             return None
         if proof is not None and proof.writable:
-            if gate.waiting < MANY:
+            if gate.bereft < MANY:
                 gate.acquit()
                 return None
             if (yield from _let_through(gate, current, settings, found)):

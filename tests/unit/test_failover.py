@@ -52,6 +52,22 @@ def test_suspicion_holds_only_those_who_lost_the_server() -> None:
         assert lost.waits
 
 
+def test_nobody_connects_while_there_is_a_search() -> None:
+    """Who would connect is turned away while somebody finds out for all, and has lost nothing by it."""
+    with world() as w:
+        assert not w.gate.turns_away
+        w.lose()
+        assert w.gate.turns_away
+        turned = w.join(lost=True, turned_away=True)
+        assert (turned.waits, w.gate.waiting, w.gate.bereft) == (True, 2, 1)
+        w.gate.close()
+        assert w.gate.turns_away
+        w.gate.proven()
+        assert not w.gate.turns_away
+        w.gate.release(2)
+        assert turned.end() is True
+
+
 def test_one_suspicion_at_a_time() -> None:
     """Whoever else suspects the server begins nothing new; whoever waits makes sure that there is a search."""
     with world() as w:
@@ -162,6 +178,19 @@ def test_who_comes_during_the_release_stands_in_line() -> None:
         assert late.waits
         w.gate.release(1)
         assert late.end() is True
+
+
+def test_who_was_let_through_does_not_stand_in_line_again() -> None:
+    """The gate knows them by the outage that had ended, as long as it lets through; after the next one they wait like all."""
+    with world(closed=True) as w:
+        w.join()
+        w.join()
+        w.gate.proven()
+        w.gate.release(1)
+        assert w.gate.has_let_through(w.gate.outages)
+        assert not w.gate.has_let_through(w.gate.outages - 1)
+        w.gate.suspect()
+        assert not w.gate.has_let_through(w.gate.outages)
 
 
 def test_release_happens_only_after_proof() -> None:

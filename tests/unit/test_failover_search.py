@@ -103,6 +103,16 @@ def test_many_lost_at_once_were_an_outage(callers: int, away: bool) -> None:
         assert w.gate.outages == away
 
 
+def test_who_was_turned_away_is_no_witness() -> None:
+    """Callers that never reached the server do not make one loss an outage, which would cost everybody the pool."""
+    with world() as w:
+        (lost,) = w.lose()
+        turned = [w.join(lost=True, turned_away=True) for _ in range(MANY)]
+        assert w.run(WRITER) is None
+        assert [caller.end() for caller in (lost, *turned)] == [False] * (1 + MANY)
+        assert w.told == []
+
+
 # -- the search: where is it? --------------------------------------------------------------------------------------------
 
 

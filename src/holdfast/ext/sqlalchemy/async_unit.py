@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from sqlalchemy.util import greenlet_spawn
 
 from .current import body_of
+from .failover import TurnedAway
 from .unit import Ran, Unit
 
 if TYPE_CHECKING:
@@ -47,13 +48,22 @@ class AsyncUnit(Generic[T]):
             self._on_waiting(False)
         unit, runtime = self.unit, self.unit.runtime
         failover = runtime.failover
-        if failover is not None and failover.gate.closed:
+        if failover is not None and failover.gate.closed and not failover.gate.has_let_through(unit.let_through_at):
             await failover.gate.enter_async(unit.expires_at, urgent=unit.has_doubt)
             unit.check_time()
-        limit = None if unit.has_doubt else runtime.limit
-        admission = await limit.acquire_async(expires_at=unit.expires_at) if limit is not None else None
-        self.session = unit.async_session = session = runtime.new_async_session(unit.read_only)
-        await greenlet_spawn(unit.begin_on, session.sync_session, admission)
+        while True:
+            limit = None if unit.has_doubt else runtime.limit
+            admission = await limit.acquire_async(expires_at=unit.expires_at) if limit is not None else None
+            self.session = unit.async_session = session = runtime.new_async_session(unit.read_only)
+            try:
+                await greenlet_spawn(unit.begin_on, session.sync_session, admission)
+            except TurnedAway as turned:
+                await turned.gate.enter_async(
+                    unit.expires_at, lost_at_outage=unit.outages, turned_away=True, urgent=unit.has_doubt
+                )
+                unit.check_time()
+            else:
+                return
 
     @property
     def in_cluster(self) -> bool:
@@ -101,7 +111,10 @@ class AsyncUnit(Generic[T]):
         unit.suspect()
         failover = unit.runtime.failover
         assert failover is not None
-        return await failover.gate.enter_async(unit.expires_at, lost_at_outage=unit.outages, urgent=unit.has_doubt)
+        gate = failover.gate
+        was_away = await gate.enter_async(unit.expires_at, lost_at_outage=unit.outages, urgent=unit.has_doubt)
+        unit.let_through_at = gate.outages
+        return was_away
 
     async def probe(self) -> ProbeAnswer:
         """As in `Unit`."""

@@ -16,6 +16,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -25,6 +26,7 @@ from ...events import FailoverEnded, FailoverStarted
 from ...failover import Ask, FailoverGate, FailoverSettings, Pause, Phase, Proof, search
 from ...outcome import Stage
 from .address import Host
+from .current import opening_or_ending_unit
 from .engines import flavour_of
 from .interrupt import cut
 from .origin import NO_CONNECTION_LEFT
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
     from .engines import Endpoint
     from .watchdog import Guard
 
-__all__ = ["Attempt", "Failover", "failover_of"]
+__all__ = ["Attempt", "Failover", "TurnedAway", "failover_of"]
 
 _log = logging.getLogger("holdfast")
 
@@ -47,6 +49,18 @@ BEAT_S = 1.0
 
 _ALONE_S = 30.0
 """How long a search goes on when nobody waits for what it finds; the next operation begins another one."""
+
+
+class TurnedAway(ConnectionError):
+    """An operation would have connected to a server that is being looked for.
+
+    Attributes:
+        gate: where it waits instead.
+    """
+
+    def __init__(self, gate: FailoverGate) -> None:
+        super().__init__("the server is being looked for")
+        self.gate = gate
 
 
 class Attempt:
@@ -143,6 +157,7 @@ class Failover:
         self.gate = FailoverGate(
             waiting_max=settings.waiting_max, clock=clock, wake_search=self._wake, closed=not self._known
         )
+        event.listen(endpoint.engine, "do_connect", self._turn_away, insert=True)
 
     # -- told by the operations ----------------------------------------------------------------------------------------
 
@@ -153,6 +168,11 @@ class Failover:
     def ended(self, attempt: Attempt) -> None:
         """An attempt has given its connection back, or closed it."""
         self._attempts.pop(attempt, None)
+
+    def _turn_away(self, *_: object) -> None:
+        """Before an operation connects: it may have waited for that, since the gate let it pass, until others lost the server."""
+        if self.gate.turns_away and opening_or_ending_unit() is not None:
+            raise TurnedAway(self.gate)
 
     # -- looking after them ----------------------------------------------------------------------------------------------
 

@@ -23,7 +23,7 @@ from ...transaction import Do, ProbeAnswer, Protection
 from . import pushdown, sessions, status
 from .current import AT_WORK, body_of
 from .engines import READ_ONLY, PooledSession, session_of
-from .failover import Attempt
+from .failover import Attempt, TurnedAway
 from .isolation import set_level
 from .keyrows import of_block
 from .origin import comes_from_sqlalchemy, doubts_server, ran_out_of_connections, with_server
@@ -101,6 +101,7 @@ class Unit(_OneAttempt, Generic[T]):
     Attributes:
         isolation, read_only: as above.
         outages: how many outages of the server had ended when the attempt, or the last question about it, began.
+        let_through_at: how many had when the gate last let the operation through; -1 before it did.
         has_doubt: whether a COMMIT was sent whose fate is not known.
         outer: the unit of another database inside whose body this one's runs.
         holder: the task or thread that runs the body; None while no body runs.
@@ -110,6 +111,7 @@ class Unit(_OneAttempt, Generic[T]):
     """
 
     outages = 0
+    let_through_at = -1
     has_doubt = False
     outer: Unit[Any] | None = None
     holder: object | None = None
@@ -161,12 +163,19 @@ class Unit(_OneAttempt, Generic[T]):
         """Pass the failover gate and the limit, take a connection, and open the transaction."""
         runtime = self.runtime
         failover = runtime.failover
-        if failover is not None and failover.gate.closed:
+        if failover is not None and failover.gate.closed and not failover.gate.has_let_through(self.let_through_at):
             failover.gate.enter(self.expires_at, urgent=self.has_doubt)
             self.check_time()
-        limit = None if self.has_doubt else runtime.limit
-        admission = limit.acquire(expires_at=self.expires_at) if limit is not None else None
-        self.begin_on(runtime.new_session(self.read_only), admission)
+        while True:
+            limit = None if self.has_doubt else runtime.limit
+            admission = limit.acquire(expires_at=self.expires_at) if limit is not None else None
+            try:
+                self.begin_on(runtime.new_session(self.read_only), admission)
+            except TurnedAway as turned:
+                turned.gate.enter(self.expires_at, lost_at_outage=self.outages, turned_away=True, urgent=self.has_doubt)
+                self.check_time()
+            else:
+                return
 
     def check_time(self) -> None:
         """After a wait at the gate.
@@ -379,7 +388,9 @@ class Unit(_OneAttempt, Generic[T]):
         self.suspect()
         failover = self.runtime.failover
         assert failover is not None
-        return failover.gate.enter(self.expires_at, lost_at_outage=self.outages, urgent=self.has_doubt)
+        was_away = failover.gate.enter(self.expires_at, lost_at_outage=self.outages, urgent=self.has_doubt)
+        self.let_through_at = failover.gate.outages
+        return was_away
 
     def probe(self) -> ProbeAnswer:
         """Ask the server what became of the transaction."""
