@@ -21,7 +21,8 @@ from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType, Uni
 from typing import Any, Protocol, Union, get_args, get_origin, get_type_hints
 from uuid import UUID
 
-from .errors import ConfigurationError, ResultNotSerializable
+from .errors import ConfigurationError, ResultNotSerializable, UsageError
+from .outcome import Outcome
 
 __all__ = [
     "KEY_LENGTH_MAX",
@@ -33,6 +34,7 @@ __all__ = [
     "ResultCodec",
     "fingerprint",
     "qualified_name",
+    "replayed",
     "scope_of",
 ]
 
@@ -288,6 +290,26 @@ class JsonCodec:
     def decode(self, text: str) -> Any:
         """The result that `text` stands for."""
         return _rebuild(_STORED.decode(text), self._result_type)
+
+
+def replayed(record: Record, codec: ResultCodec, operation: str) -> Any:
+    """The result in a key row, for another call with the same key.
+
+    Raises:
+        UsageError: it no longer fits the return type of `operation`, whose effect stands. Nobody is told what was stored.
+    """
+    if record.result is None:
+        return None
+    try:
+        return codec.decode(record.result)
+    except Exception as error:  # a codec may be the user's
+        reason = _reason(error)
+    misfit = UsageError(
+        f"{operation}: this key's operation was committed, but its stored result no longer fits the function's return type "
+        f"({reason}); have the type take what was stored, until the keys have expired"
+    )
+    misfit.outcome = Outcome.COMMITTED
+    raise misfit
 
 
 _KEPT_BY_JSON = frozenset({str, int, bool})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+import traceback
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
@@ -29,6 +31,10 @@ kind = only(ON_SQLITE)
 @dataclass(frozen=True)
 class Deposit:
     amount: Any
+
+
+class Paid(BaseModel):
+    amount: int
 
 
 @dataclass(frozen=True)
@@ -316,6 +322,32 @@ def test_a_result_that_has_not_been_worked_out_is_not_committed(face: Face) -> N
                 assert report is not None
                 assert report.outcome is Outcome.NOT_COMMITTED
     assert face.read(usernames) == []
+
+
+def test_a_stored_result_that_no_longer_fits_is_told_without_it(face: Face) -> None:
+    """After a release the function returns something else: the effect stands, and no log shows what was stored."""
+
+    def book(session: Session) -> dict[str, str]:
+        session.add(User(username="ada", age=30))
+        return {"amount": "secret-41"}
+
+    def book_anew(session: Session) -> Paid:
+        raise AssertionError("it was committed")
+
+    face.wait(face.db.transaction(face.function(book), name="book").keyed("k")())
+    anew = face.db.transaction(face.function(book_anew), name="book").keyed("k")
+
+    def outer_sync(session: Session) -> None:
+        anew()
+
+    async def outer_async(tx: Any) -> None:
+        await anew()
+
+    for call in (anew, face.db.transaction(outer_async if face.kind.asynchronous else outer_sync)):
+        with pytest.raises(UsageError, match=r"book: .* was committed, but its stored result no longer fits") as caught:
+            face.wait(call())
+        assert "secret-41" not in "".join(traceback.format_exception(caught.value))
+    assert face.read(usernames) == ["ada"]
 
 
 def test_a_function_that_only_seems_to_be_asynchronous_is_told_so(tmp_path: Path) -> None:

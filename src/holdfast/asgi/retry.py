@@ -28,7 +28,7 @@ from ..classification import On, classifier
 from ..clock import SYSTEM_CLOCK, Clock, Random, system_random
 from ..deadline import current_deadline
 from ..decision import Allowance, RetryPolicy, Situation, StopReason, decide
-from ..errors import ConfigurationError, Contended, Unavailable, report_of
+from ..errors import REPORTS, ConfigurationError, Contended, Unavailable, report_since
 from ..events import AttemptFailed, RetryDenied, RetryScheduled
 from ..layer import retry_is_active
 from ..outcome import Failure, FailureClass, Stage
@@ -182,6 +182,7 @@ class _Request:
         "_receive",
         "_retry",
         "_send",
+        "_since",
         "_spent",
         "_started",
         "_status",
@@ -196,6 +197,7 @@ class _Request:
         self._before = ScopeBefore(scope)
         self._receive = receive
         self._send = send
+        self._since = REPORTS[0]  # reports from before are about other requests, even on the same exception object
         self._tape: list[tuple[bytes, bool]] = []
         self._taped = self._position = self._failures = self._status = 0
         self._gone = self._started = self._too_long = self._with_a_time = False
@@ -311,7 +313,7 @@ class _Request:
         else:
             error = _only(error)
             failure = retry._classify(error)
-            inner = report_of(error)
+            inner = report_since(error, self._since)
             exhausted = inner is not None and inner.exhausted
         deadline = current_deadline()
         decision = decide(

@@ -16,7 +16,16 @@ from ...clock import Clock, Random
 from ...deadline import current_deadline, seconds
 from ...decision import Allowance, Decision, Situation, StopReason, decide
 from ...effects import note_applied
-from ...errors import BreakerOpen, ConfigurationError, DeadlineExceeded, HoldfastError, Report, attach_report, report_of
+from ...errors import (
+    REPORTS,
+    BreakerOpen,
+    ConfigurationError,
+    DeadlineExceeded,
+    HoldfastError,
+    Report,
+    attach_report,
+    report_since,
+)
 from ...layer import retry_is_active
 from ...outcome import Failure, FailureClass, Outcome
 from ...stream import EventStream
@@ -90,6 +99,7 @@ class Call:
         "_failures",
         "_maybe_done",
         "_nested",
+        "_since",
         "_spent",
         "_started",
         "deadline",
@@ -101,6 +111,7 @@ class Call:
         self._desk = desk
         self._nested = retry_is_active()
         self._started = desk.clock.monotonic()
+        self._since = REPORTS[0]  # reports from before are about other calls, even on the same exception object
         self._failures: dict[Allowance | None, int] = {}
         self._attempts: list[Attempt] = []  # those whose breaker waits to hear
         self._spent = 0.0
@@ -235,7 +246,7 @@ class Call:
 
     def _decide(self, failure: Failure, result: Result) -> Decision:
         desk, now = self._desk, self._desk.clock.monotonic()
-        inner = report_of(result) if isinstance(result, Exception) else None
+        inner = report_since(result, self._since) if isinstance(result, Exception) else None
         allowance = desk.rules.policy.allowances.get(failure.failure_class)
         self._failures[allowance] = self._failures.get(allowance, 0) + 1
         return decide(
@@ -282,7 +293,7 @@ class Call:
         if isinstance(result, httpx2.Response):
             result.extensions[REPORT_EXTENSION] = report
         elif result is not None:
-            attach_report(result, report)
+            attach_report(result, report, since=self._since)
         self._tell_end(elapsed_s, succeeded=False)
 
     # -- events ------------------------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from sqlalchemy.util import greenlet_spawn
 from ...callables import code_of, name_of
 from ...dialects import classify
 from ...errors import ConfigurationError, KeyReused, Report, UsageError, attach_report, error_for
-from ...operation import PLAIN, OperationKey, fingerprint, scope_of
+from ...operation import PLAIN, OperationKey, fingerprint, replayed, scope_of
 from ...outcome import FailureClass, Stage
 from ...transaction import AsyncShell, Shell
 from . import inside
@@ -392,7 +392,7 @@ def _replayed(outer: Unit[Any], options: OperationOptions, asked: str, found: Re
     if found.fingerprint != asked:
         raise KeyReused(f"{outer.name}: the key of {options.name} inside it belongs to a call with other arguments")
     assert options.codec is not None
-    return None if found.result is None else options.codec.decode(found.result)
+    return replayed(found, options.codec, options.name)
 
 
 def check_joining(outer: Unit[Any], options: OperationOptions) -> None:

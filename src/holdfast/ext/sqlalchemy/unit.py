@@ -17,8 +17,8 @@ from ...dialects import Flavour, classify
 from ...effects import note_applied
 from ...errors import HoldfastError, LoadShed, NoWriter, Rejected, UsageError
 from ...events import ConnectionDiscarded, HookFailed
-from ...operation import TOMBSTONE
-from ...outcome import Failure, FailureClass, Outcome, Stage
+from ...operation import TOMBSTONE, replayed
+from ...outcome import Failure, FailureClass, Stage
 from ...transaction import Do, ProbeAnswer, Protection
 from . import pushdown, sessions, status
 from .current import AT_WORK, body_of
@@ -413,16 +413,7 @@ class Unit(_OneAttempt, Generic[T]):
         """The result in the key row; whoever wrote it has called its hooks."""
         note_applied()
         assert self._codec is not None
-        try:
-            result = None if record.result is None else self._codec.decode(record.result)
-            return Ran(result, [])  # type: ignore[arg-type]
-        except (TypeError, ValueError, KeyError) as error:
-            stored = UsageError(
-                f"{self.name}: this key's operation was committed, but its stored result no longer fits the function's "
-                "return type"
-            )
-            stored.outcome = Outcome.COMMITTED
-            raise stored from error
+        return Ran(replayed(record, self._codec, self.name), [])
 
     def classify(self, error: BaseException, doing: Do) -> Failure:
         """What `error` means."""
