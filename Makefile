@@ -8,6 +8,7 @@ SERVER_WORKERS ?= 4
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo serve test test-fast test-servers check bench drill drill-mutants soak fuzz docs lock clean
+.PHONY: check-lint check-mypy check-pyright check-contracts
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,10 +32,19 @@ test-servers:  ## Run the tests on real MariaDB, PostgreSQL and MySQL servers, w
 	$(VENV)/python -m pytest -m servers -n $(SERVER_WORKERS) --dist loadfile --no-loadscope-reorder --durations=5
 
 check: setup  ## Lint, format, types (mypy and pyright) and import contracts
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target check-lint check-mypy check-pyright check-contracts
+
+check-lint:
 	$(VENV)/ruff check $(CODE)
 	$(VENV)/ruff format --check $(CODE)
+
+check-mypy:
 	$(VENV)/mypy $(CODE)
+
+check-pyright:
 	$(VENV)/pyright
+
+check-contracts:
 	$(VENV)/lint-imports
 
 bench: setup  ## Measure side by side with the peers
