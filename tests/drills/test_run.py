@@ -272,6 +272,19 @@ def test_short_drill(tmp_path: Path, request: pytest.FixtureRequest, flavour: st
 
 
 @pytest.mark.servers
+def test_a_standby_takes_over(tmp_path: Path) -> None:
+    """The primary is killed for good, COMMITs are cut, and with the standby in its place everything goes on and adds up."""
+    faults = ("commit", "promote-standby")
+    result = drill(
+        tmp_path, server="postgresql-pair", workload="set", faults=faults, seconds=6.0, every=6.0, deadline=30.0
+    )
+    assert_holds(result)
+    assert result.summary["fail"] == result.summary["info"] == 0
+    (promoted,) = (fault for fault in History.load(result.history_path).faults if fault.name == "promote-standby")
+    assert (promoted.value["from"], promoted.value["to"]) == ("n1", "n2")
+
+
+@pytest.mark.servers
 @pytest.mark.parametrize("flavour", ["mariadb", "postgresql"])
 def test_somebody_else_in_a_given_database_is_no_matter(
     tmp_path: Path, request: pytest.FixtureRequest, flavour: str
@@ -281,7 +294,7 @@ def test_somebody_else_in_a_given_database_is_no_matter(
     engine = create_engine(url)
     with engine.connect() as foreign:
         foreign.exec_driver_sql("SELECT 1")
-        result = drill(tmp_path, database=url, faults=(), seconds=8.0, rate=20.0, connections=2)
+        result = drill(tmp_path, database=url, faults=(), seconds=3.0, rate=20.0, connections=2)
         history = History.load(result.history_path)
         most = max(sample.value.get("server_connections", 0) for sample in history.samples)
         assert 0 < most <= 2 + 2 * 2

@@ -148,6 +148,8 @@ def test_none_is_a_drill_without_faults(tmp_path: Path) -> None:
         ("mariadb", "kill-server", "kill-node"),
         ("postgresql", "dns-failure", "freeze-node"),
         ("galera", "kill-node", "kill-server"),
+        ("postgresql", "kill-server", "promote-standby"),
+        ("postgresql-pair", "promote-standby", "kill-server"),
     ],
 )
 def test_all_faults_are_those_that_can_happen(server: str, has: str, lacks: str, tmp_path: Path) -> None:

@@ -38,12 +38,15 @@ FAULT_TEXTS: Mapping[str, str] = {
     "stop-node": "an orderly stop of a node",
     "freeze-node": "SIGSTOP for a node: the others expel it",
     "partition": "a node is alone, with its clients still connected",
+    "promote-standby": "SIGKILL for the primary, and its standby takes over",
+    "switch-roles": "primary and standby change places in good order",
 }
 """Each fault in a few words."""
 
 _SERVER_TEXTS = {
     "sqlite": "an embedded file; faults are injected below Holdfast",
     "galera": "a MariaDB cluster of three nodes",
+    "postgresql-pair": "a PostgreSQL primary and its standby",
 }
 
 

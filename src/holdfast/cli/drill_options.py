@@ -36,7 +36,10 @@ ServerKind = Annotated[
     typer.Option(
         "--server",
         metavar="KIND",
-        help="Start a server in a temporary folder: sqlite, mariadb, mysql, postgresql or galera. Default sqlite.",
+        help=(
+            "Start a server in a temporary folder: sqlite, mariadb, mysql, postgresql, galera or postgresql-pair. "
+            "Default sqlite."
+        ),
     ),
 ]
 Database = Annotated[

@@ -383,6 +383,26 @@ def _cluster() -> Iterable[LongDrill]:
     )
 
 
+def _pair() -> Iterable[LongDrill]:
+    """A primary and its standby."""
+    yield LongDrill(
+        "pair-roles",
+        "A PostgreSQL primary is killed and its standby promoted, or the two change places: no operation with a deadline of "
+        "15 s fails, and within 5 s of the change the goodput is back.",
+        DrillSettings(
+            server="postgresql-pair",
+            workload="set",
+            faults=("promote-standby", "switch-roles"),
+            seconds=300,
+            every=15,
+            rate=40,
+            deadline=15.0,
+        ),
+        {"faults": 40},
+        recovery_s=5.0,
+    )
+
+
 def _http() -> Iterable[LongDrill]:
     """End to end: a client, HTTP, the service, the database."""
     for flavour in ("mariadb", "postgresql"):
@@ -402,6 +422,7 @@ LONG_DRILLS: tuple[LongDrill, ...] = (
     *_outages(),
     *_servers(),
     *_cluster(),
+    *_pair(),
     *_http(),
     *_others(),
 )

@@ -18,7 +18,9 @@ from .faults import (
     Fault,
     KillSessions,
     LockStorm,
+    PromoteStandby,
     ReadOnly,
+    SwitchRoles,
     UseUpConnections,
     is_asked_in_python,
     lockable_rows,
@@ -168,9 +170,13 @@ vanish without a word; `latency` delays every answer by up to 40 ms."""
 
 _PROCESSES = tuple(SERVER_PROCESS_FAULTS)
 _NODES = tuple(CLUSTER_FAULTS)
+_ROLES = {kind.name: kind for kind in (PromoteStandby, SwitchRoles)}
 _SERVER = (*_PROCESSES, "kill-sessions", "read-only", "no-connections", "lock-storm")
 
-PASSING = ("outage", "kill-client", "stop-client", "pool-starvation", "dns-failure", *_SERVER, "disk-full", *_NODES)
+PASSING = (
+    *("outage", "kill-client", "stop-client", "pool-starvation", "dns-failure"),
+    *(*_SERVER, "disk-full", *_NODES, *_ROLES),
+)
 """`outage` resets every connection at once, the clients' ones end a client, starve its pool or take the server's name from it;
 the others are those of `holdfast.drills.faults`."""
 
@@ -185,7 +191,7 @@ def check_faults(settings: DrillSettings) -> None:
         ConfigurationError: no; the text says what can.
     """
     served = settings.database is not None or settings.server != "sqlite"
-    own = settings.database is None and settings.server not in ("sqlite", "galera")
+    own = settings.database is None and settings.server not in ("sqlite", "galera", "postgresql-pair")
     for name in settings.faults:
         if name not in LASTING and name not in PASSING:
             raise ConfigurationError(f"unknown fault {name!r}; choose {', '.join((*LASTING, *PASSING))}")
@@ -200,6 +206,10 @@ def check_faults(settings: DrillSettings) -> None:
             )
         if name in _NODES and (settings.database is not None or settings.server != "galera"):
             raise ConfigurationError(f"the fault {name!r} is for a cluster of the drill's own: --server galera")
+        if name in _ROLES and (settings.database is not None or settings.server != "postgresql-pair"):
+            raise ConfigurationError(
+                f"the fault {name!r} is for a primary and a standby of the drill's own: --server postgresql-pair"
+            )
         if name == "disk-full" and (
             settings.database is not None or settings.server not in ("sqlite", "mariadb", "postgresql")
         ):
@@ -250,6 +260,8 @@ def passing_fault(planned: Planned, place: Place, crew: Crew, settings: DrillSet
     if name in CLUSTER_FAULTS:
         fault = CLUSTER_FAULTS[name](check_started(place.cluster, name), planned.harm, planned.heal)
         return cast("Fault", fault)  # whose name belongs to its class
+    if name in _ROLES:
+        return _ROLES[name](check_started(place.pair, name))
     if name == "disk-full":
         assert place.disk is not None
         return DiskFull(place.disk, place.server)

@@ -16,7 +16,7 @@ from ..faultproxy import FaultProxy
 from ..faultproxy.proxy import Wire
 from .faults import SmallDisk
 from .guard import check_target
-from .servers import galera, mariadb, mysql, postgresql
+from .servers import galera, mariadb, mysql, postgresql, postgresql_pair
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .history import HistoryWriter
     from .servers import Server
     from .servers.galera import Galera
+    from .servers.postgresql_pair import PostgreSQLPair
     from .settings import DrillSettings
 
 __all__ = ["NAMED", "Place", "open_place"]
@@ -43,6 +44,7 @@ class Place:
         proxies: one for each server, by its name; empty for SQLite, which has no wire.
         server: the server that was started for the drill, or None.
         cluster: the cluster that was started for the drill, or None.
+        pair: the primary and its standby that were, or None.
         disk: the small disk that the database is on, where it shall be filled up.
     """
 
@@ -52,6 +54,7 @@ class Place:
     proxies: Mapping[str, FaultProxy] = field(default_factory=dict)
     server: Server | None = None
     cluster: Galera | None = None
+    pair: PostgreSQLPair | None = None
     disk: SmallDisk | None = None
 
 
@@ -82,6 +85,8 @@ def open_place(settings: DrillSettings, wire: HistoryWriter) -> Iterator[Place]:
             yield Place(url, url, url, disk=disk)
         elif settings.server == "galera":
             yield _cluster(stack, settings, wire)
+        elif settings.server == "postgresql-pair":
+            yield _pair(stack, settings, wire)
         else:
             yield _server(stack, settings, wire)
 
@@ -111,6 +116,28 @@ def _cluster(stack: ExitStack, settings: DrillSettings, wire: HistoryWriter) -> 
     hosts = ",".join(f"{_name_of(proxy, settings)}:{proxy.port}" for proxy in proxies.values())
     url = direct_url.replace(f"{first.host}:{first.port}", hosts)
     return Place(url, direct_url, first.admin_url("pymysql"), proxies, cluster=cluster)
+
+
+def _pair(stack: ExitStack, settings: DrillSettings, wire: HistoryWriter) -> Place:
+    pair = postgresql_pair.start()
+    stack.callback(pair.close)
+    proxies = {node.name: _proxy(stack, settings, wire, node.name, (node.host, node.port)) for node in pair.nodes}
+    url = pair.primary.url("psycopg")
+    hosts = ",".join(f"{_name_of(proxy, settings)}:{proxy.port}" for proxy in proxies.values())
+    through = url.replace(f"{pair.primary.host}:{pair.primary.port}", hosts)
+    return Place(
+        through,
+        _to_the_primary(url, pair),
+        _to_the_primary(pair.primary.admin_url("psycopg"), pair),
+        proxies,
+        pair=pair,
+    )
+
+
+def _to_the_primary(url: str, pair: PostgreSQLPair) -> str:
+    """The driver finds it by itself: whoever looks at the database must not look at a standby that is behind."""
+    where = {"host": [f"{node.host}:{node.port}" for node in pair.nodes], "target_session_attrs": "read-write"}
+    return make_url(url).set(host=None, port=None, query=where).render_as_string(hide_password=False)
 
 
 def _given(stack: ExitStack, settings: DrillSettings, database: str, wire: HistoryWriter) -> Place:

@@ -13,7 +13,8 @@ from .workloads import WORKLOADS
 
 __all__ = ["SCOPES", "SERVERS", "DrillSettings"]
 
-SERVERS = ("sqlite", "mariadb", "mysql", "postgresql", "galera")
+SERVERS = ("sqlite", "mariadb", "mysql", "postgresql", "galera", "postgresql-pair")
+_BACKENDS = {"galera": "mariadb", "postgresql-pair": "postgresql"}
 """What a drill can start by itself."""
 
 SCOPES = ("any", *(scope.value for scope in Scope))
@@ -114,7 +115,7 @@ class DrillSettings:
     def backend(self) -> str:
         """`sqlite`, `mysql`, `mariadb` or `postgresql`: how the URL begins."""
         if self.database is None:
-            return "mariadb" if self.server == "galera" else self.server
+            return _BACKENDS.get(self.server, self.server)
         return self.database.partition("://")[0].partition("+")[0]
 
     def told(self) -> dict[str, Any]:
