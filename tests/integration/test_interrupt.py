@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import exc
@@ -181,15 +182,28 @@ def test_sqlite_statement_is_interrupted_and_the_next_one_too(sqlite_url: str) -
     endpoint.close()
 
 
-async def test_sqlite_statement_of_a_task_is_interrupted(sqlite_url: str) -> None:
-    """A cut ends the statement in aiosqlite's thread."""
+@pytest.mark.parametrize("begun", [True, False])
+async def test_sqlite_statement_of_a_task_is_interrupted(begun: bool, sqlite_url: str) -> None:
+    """Who is cancelled leaves no statement behind in aiosqlite's thread, also one that only begins after that."""
     endpoint = open_endpoint(sqlite_url, asynchronous=True)
     assert endpoint.async_engine is not None
+    begins = threading.Event()
     async with endpoint.async_engine.connect() as connection:
-        raw = (await connection.get_raw_connection()).driver_connection
-        asyncio.get_running_loop().call_later(0.2, cut, raw)
-        with pytest.raises(exc.OperationalError, match="interrupted"):
-            await connection.exec_driver_sql(ENDLESS)
+        raw: Any = (await connection.get_raw_connection()).driver_connection
+        raw._tx.put_nowait((None, begins.wait))
+        work = asyncio.ensure_future(raw.execute(ENDLESS))
+        await asyncio.sleep(0)
+        if begun:
+            begins.set()
+            await asyncio.sleep(0.1)
+        else:
+            asyncio.get_running_loop().call_later(0.3, begins.set)
+        work.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await work
+        await connection.invalidate()
+        await asyncio.to_thread(raw._thread.join, PATIENCE_S)
+        assert not raw._thread.is_alive()
     await endpoint.aclose()
 
 

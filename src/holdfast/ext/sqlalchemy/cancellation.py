@@ -8,6 +8,9 @@ from a side connection, for which nobody waits (`killer`).
 And a connection that was cancelled while it was being made stays open until the last reference to its exception is gone, which
 may be when the garbage collector comes by: a session on the server that no pool knows of.
 
+SQLite has no session to end, only a statement in a thread, and an interrupt reaches the one that is running at that moment.
+It may not have begun yet: so the watchdog interrupts until the thread has got to the ROLLBACK.
+
 asyncmy and aiomysql connect with `asyncio.wait_for`, which up to Python 3.11 drops a cancellation that comes just when the
 connection stands: the caller then waits for the server's greeting, and nobody cancels twice. So they connect in a task of
 their own, and whoever is cancelled leaves it behind.
@@ -25,7 +28,9 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import event
 
+from ...clock import SYSTEM_CLOCK
 from .interrupt import cut
+from .watchdog import WATCHDOG
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -33,7 +38,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
     from sqlalchemy.engine.interfaces import Dialect
 
-__all__ = ["leave_at_once", "opener", "patient_opener"]
+__all__ = ["leave_at_once", "opener", "patient_opener", "roll_back_unseen"]
 
 _INTERVAL_S = 0.1
 """Psycopg's own."""
@@ -140,3 +145,22 @@ def _leave_behind(task: asyncio.Task[Any]) -> None:
         cut(connection)
         with suppress(Exception):
             connection.close()  # cut alone, aiomysql takes it for one that was forgotten, and warns
+
+
+def roll_back_unseen(connection: Any) -> None:
+    """End what an aiosqlite connection does and have its thread roll back, without waiting. Call it before it is closed.
+
+    Closing is not enough: SQLite keeps a closed connection, its transaction and its lock on the file until the last cursor on
+    it is gone, and the one of a cancelled statement hangs in the traceback until the garbage collector comes by.
+    """
+    if not connection._running:
+        return
+    with suppress(ValueError):  # it is closed
+        database = connection._conn
+        guard = WATCHDOG.guard(database, SYSTEM_CLOCK.monotonic())
+
+        def roll_back() -> None:
+            guard.close()  # first: it would interrupt this, too
+            database.rollback()
+
+        connection._tx.put_nowait((None, roll_back))

@@ -35,8 +35,8 @@ from ...dialects import Flavour, classify
 from ...errors import ConfigurationError
 from ...outcome import Stage
 from .address import Address, Host, resolve
-from .cancellation import leave_at_once
-from .interrupt import Identity, cut, identify, roll_back_unseen
+from .cancellation import leave_at_once, roll_back_unseen
+from .interrupt import Identity, cut, identify
 from .isolation import level_of
 from .killer import AsyncKiller, Killer
 from .pool import AsyncDeadlinePool, DeadlinePool, shortened

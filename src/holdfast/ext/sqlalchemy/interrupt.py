@@ -26,7 +26,6 @@ __all__ = [
     "cut",
     "identify",
     "kill_statement",
-    "roll_back_unseen",
     "sessions_statement",
 ]
 
@@ -163,17 +162,6 @@ def cut(driver_connection: Any) -> None:
         elif driver in _SOCKETS:
             known = _remembered.get(driver_connection) if driver == "MySQLdb" else None
             _shut_down(_SOCKETS[driver](driver_connection), known)
-
-
-def roll_back_unseen(driver_connection: Any) -> None:
-    """Cut what an aiosqlite connection does and have its thread roll back, without waiting. Call it before it is closed.
-
-    Closing is not enough: SQLite keeps a closed connection, its transaction and its lock on the file until the last cursor on
-    it is gone, and the one of a cancelled statement hangs in the traceback until the garbage collector comes by.
-    """
-    cut(driver_connection)
-    with suppress(Exception):
-        driver_connection._tx.put_nowait((None, driver_connection._conn.rollback))
 
 
 def _shut_down(found: Any, remembered: _Remembered | None) -> None:
