@@ -249,13 +249,13 @@ def test_interrupted_fault_leaves_the_server_as_it_was(server: Server, name: str
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_fault_can_be_used_again_and_healed_without_a_start(server: Server, name: str) -> None:
+def test_fault_can_be_used_again_and_healed_without_a_start(mariadb_server: Server, name: str) -> None:
     """Healing what did not happen does nothing, and a healed fault can be started again."""
-    fault = FAULTS[name](server)
+    fault = FAULTS[name](mariadb_server)
     fault.heal()
     for _ in range(2):
         told = fault.start()
-        assert server.password not in str(told)
+        assert mariadb_server.password not in str(told)
         fault.heal()
 
 
