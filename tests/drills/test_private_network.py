@@ -61,7 +61,7 @@ def test_what_was_made_is_given_back_when_the_rest_is_refused(programs: Path) ->
     unshare = programs / "unshare"
     unshare.write_text('#!/bin/sh\nshift\nexec "$@"\n')  # the caller's own namespace: nothing is made in it, ip refuses
     before = psutil.Process().num_fds()
-    with pytest.raises(NetworkForbidden, match="refused: .*ip -batch -: nsenter failed: Operation not permitted"):
+    with pytest.raises(NetworkForbidden, match=r"refused: .*ip -batch -: nsenter failed: Operation not permitted"):
         PrivateNetwork(1)
     assert psutil.Process().num_fds() == before
 

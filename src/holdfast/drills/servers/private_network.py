@@ -9,7 +9,8 @@
 
 Nothing is added to the machine's own network, no link, address, route or rule. Nor has anything a name that could be left over:
 the namespaces live as long as this process holds them open or a process runs inside, and with the last of them the kernel takes
-links, addresses and rules away. So a process that was killed leaves nothing to clean up.
+links, addresses and rules away. So a process that was killed leaves nothing to clean up. (A connection whose process died during
+a cut keeps its namespace, by then an empty one, until the kernel gives up on it: some two minutes.)
 
 Needs Linux, root, `ip`, `nft` and util-linux.
 """
@@ -154,16 +155,17 @@ class PrivateNetwork:
             _program(name)
         if os.geteuid() != 0:
             raise NetworkForbidden("a network of its own needs root")
-        self.seats: Sequence[Seat] = ()
         self._hub = _Namespace()
+        made: list[Seat] = []
+        self.seats: Sequence[Seat] = made
         try:
             self._hub.run("ip", "-batch", "-", told=f"link add {_BRIDGE} type bridge\nlink set {_BRIDGE} up\n")
             for number in range(1, seats + 1):
-                self.seats = (*self.seats, Seat(number, self._hub))
-                self.seats[-1].plug_in()
+                made.append(Seat(number, self._hub))
+                made[-1].plug_in()
             # A kernel may have the one and lack the other; better to know now than when a fault is due.
-            self.seats[0].cut()
-            self.seats[0].mend()
+            made[0].cut()
+            made[0].mend()
         except BaseException:
             self.close()
             raise
