@@ -16,11 +16,16 @@ from holdfast.drills.servers import galera
 from holdfast.drills.servers.private_network import PrivateNetwork
 
 
-def tell(pid: int) -> None:
-    """Print the process in the network, and every namespace that this process holds open; then wait."""
+def tell(pid: int, folder: Path | None = None) -> None:
+    """Print the process in the network, its folder, and every namespace that this process holds open; then wait."""
     names = [str(link.readlink()) for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
     held = [name for name in names if name.startswith("net:")]
-    told = {"pid": pid, "inside": str(Path(f"/proc/{pid}/ns/net").readlink()), "held": held}
+    told = {
+        "pid": pid,
+        "inside": str(Path(f"/proc/{pid}/ns/net").readlink()),
+        "held": held,
+        "folder": folder and str(folder),
+    }
     sys.stdout.write(f"{json.dumps(told)}\n")
     sys.stdout.flush()
     threading.Event().wait()
@@ -33,7 +38,7 @@ def main() -> None:
             cluster = galera.start(nodes=1, network="private")
             try:
                 cluster.isolate(0)
-                tell(cluster.nodes[0].pid)
+                tell(cluster.nodes[0].pid, cluster.nodes[0].folder)
             finally:
                 cluster.close()
             return

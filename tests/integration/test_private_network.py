@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -227,6 +228,8 @@ def test_nothing_is_left_however_its_owner_ends(kind: str, sent: signal.Signals,
         assert held_by(namespaces) != []
         owner.send_signal(sent)
         assert owner.wait(30) == code
+    if sent is signal.SIGKILL and told["folder"] is not None:
+        shutil.rmtree(told["folder"])  # which nobody else will
     give_up_at = SYSTEM_CLOCK.monotonic() + 10
     while (runs(told["pid"]) or held_by(namespaces)) and SYSTEM_CLOCK.monotonic() < give_up_at:
         SYSTEM_CLOCK.sleep(0.05)
