@@ -19,6 +19,7 @@ import pytest
 
 from holdfast.drills.servers import Server, ServerMissing, galera, mariadb, mysql, postgresql
 from holdfast.drills.servers.galera import Galera
+from holdfast.drills.servers.private_network import NetworkForbidden, PrivateNetwork
 
 IN_CI = os.environ.get("CI", "").lower() == "true"
 
@@ -130,6 +131,21 @@ def mysql_server() -> Iterator[Server]:
 def galera_cluster() -> Iterator[Galera]:
     """A Galera cluster of three nodes, whole at the beginning of each test; takes about 10 s for a module."""
     yield from _serve(galera)
+
+
+@pytest.fixture
+def private_network() -> Iterator[PrivateNetwork]:
+    """A network of its own for two servers."""
+    try:
+        network = PrivateNetwork(2)
+    except NetworkForbidden as error:
+        pytest.skip(str(error))  # a container may not let anybody make one, and no package helps
+    except ServerMissing as error:
+        (pytest.fail if IN_CI else pytest.skip)(str(error))
+    try:
+        yield network
+    finally:
+        network.close()
 
 
 @pytest.fixture

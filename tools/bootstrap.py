@@ -33,6 +33,8 @@ SERVERS = {
     # The script that copies a node's data, and its configuration, come with `mariadb-server`.
     "Galera": ("/usr/lib/galera/libgalera_smm.so", ["mariadb-server", "galera-4"]),
     "Galera's copy of a node": ("rsync", ["rsync"]),
+    "A network of Galera's nodes": ("ip", ["iproute2"]),
+    "A partition of it": ("nft", ["nftables"]),
     "PostgreSQL": ("postgres", ["postgresql"]),
     "MySQL": ("mmdebstrap", ["mmdebstrap"]),
     "Redis": ("redis-server", ["redis-server"]),

@@ -43,7 +43,8 @@ def test_one_node_is_out_and_the_others_go_on(cluster: Galera, kind: type[Cluste
     """The majority takes writes, the node does not, and gets what it missed."""
     fault = kind(cluster, [1])
     try:
-        assert fault.start() == {"nodes": ["n2"]}
+        told = {"by": cluster.isolates_by} if kind is IsolateNodes else {}
+        assert fault.start() == {"nodes": ["n2"], **told}
         _write(cluster.nodes[0], 1)
         cluster.wait_until_cut_off(1)
         assert [node.is_synced for node in cluster.nodes] == [True, False, True]

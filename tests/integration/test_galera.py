@@ -87,16 +87,24 @@ def test_frozen_node_is_left_behind_and_catches_up(cluster: Galera) -> None:
 
 
 def test_isolated_node_refuses_and_the_others_go_on(cluster: Galera) -> None:
-    """The smaller side of a partition takes no writes, though its clients are still connected."""
+    """The smaller side of a partition takes no writes, though its clients are still connected, and serves them again after it."""
     first, _, third = cluster.nodes
-    cluster.isolate(2)
-    _write(first, 1)
-    cluster.wait_until_cut_off(2)  # until then it holds a write back and refuses it under another number (1180)
-    with pytest.raises(pymysql.OperationalError, match="1047"):
-        _write(third, 2)
-    cluster.rejoin(2)
-    cluster.wait_until_synced()
-    assert _written(third) == [1]
+    client = third.connect(admin=True)
+    try:
+        cluster.isolate(2)
+        _write(first, 1)
+        cluster.wait_until_cut_off(2)  # until then it holds a write back and refuses it under another number (1180)
+        assert (third.packets_dropped() or 0) > 10 or cluster.network is None
+        with client.cursor() as cursor:
+            with pytest.raises(pymysql.OperationalError, match="1047"):
+                cursor.execute("INSERT INTO writes VALUES (2)")
+            cluster.rejoin(2)
+            cluster.wait_until_synced()
+            assert third.packets_dropped() in (0, None)
+            cursor.execute("INSERT INTO writes VALUES (3)")
+    finally:
+        client.close()
+    assert _written(third) == [1, 3]
 
 
 @pytest.fixture
@@ -158,8 +166,8 @@ def test_waiting_for_a_cluster_that_is_not_whole_ends(cluster: Galera) -> None:
 
 
 def test_two_clusters_side_by_side(cluster: Galera) -> None:
-    """Another cluster on this machine is another database, and closing it leaves nothing."""
-    other = galera.start(nodes=2, flush_log_at_commit=0)
+    """Another cluster on this machine, without a network of its own, is another database, and closing it leaves nothing."""
+    other = galera.start(nodes=2, flush_log_at_commit=0, network="loopback")
     try:
         folders = [node.folder for node in other.nodes]
         pids = [node.pid for node in other.nodes]
@@ -167,6 +175,11 @@ def test_two_clusters_side_by_side(cluster: Galera) -> None:
         assert other.nodes[0].execute("SHOW TABLES") == [("only_there",)]
         assert cluster.nodes[0].execute("SHOW TABLES LIKE 'only_there'") == []
         assert other.nodes[0].get_global("innodb_flush_log_at_trx_commit") == 0
+        other.isolate(1)
+        other.wait_until_cut_off(1)
+        other.rejoin(1)
+        other.wait_until_synced()
+        assert (other.isolates_by, other.nodes[1].packets_dropped()) == ("gmcast.isolate", None)
         cluster.wait_until_synced(1.0)
     finally:
         other.close()

@@ -91,6 +91,8 @@ def test_missing_servers_are_named_without_root(
         "MariaDB is missing",
         "Galera is missing",
         "Galera's copy of a node is missing",
+        "A network of Galera's nodes is missing",
+        "A partition of it is missing",
         "MySQL is missing",
         "Redis is missing",
     ]

@@ -302,6 +302,7 @@ class _Drill:
             "deadline_s": settings.deadline,
             "pool_max": None if issubclass(SUBJECTS[settings.subject], Remote) else settings.connections,
             "side_max": SUBJECTS[settings.subject].side_connections * settings.workers,
+            "partition": self._place.cluster.isolates_by if self._place.cluster is not None else None,
             "started": datetime.fromtimestamp(self._runner.path.stat().st_mtime, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
             **about,
             "versions": {**about["versions"], **versions(driver_of(settings.subject, self._place.url))},

@@ -82,9 +82,16 @@ class FreezeNodes(ClusterFault):
 
 
 class IsolateNodes(ClusterFault):
-    """A partition: each of the nodes is alone, with its clients still connected; what is left goes on if it is a majority."""
+    """A partition: each of the nodes is alone, with its clients still connected; what is left goes on if it is a majority.
+
+    Packets vanish where the cluster has a network of its own, else the nodes are told to talk to nobody; `by` says which.
+    """
 
     name = "partition"
+
+    def start(self) -> dict[str, Any]:
+        """Cut them off."""
+        return super().start() | {"by": self._cluster.isolates_by}
 
     def _do(self, index: int) -> None:
         self._cluster.isolate(index)

@@ -8,6 +8,10 @@
     cluster.heal()                                        # whatever was done to it
     cluster.close()
 
+Where the machine allows it (root, `ip` and `nft`) the nodes talk to each other over a network of their own, and `isolate` makes
+their packets vanish, as a pulled cable does: no side is told, and their sockets wait. Elsewhere they talk over loopback, and
+`gmcast.isolate` has the node close its connections and take none. Clients come over loopback either way.
+
 The provider's own time limits are left alone: when a node falls silent, the others stand still for about 6 s and then go on.
 A node outside the primary component answers 1047.
 """
@@ -19,16 +23,23 @@ import shutil
 import socket
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import Literal
 
 from ...clock import SYSTEM_CLOCK
 from ...errors import UsageError
 from . import mariadb
+from .inherited_port import InheritedPort
 from .mariadb import MariaDB
+from .private_network import NetworkForbidden, PrivateNetwork, Seat
 from .process import STOPPED_WITHIN_S, ServerFailed, ServerMissing, account_or_caller, free_port, run, temporary_folder
 
-__all__ = ["Galera", "GaleraNode", "start", "version"]
+__all__ = ["Galera", "GaleraNode", "Network", "start", "version"]
+
+Network = Literal["best", "private", "loopback"]
+"""Where nodes talk to each other: in namespaces of their own, where packets can be dropped (`private`), on the machine's loopback
+addresses (`loopback`), or in the first of these that the machine allows (`best`)."""
 
 HEALED_WITHIN_S = 150.0
 CUT_OFF_WITHIN_S = 60.0
@@ -37,6 +48,8 @@ QUORUM_LOST_AFTER_S = 20.0
 
 _PROVIDERS = (Path("/usr/lib/galera/libgalera_smm.so"), Path("/usr/lib64/galera-4/libgalera_smm.so"))
 _SYNCED = "4"  # wsrep_local_state
+_INHERITS_FROM = (10, 6)
+"""The first version of MariaDB that takes sockets from whoever starts it."""
 
 
 class GaleraNode(MariaDB):
@@ -44,12 +57,15 @@ class GaleraNode(MariaDB):
 
     Attributes:
         name: `n1`, `n2`, ...; its address ends with the same number.
-        group_port: where the other nodes reach it.
+        group_host, group_port: where the other nodes reach it.
     """
 
-    def __init__(self, number: int, account: str | None, flush_log_at_commit: int) -> None:
+    def __init__(self, number: int, account: str | None, flush_log_at_commit: int, seat: Seat | None = None) -> None:
         super().__init__(temporary_folder("galera", account), account, f"127.0.0.{number}")
         self.name = f"n{number}"
+        self.group_host = self.host if seat is None else seat.address
+        self._seat = seat
+        self._inherited: InheritedPort | None = None
         self.group_port, self._missed_port, self._copy_port = (free_port(self.host) for _ in range(3))
         self._flush_log_at_commit = flush_log_at_commit
         self._group: Sequence[GaleraNode] = ()
@@ -88,6 +104,16 @@ class GaleraNode(MariaDB):
     def _launch(self, more: list[str]) -> None:
         self._more = more
         super().launch()
+
+    def _spawn(self) -> None:
+        if self._seat is None:
+            super()._spawn()
+            return
+        if self._inherited is not None:
+            self._inherited.wait_until_shut()
+        self._inherited = InheritedPort(self.host, self.port, self.folder / "socket")
+        with self.log.open("ab") as log:
+            self._process = self._inherited.start(self._seat.enter(self.account), self._command(), log)
 
     def check_ready(self) -> None:
         """Both accounts can log in and the node is synced with the primary component; otherwise an error."""
@@ -137,6 +163,24 @@ class GaleraNode(MariaDB):
         except Exception:  # whatever keeps it from answering
             return False
 
+    def cut_off(self) -> None:
+        """Cut it off from the other nodes, both ways."""
+        if self._seat is None:
+            self.set_provider_option("gmcast.isolate=1")
+        else:
+            self._seat.cut()
+
+    def let_back(self) -> None:
+        """Undo `cut_off`."""
+        if self._seat is not None:
+            self._seat.mend()
+        elif self.is_running:  # when it starts again, it has forgotten
+            self.set_provider_option("gmcast.isolate=0")
+
+    def packets_dropped(self) -> int | None:
+        """How many packets `cut_off` has made vanish up to now; None where it does so by other means."""
+        return None if self._seat is None else self._seat.dropped()
+
     def set_provider_option(self, option: str) -> None:
         """Set one option of the Galera library, `name=value`, until the node restarts."""
         self.execute("SET GLOBAL wsrep_provider_options = %s", [option])
@@ -167,11 +211,11 @@ class GaleraNode(MariaDB):
 
     def _command(self) -> list[str]:
         provider = {
-            "gmcast.listen_addr": f"tcp://{self.host}:{self.group_port}",
-            "ist.recv_addr": f"{self.host}:{self._missed_port}",
+            "gmcast.listen_addr": f"tcp://{self.group_host}:{self.group_port}",
+            "ist.recv_addr": f"{self.group_host}:{self._missed_port}",
             "gcache.size": "128M",
         }
-        group = ",".join(f"{node.host}:{node.group_port}" for node in self._group)
+        group = ",".join(f"{node.group_host}:{node.group_port}" for node in self._group)
         return [
             *super()._command(),
             f"--innodb-flush-log-at-trx-commit={self._flush_log_at_commit}",
@@ -183,10 +227,10 @@ class GaleraNode(MariaDB):
             "--wsrep-cluster-name=holdfast",
             f"--wsrep-cluster-address=gcomm://{group}",
             f"--wsrep-node-name={self.name}",
-            f"--wsrep-node-address={self.host}",
+            f"--wsrep-node-address={self.group_host}",
             f"--wsrep-node-incoming-address={self.host}:{self.port}",
             "--wsrep-sst-method=rsync",
-            f"--wsrep-sst-receive-address={self.host}:{self._copy_port}",
+            f"--wsrep-sst-receive-address={self.group_host}:{self._copy_port}",
             *self._more,
         ]
 
@@ -196,14 +240,21 @@ class Galera:
 
     Attributes:
         nodes: its servers, `n1` first.
+        network: the network of their own; None where they talk over loopback.
     """
 
-    def __init__(self, nodes: Sequence[GaleraNode]) -> None:
+    def __init__(self, nodes: Sequence[GaleraNode], network: PrivateNetwork | None = None) -> None:
         self.nodes = tuple(nodes)
+        self.network = network
         self._isolated: set[GaleraNode] = set()
 
     def __repr__(self) -> str:
         return f"<Galera of {', '.join(map(repr, self.nodes))}>"
+
+    @property
+    def isolates_by(self) -> str:
+        """How `isolate` does it: `packets dropped` (nftables, between network namespaces) or `gmcast.isolate`."""
+        return "gmcast.isolate" if self.network is None else "packets dropped"
 
     def urls(self, driver: str) -> list[str]:
         """The SQLAlchemy URL of each node, as the application."""
@@ -236,19 +287,19 @@ class Galera:
     # ---- doing it harm
 
     def isolate(self, index: int) -> None:
-        """Cut `nodes[index]` off from the other nodes, both ways, and leave its clients connected (`gmcast.isolate`).
+        """Cut `nodes[index]` off from the other nodes, both ways, and leave its clients connected.
 
         Neither side knows at once: `wait_until_cut_off`.
         """
         node = self.nodes[index]
         self._isolated.add(node)
-        node.set_provider_option("gmcast.isolate=1")
+        node.cut_off()
 
     def rejoin(self, index: int) -> None:
         """Undo `isolate`; the node comes back by itself within seconds. Harmless when it is not isolated."""
         node = self.nodes[index]
-        if node in self._isolated and node.is_running:
-            node.set_provider_option("gmcast.isolate=0")
+        if node in self._isolated:
+            node.let_back()
         self._isolated.discard(node)
 
     def kill_all(self) -> None:
@@ -267,7 +318,8 @@ class Galera:
         """
         if any(node.is_running for node in self.nodes):
             raise UsageError(f"bootstrap needs every node down, and some are running: {self._standing()}")
-        self._isolated.clear()
+        for index in range(len(self.nodes)):
+            self.rejoin(index)
         with ThreadPoolExecutor(len(self.nodes)) as threads:
             positions = list(threads.map(GaleraNode.position, self.nodes))
         first = max(zip(positions, self.nodes, strict=True), key=lambda each: each[0][1])[1]
@@ -290,9 +342,13 @@ class Galera:
             self.bootstrap()
 
     def close(self) -> None:
-        """End every node and remove everything they left."""
-        with ThreadPoolExecutor(len(self.nodes)) as threads:
-            list(threads.map(GaleraNode.close, self.nodes))
+        """End every node and remove everything they left, their network too."""
+        try:
+            with ThreadPoolExecutor(len(self.nodes)) as threads:
+                list(threads.map(GaleraNode.close, self.nodes))
+        finally:
+            if self.network is not None:
+                self.network.close()
 
     def _bring_back_the_rest(self) -> None:
         began_at = last_primary_at = SYSTEM_CLOCK.monotonic()
@@ -354,26 +410,34 @@ def version() -> str:
     return mariadb.version()
 
 
-def start(nodes: int = 3, *, flush_log_at_commit: int = 1) -> Galera:
+def start(nodes: int = 3, *, flush_log_at_commit: int = 1, network: Network = "best") -> Galera:
     """A new, empty, running cluster, every node synced; takes about 10 s.
 
     Args:
         nodes: how many; 1 or more. An even number cannot keep a majority when it is cut in half.
         flush_log_at_commit: `innodb_flush_log_at_trx_commit` of every node. 1 keeps what was acknowledged; with 0 a node that
             is killed forgets up to a second, and a cluster whose nodes are all killed has lost it.
+        network: where the nodes talk to each other, and so how one is cut off.
 
     Raises:
-        ServerMissing: MariaDB, Galera or rsync is not installed.
+        ServerMissing: MariaDB, Galera or rsync is not installed; or the network is to be `private`, and its programs are not
+            (`NetworkForbidden`: they are, and the machine refuses).
         ServerFailed: a node did not start; the text ends with its log.
     """
     version()
     # Linux answers on every address of 127.0.0.0/8; a cluster beside this one uses the same addresses and other ports.
     account = account_or_caller("mysql")
-    cluster = Galera([GaleraNode(number, account, flush_log_at_commit) for number in range(1, nodes + 1)])
-    first, *others = cluster.nodes
-    try:
-        for node in cluster.nodes:
-            node.meet(cluster.nodes)
+    with ExitStack() as undo:
+        own = _network(network, nodes)
+        if own is not None:
+            undo.callback(own.close)
+        seats: Sequence[Seat | None] = own.seats if own is not None else [None] * nodes
+        members = [GaleraNode(number, account, flush_log_at_commit, seat) for number, seat in enumerate(seats, start=1)]
+        cluster = Galera(members, own)
+        undo.callback(cluster.close)
+        first, *others = members
+        for node in members:
+            node.meet(members)
         mariadb.initialise(first)
         # A common beginning: the others join without a copy over the network.
         first.found()
@@ -381,7 +445,18 @@ def start(nodes: int = 3, *, flush_log_at_commit: int = 1) -> Galera:
         for node in others:
             run(["cp", "-a", str(first.folder / "data"), str(node.folder)])
         cluster.bootstrap()
-    except BaseException:
-        cluster.close()
-        raise
+        undo.pop_all()
     return cluster
+
+
+def _network(wanted: Network, nodes: int) -> PrivateNetwork | None:
+    if wanted == "loopback":
+        return None
+    try:
+        if tuple(map(int, re.findall(r"\d+", mariadb.version())[:2])) < _INHERITS_FROM:
+            raise NetworkForbidden("MariaDB inherits its port, which reaches into a network of its own, from 10.6 on")
+        return PrivateNetwork(nodes)
+    except ServerMissing:
+        if wanted == "private":
+            raise
+        return None
