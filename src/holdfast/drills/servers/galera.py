@@ -43,6 +43,8 @@ addresses (`loopback`), or in the first of these that the machine allows (`best`
 
 HEALED_WITHIN_S = 150.0
 CUT_OFF_WITHIN_S = 60.0
+POLL_S = 0.2
+"""Between two looks at every node: each is a login, and a cluster takes seconds for whatever it does."""
 QUORUM_LOST_AFTER_S = 20.0
 """How long nodes may look for a primary component by themselves before `heal` stops them all and begins anew."""
 
@@ -270,7 +272,7 @@ class Galera:
         while not self._is_whole():
             if SYSTEM_CLOCK.monotonic() > give_up_at:
                 raise ServerFailed(f"the cluster is not whole after {timeout_s:g} s: {self._standing()}")
-            SYSTEM_CLOCK.sleep(0.1)
+            SYSTEM_CLOCK.sleep(POLL_S)
 
     def wait_until_cut_off(self, index: int, timeout_s: float = CUT_OFF_WITHIN_S) -> None:
         """Wait until `nodes[index]` has left the primary component. One that is cut off notices by itself, some seconds later.
@@ -282,7 +284,7 @@ class Galera:
         while self.nodes[index].is_primary:
             if SYSTEM_CLOCK.monotonic() > give_up_at:
                 raise ServerFailed(f"{self.nodes[index].name} is not cut off after {timeout_s:g} s: {self._standing()}")
-            SYSTEM_CLOCK.sleep(0.05)
+            SYSTEM_CLOCK.sleep(POLL_S)
 
     # ---- doing it harm
 
@@ -365,7 +367,7 @@ class Galera:
                 self._stop_all()
                 self.bootstrap()
                 return
-            SYSTEM_CLOCK.sleep(0.1)
+            SYSTEM_CLOCK.sleep(POLL_S)
 
     def _stop_all(self) -> None:
         with ThreadPoolExecutor(len(self.nodes)) as threads:
