@@ -476,7 +476,7 @@ def test_latency_of_commits_alone(behind: Behind) -> None:
 def test_a_queue_is_one_for_all_connections(behind: Behind) -> None:
     """Statements of several connections wait for each other, and one that finds no room finds its connection reset."""
 
-    def both(first: Connection, second: Connection) -> None:
+    def both(queue: Handle, first: Connection, second: Connection) -> None:
         begun = threading.Thread(target=first.execute, args=(text("SELECT 1"),))
         hits = queue.hits
         begun.start()
@@ -487,21 +487,19 @@ def test_a_queue_is_one_for_all_connections(behind: Behind) -> None:
             begun.join()
 
     def use(engine: Engine) -> None:
-        nonlocal queue
         with engine.connect() as first, engine.connect() as second:
             for connection in (first, second):
                 connection.execute(text("SELECT 0"))
             queue = behind.proxy.add(Queue(rate=5.0, patience=0.3), Phase.BEFORE)
             begun = time.monotonic()
-            both(first, second)
+            both(queue, first, second)
             assert time.monotonic() - begun >= 0.39
             queue.remove()
             queue = behind.proxy.add(Queue(rate=5.0, patience=0.0), Phase.BEFORE)
             with pytest.raises(DBAPIError):
-                both(first, second)
+                both(queue, first, second)
             queue.remove()
 
-    queue: Handle
     with_engine(behind, use)
     assert behind.told("cut") == ["cut"]
 

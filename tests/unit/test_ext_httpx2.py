@@ -483,40 +483,6 @@ def test_what_is_not_the_hosts_fault_opens_no_breaker(sender: Sender, harmless: 
     assert [breaker.state for breaker in made] == [BreakerState.CLOSED]
 
 
-@pytest.mark.parametrize(
-    ("late", "given", "opens"),
-    [
-        (httpx2.ReadTimeout("x"), 4.9, False),
-        (httpx2.ReadTimeout("x"), 5.1, True),
-        (httpx2.ConnectTimeout("x"), 0.9, False),
-        (httpx2.ConnectTimeout("x"), 1.1, True),
-        (504, 4.9, False),
-        (504, 5.1, True),
-        (503, 0.1, True),
-        (httpx2.ReadError("x"), 0.1, True),
-        (httpx2.ReadTimeout("x"), None, True),
-    ],
-)
-def test_a_callers_short_deadline_opens_no_breaker(
-    sender: Sender, clock: ManualClock, late: Step, given: float | None, opens: bool
-) -> None:
-    """No answer in time says something of the host only if it had half of the time that the client itself gives, or more."""
-    made: list[CircuitBreaker] = []
-
-    def make(host: str) -> CircuitBreaker:
-        made.append(CircuitBreaker(host, calls_min=1, clock=clock))
-        return made[0]
-
-    service = Service(late)
-    timeout = {"connect": 2.0, "read": 10.0, "write": 10.0, "pool": 2.0}
-    hurry = contextlib.nullcontext() if given is None else within(given, clock=clock)
-    with hurry, contextlib.suppress(httpx2.TransportError):
-        sender.send(
-            service, rules={"breaker": make, "policy": RetryPolicy.never()}, extensions={"timeout": timeout}
-        )
-    assert [breaker.state for breaker in made] == [BreakerState.OPEN if opens else BreakerState.CLOSED]
-
-
 def test_hosts_with_a_breaker_are_bounded(clock: ManualClock) -> None:
     """Beyond the bound the one that was not called for the longest time goes, a closed one first; an open one stays."""
     made: list[str] = []

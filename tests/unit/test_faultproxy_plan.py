@@ -152,7 +152,13 @@ def test_names_are_those_of_toxiproxy() -> None:
 def test_a_queue_serves_one_after_the_other() -> None:
     """Each waits for all before it, whoever they are; who would have to wait longer than its patience finds no room."""
     turns, queue = Turns(), Queue(rate=10, patience=0.25)
-    assert [turns.take(queue, 5.0) for _ in range(5)] == [pytest.approx(0.1), pytest.approx(0.2), pytest.approx(0.3), None, None]
+    assert [turns.take(queue, 5.0) for _ in range(5)] == [
+        pytest.approx(0.1),
+        pytest.approx(0.2),
+        pytest.approx(0.3),
+        None,
+        None,
+    ]
     assert turns.take(queue, 5.2) == pytest.approx(0.2)
     assert turns.take(queue, 9.0) == pytest.approx(0.1)
 

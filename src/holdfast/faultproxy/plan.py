@@ -186,7 +186,9 @@ def check(toxic: Toxic, at: Phase, on: Selector, stream: Stream | None, toxicity
     if isinstance(toxic, Down) and (at is not Phase.ALWAYS or toxicity < 1 or times is not None or stream is not None):
         raise ConfigurationError("Down acts on all; to refuse some connections, use ResetPeer() at Phase.CONNECT")
     if isinstance(toxic, Queue) and (at is not Phase.BEFORE or stream is not None):
-        raise ConfigurationError("statements queue up before they are forwarded: use Queue at Phase.BEFORE, without `stream`")
+        raise ConfigurationError(
+            "statements queue up before they are forwarded: use Queue at Phase.BEFORE, without `stream`"
+        )
     if isinstance(toxic, ResetPeer) and stream is not None:
         raise ConfigurationError("a reset ends both directions; leave `stream` out")
     if isinstance(toxic, Timeout) and at is Phase.CONNECT and stream is not None:
