@@ -81,7 +81,7 @@ async def for_ever(_session: Any) -> None:
     await asyncio.Event().wait()
 
 
-@pytest.mark.parametrize(("own", "given", "falls"), [(10.0, 0.05, False), (0.1, 10.0, True), (0.1, 0.06, True)])
+@pytest.mark.parametrize(("own", "given", "falls"), [(10.0, 0.05, False), (0.3, 10.0, True), (0.5, 0.45, True)])
 async def test_a_callers_short_deadline_does_not_shrink_the_limit_for_all(
     tmp_path: Path, own: float, given: float, falls: bool
 ) -> None:
