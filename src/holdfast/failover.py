@@ -74,7 +74,8 @@ class FailoverSettings:
             have to find out about a COMMIT they sent. Default 1,000 (as Vitess), 1 or more.
         stall: seconds (or `timedelta`) an operation may go without any answer, while no other gets one either, before its
             server is asked for a sign of life; default 2 s, above 0. A frozen server does not close its connections.
-        probe_timeout: seconds (or `timedelta`) a server has to answer the search; default 1 s, above 0.
+        probe_timeout: seconds (or `timedelta`) a server has for each answer to the search, of which connecting takes several;
+            default 1 s, above 0. One that answers slowly is there.
         proof_timeout: seconds (or `timedelta`) a new Galera node has to prove that it has caught up; default 12 s, above 0:
             survivors stand still for about 6 s when a node is lost (measured).
         pace: the pauses between two rounds of the search: full jitter from 50 ms to 1 s.
@@ -380,7 +381,7 @@ class Ask(Generic[H]):
 
     Attributes:
         host: which.
-        timeout_s: how long it may take, in seconds.
+        timeout_s: how long the server may take for each answer, in seconds.
         caught_up: have it prove as well that it has applied everything its cluster had acknowledged.
     """
 
@@ -448,7 +449,9 @@ def search(
             gate.acquit()
             return None
         proof = yield Ask(current, probe_s)
-        if proof is not None and proof.full and not gate.needs_proof:
+        full = proof is not None and proof.full and not gate.needs_proof
+        # A server with too much to do may turn the search away, or let it wait, while it serves others.
+        if full or gate.is_cleared:
             gate.acquit()
             return None
         if proof is not None and proof.writable:

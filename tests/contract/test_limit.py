@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import contextvars
 import threading
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 
-from holdfast.errors import ConfigurationError, LoadShed, report_of
-from holdfast.events import CallShed
+from holdfast.deadline import within
+from holdfast.errors import ConfigurationError, HoldfastError, LoadShed, report_of
+from holdfast.events import BreakerChanged, CallShed, LimitChanged
 from holdfast.ext.sqlalchemy import AsyncDatabase, Database, DatabaseSettings, PoolSettings
 from holdfast.stream import Event, EventStream
 from tests.contract.faces import Base, User, usernames
@@ -63,3 +66,49 @@ def test_an_unknown_mode_is_refused() -> None:
     """A typing error must not switch the limit off."""
     with pytest.raises(ConfigurationError, match="'off', 'dark' or 'on'"):
         DatabaseSettings(limit="of")  # type: ignore[arg-type]
+
+
+# -- whose time it was that ran out ------------------------------------------------------------------------------------
+
+
+def giving(deadline: float) -> DatabaseSettings:
+    """A limit of four, and so long for an operation."""
+    return DatabaseSettings(limit="on", pool=PoolSettings(size=4, open_max=4), deadline=deadline)
+
+
+async def for_ever(_session: Any) -> None:
+    """What a slow server does to an operation: it gets no answer."""
+    await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize(("own", "given", "falls"), [(10.0, 0.05, False), (0.3, 10.0, True), (0.5, 0.45, True)])
+async def test_a_callers_short_deadline_does_not_shrink_the_limit_for_all(
+    tmp_path: Path, own: float, given: float, falls: bool
+) -> None:
+    """Running out of time is the server's doing only if there was half of what the database itself gives, or more."""
+    stream, heard = EventStream(), list[Event]()
+    stream.subscribe(heard.append)
+    async with AsyncDatabase(f"sqlite:///{tmp_path / 'limit.db'}", giving(own), events=stream) as db:
+        await db.migrate(Base.metadata)
+        with within(given), pytest.raises(HoldfastError):
+            await db.run(for_ever)
+    assert [type(event) for event in heard if isinstance(event, LimitChanged)] == [LimitChanged] * falls
+
+
+@pytest.mark.parametrize(("own", "given", "counts"), [(10.0, 0.02, False), (0.02, 10.0, True)])
+def test_waiting_in_vain_for_a_connection_counts_by_the_same_rule(
+    tmp_path: Path, own: float, given: float, counts: bool
+) -> None:
+    """For the limit and for the breaker: whoever gives no time to wait proves nothing of the server."""
+    stream, heard = EventStream(), list[Event]()
+    stream.subscribe(heard.append)
+    with Database(f"sqlite:///{tmp_path / 'limit.db'}", giving(own), events=stream) as db:
+        db.migrate(Base.metadata)
+        with contextlib.ExitStack() as stack:
+            for _ in range(4):
+                stack.enter_context(contextvars.copy_context().run(db.engine.connect))
+            for _ in range(25):
+                with within(given), pytest.raises(HoldfastError):
+                    db.save(User(username="nobody", age=1))
+    changed = {type(event) for event in heard}
+    assert (LimitChanged in changed, BreakerChanged in changed) == (counts, counts)

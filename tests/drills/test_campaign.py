@@ -203,6 +203,19 @@ def test_what_an_earlier_page_said_is_not_done(tmp_path: Path, ran: list[DrillSe
     assert "source" not in (tmp_path / "pieces.jsonl").read_text()
 
 
+def test_overloads_stand_side_by_side(tmp_path: Path) -> None:
+    """What was done, how late, and how many were turned away, for each drill that met one."""
+    line = told_of("ours", "001", ("overload", "valid"), ("recovery-time", "valid"), faults=1)
+    line["verdicts"][0]["counts"] = {
+        "overload_s": 30, "due": 1800, "due_per_s": 60.0, "goodput_per_s": 15.5, "done_p99_s": 1.25, "shed": 1200,
+        "given_up": 120, "unknown": 15,
+    }  # fmt: skip
+    line["verdicts"][1]["counts"] = {"recovery_worst_s": 0.4}
+    _, page = kept_page(tmp_path, line)
+    assert "| `ours` | 60.0/s | 15.5/s | 1.250 s | 40.0/s | 4.0/s | 0.5/s |  | 0.400 s |" in page
+    assert "## Overload" not in kept_page(tmp_path, told_of("ours", "001", ("coverage", "valid")))[1]
+
+
 def test_an_empty_page_promises_nothing(tmp_path: Path) -> None:
     """Where nothing was run, nothing holds."""
     page = results_page(Campaign(tmp_path, DRILLS), "make drill")
@@ -235,6 +248,7 @@ def test_what_a_long_drill_promises_is_judged(tmp_path: Path, ran: list[DrillSet
     assert asked == [1.0]
     promised = {drill.name: drill.recovery_s for drill in LONG_DRILLS if drill.recovery_s}
     assert promised.pop("outage-mysql") == 1.0
+    assert promised.pop("overload-mysql-limit-on") == 2.0
     assert promised.pop("galera-nodes") == 10.0
 
 

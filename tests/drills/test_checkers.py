@@ -36,7 +36,7 @@ def test_the_checkers_that_apply_are_asked() -> None:
     ]
     assert {verdict.valid for verdict in verdicts} == {Validity.VALID}
     assert overall(verdicts) is Validity.VALID
-    assert len(set(NAMES)) == len(NAMES) == 16
+    assert len(set(NAMES)) == len(NAMES) == 17
 
 
 def test_limits_reach_their_checkers() -> None:

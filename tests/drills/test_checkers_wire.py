@@ -115,6 +115,65 @@ def test_without_a_proxy_nothing_is_known() -> None:
     assert amplification.check(told.history()).valid is Validity.UNKNOWN
 
 
+# -- overload ----------------------------------------------------------------------------------------------------------
+
+
+def overloaded(tries_per_operation: int, *, turned_away: int = 0, waited: int = 0) -> Story:
+    """20 s in which 20 operations a second come to the wire, each with so many tries, and others never get there."""
+    told = Story().fault("overload", 10, 30, overload=True)
+    connection = 0
+    for number in range(400):
+        at = 10 + number / 20
+        told.op("insert", {}, "ok" if number % 3 else "fail", at=at, attempts=tries_per_operation)
+        for _ in range(turned_away):
+            told.op("insert", {}, "fail", at=at, attempts=1, stage="connect", error="LoadShed")
+        for _ in range(waited):
+            told.op("insert", {}, "fail", at=at, attempts=1, stage="connect", error="DeadlineExceeded")
+        for n in range(tries_per_operation):
+            connection += 1
+            told.wire("connect", connection, at + n / 1000)
+            told.wire("hit", connection, at + n / 1000, fault="queue", phase="before", kind="other")
+            told.wire("begin", connection, at + 0.5 + n / 1000)
+    return told
+
+
+@pytest.mark.parametrize(("tries", "valid"), [(1, Validity.VALID), (2, Validity.INVALID)])
+@pytest.mark.parametrize(("turned_away", "waited"), [(0, 0), (3, 0), (0, 3)])
+def test_who_never_comes_to_the_wire_hides_no_retries_in_an_overload(
+    tries: int, valid: Validity, turned_away: int, waited: int
+) -> None:
+    """Divided by all that was asked, two tries of each that came so far would look like half a one."""
+    verdict = amplification.check(overloaded(tries, turned_away=turned_away, waited=waited).history())
+    assert verdict.valid is valid
+    assert (verdict.counts["ratio"], verdict.counts["overload_s"], verdict.counts["outage_s"]) == (tries, 20, 0)
+    assert "operations that came so far in 20.0 s of overload" in verdict.reason
+
+
+def test_who_was_being_connected_came_to_the_wire() -> None:
+    """Its connection was a try; one that only waited for one of the pool's was none."""
+    told = Story().fault("overload", 10, 30, overload=True)
+    for number, connecting in enumerate((True, False)):
+        result = {"connecting": True} if connecting else None
+        told.op("insert", {}, "fail", result, at=11 + number, attempts=1, stage="connect")
+    told.wire("connect", 1, 11)
+    counts = amplification.check(told.history()).counts
+    assert (counts["asked"], counts["tries"]) == (1, 1)
+
+
+def test_a_try_is_one_from_its_first_statement_to_its_commit() -> None:
+    """Also if the server never saw its first statement; on a connection that serves several, each transaction is one."""
+    told = Story().wire("connect", 1, 1)
+    for at in (1.0, 2.0, 3.0):
+        told.wire("hit", 1, at, phase="before", kind="other")
+        if at < 3.0:
+            told.wire("begin", 1, at + 0.1).wire("hit", 1, at + 0.2, phase="before", kind="commit")
+            told.wire("commit-answered", 1, at + 0.3)
+    told.wire("cut", 1, 3.1, phase="before", kind="other")
+    told.wire("connect", 2, 4).wire("begin", 2, 4.1).wire("begin", 2, 4.2)  # a rollback in between
+    told.wire("connect", 3, 5).wire("hit", 3, 5.1, phase="always")
+    assert len(amplification.wire_tries(told.history())) == 3 + 2 + 1
+
+
 # -- ambiguous commits -------------------------------------------------------------------------------------------------
 
 

@@ -13,7 +13,8 @@ from .mutants.mutant import MUTANTS, Mutant
 from .mutants.stage import Stage
 
 _WITH_SERVERS = {commits.cut_commits, commits.cut_commits_without_keys, commits.interrupted_echoes, contention.hot_row,
-                 contention.lock_wait, crashes.asked_at_another_node, crashes.killed_server, service.outage}  # fmt: skip
+                 contention.lock_wait, crashes.asked_at_another_node, crashes.killed_server, service.outage,
+                 service.overload}  # fmt: skip
 _WITHOUT = [mutant for mutant in MUTANTS if mutant.scene not in _WITH_SERVERS]
 
 
@@ -32,8 +33,8 @@ def test_planted_bug_turns_its_checker_red(mutant: Mutant, stage: Stage) -> None
 
 
 def test_every_mutant_is_listed_once() -> None:
-    """Fourteen bugs, one of which stands for each comparison of three checkers; each says in a sentence what it is."""
+    """Fifteen bugs, one of which stands for each comparison of three checkers; each says in a sentence what it is."""
     assert len({mutant.name for mutant in MUTANTS}) == len(MUTANTS)
     turned = [mutant for mutant in MUTANTS if mutant.checker is judges.known_verdicts]
-    assert (len(MUTANTS) - len(turned), len(turned)) == (13, 10)
+    assert (len(MUTANTS) - len(turned), len(turned)) == (14, 10)
     assert all(mutant.sentence.endswith(".") for mutant in MUTANTS)

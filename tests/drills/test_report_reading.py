@@ -11,8 +11,10 @@ import pytest
 from holdfast.drills.checkers import check
 from holdfast.drills.history import NS, History
 from holdfast.drills.report import Report, html_page, json_document, markdown_text, run_of, write_report
+from holdfast.drills.report.digest import tiles
 from holdfast.drills.report.reading import series
 from holdfast.drills.verdict import Validity, Verdict
+from tests.drills.histories import Story
 from tests.drills.synthetic import synthetic_history
 
 
@@ -46,6 +48,21 @@ def test_an_answer_counts_in_the_second_in_which_it_came() -> None:
         (1, 1, 0),
         (0, 0, 2),
     ]
+
+
+def test_an_overload_is_told_with_the_limit_that_met_it() -> None:
+    """The column says which limit it is, and the figures in front what was done, how late, and how many were turned away."""
+    told = Story(subject="holdfast", limit="on").op("read", {}, at=1).fault("overload", 10, 20, overload=True)
+    for second in range(10, 20):
+        told.op("read", {}, at=second, took=0.5)
+        told.op("read", {}, "fail", {"retry_after_s": 0.4}, at=second, error="LoadShed", attempts=1)
+    history = told.history()
+    run = run_of(history, check(history))
+    assert run.name == "Holdfast, limit on"
+    front = {tile.name: (tile.figure, tile.note) for tile in tiles(run)}
+    assert front["Done in overload"] == ("1/s", "2/s were due")
+    assert front["Turned away"] == ("10", "at once, with Retry-After; 0 gave up")
+    assert run_of(Story(subject="plain").op("read", {}).history(), []).name == "SQLAlchemy alone"
 
 
 def test_latency_is_from_the_intended_start() -> None:

@@ -28,6 +28,8 @@ from holdfast.errors import ConfigurationError
         ({"connections": 1}, "connections must be at least 2"),
         ({"faults": ("commit", "commit")}, "named twice"),
         ({"scope": "half"}, "scope"),
+        ({"limit": "of"}, "unknown limit"),
+        ({"limit": "on", "subject": "plain"}, "no limit that could be on; those that have: holdfast,"),
     ],
 )
 def test_wrong_settings_are_refused(wrong: dict[str, Any], text: str) -> None:

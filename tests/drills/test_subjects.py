@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
-from holdfast.drills.history import Answer
+from holdfast.drills.arrivals import arriving, watch
+from holdfast.drills.history import RETRY_AFTER, SHED, Answer
 from holdfast.drills.subjects import SUBJECTS, Remote, Subject, Terms, check_subject, open_subject, with_driver
 from holdfast.drills.workloads import Call, TableWorkload, workload_named
 from holdfast.errors import ConfigurationError, NotCommitted, OutcomeUnknown
@@ -22,14 +24,16 @@ OURS = [name for name in LOCAL if name.startswith("holdfast")]
 
 
 @asynccontextmanager
-async def subject_on(tmp_path: Path, name: str, workload_name: str = "set") -> AsyncIterator[Subject]:
+async def subject_on(
+    tmp_path: Path, name: str, workload_name: str = "set", terms: Terms = TERMS
+) -> AsyncIterator[Subject]:
     url = f"sqlite:///{tmp_path / 'subject.db'}"
     workload = workload_named(workload_name)
     assert isinstance(workload, TableWorkload)
     with Database(url) as db:
         db.migrate(workload.metadata)
         db.run(workload.set_up)
-    subject = open_subject(name, url, workload, TERMS)
+    subject = open_subject(name, url, workload, terms)
     try:
         yield subject
     finally:
@@ -219,3 +223,28 @@ def test_a_url_of_something_else_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="mysql://") as raised:
         with_driver("oracle://scott:tiger@h/d", asynchronous=True)
     assert "tiger" not in str(raised.value)
+
+
+@pytest.mark.parametrize("name", [name for name, kind in SUBJECTS.items() if kind.has_limit])
+async def test_who_is_turned_away_is_told_when_to_come_again(tmp_path: Path, name: str) -> None:
+    """With the limit on, what has no room is refused before it holds anything, and the history knows the time it was told."""
+    async with subject_on(tmp_path, name, terms=Terms(deadline_s=30.0, connections=1, limit="on")) as subject:
+        replies = await asyncio.gather(*(subject.perform(insert(str(number))) for number in range(8)))
+    shed = [reply for reply in replies if reply.error == SHED]
+    done = [reply for reply in replies if reply.answer is Answer.OK]
+    assert len(shed) + len(done) == 8
+    assert done
+    assert all(reply.answer is Answer.FAIL and reply.value and reply.value[RETRY_AFTER] > 0 for reply in shed)
+    assert shed
+
+
+async def test_who_is_being_connected_has_come_to_the_wire(tmp_path: Path) -> None:
+    """An operation for which a connection was opened is told from one that got it from the pool."""
+    async with subject_on(tmp_path, "holdfast") as subject:
+        assert subject.engine is not None
+        watch(subject.engine)
+        with arriving() as first:
+            await asyncio.create_task(subject.perform(insert("a")))
+        with arriving() as second:
+            await asyncio.create_task(subject.perform(insert("b")))
+    assert (first.connecting, second.connecting) == (True, False)

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from contextvars import ContextVar
+from dataclasses import replace
 from typing import Any, Self
 
 import pytest
@@ -29,8 +30,10 @@ from holdfast.errors import HoldfastError, NotCommitted, OutcomeUnknown
 from holdfast.events import FailoverEnded, FailoverStarted
 from holdfast.ext.sqlalchemy import AsyncDatabase, Database, DatabaseSettings, PoolSettings
 from holdfast.ext.sqlalchemy.runtime import Runtime
-from holdfast.failover import Phase
-from holdfast.testing import RecordingHook
+from holdfast.failover import FailoverSettings, Phase
+from holdfast.faultproxy import Latency, ResetPeer
+from holdfast.faultproxy import Phase as ProxyPhase
+from holdfast.testing import RecordingHook, fault_proxy
 
 CALLERS = 40
 PATIENCE_S = 60.0
@@ -362,6 +365,33 @@ def test_frozen_server_is_waited_for(server: Server, face: str) -> None:
         load.go_on()
     load.all_fine()
     nothing_doubled_or_lost(load, server)
+
+
+@pytest.mark.parametrize("face", ["threads", "tasks"])
+def test_server_that_answers_slowly_is_there(mariadb_server: Server, face: str) -> None:
+    """An overloaded server loses a connection, and takes longer for all that the search asks than one answer may take."""
+    hook = RecordingHook()
+    settings = replace(SETTINGS, deadline=10.0, failover=FailoverSettings(probe_timeout=0.6))
+    with fault_proxy(mariadb_server.url(driver_of(mariadb_server, face))) as proxy:
+
+        def make_slow() -> None:
+            proxy.add(Latency(0.15), ProxyPhase.BEFORE)
+            proxy.add(ResetPeer(), ProxyPhase.BEFORE, times=1)
+
+        async def in_tasks() -> None:
+            async with AsyncDatabase(proxy.url, settings, events=hook.stream) as db:
+                await db.migrate(Base.metadata)
+                make_slow()
+                await db.save(Saved(number=1))
+
+        if face == "tasks":
+            asyncio.run(in_tasks())
+        else:
+            with Database(proxy.url, settings, events=hook.stream) as db:
+                db.migrate(Base.metadata)
+                make_slow()
+                db.save(Saved(number=1))
+    assert not [event for event in hook.events if isinstance(event, FailoverStarted)]
 
 
 def test_server_that_is_too_full_is_there(mariadb_server: Server) -> None:

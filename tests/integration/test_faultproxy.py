@@ -14,11 +14,12 @@ from typing import Any, NamedTuple
 import pytest
 from sqlalchemy import NullPool, create_engine, text
 from sqlalchemy.engine import Connection, Engine, make_url
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.util import greenlet_spawn
 
 from holdfast.ext.sqlalchemy import Database
-from holdfast.faultproxy import FaultProxy, Handle, Kind, Latency, Phase, ResetPeer, Statement, Stream, Timeout
+from holdfast.faultproxy import FaultProxy, Handle, Kind, Latency, Phase, Queue, ResetPeer, Statement, Stream, Timeout
 from holdfast.testing import DatabaseProxy, fault_proxy
 
 SOON_S = 30.0
@@ -469,6 +470,38 @@ def test_latency_of_commits_alone(behind: Behind) -> None:
 
     with_engine(behind, use)
     assert behind.rows() == {0, 1, 2}
+
+
+@before(("mariadb", "pymysql"), ("postgresql", "psycopg2"))
+def test_a_queue_is_one_for_all_connections(behind: Behind) -> None:
+    """Statements of several connections wait for each other, and one that finds no room finds its connection reset."""
+
+    def both(queue: Handle, first: Connection, second: Connection) -> None:
+        begun = threading.Thread(target=first.execute, args=(text("SELECT 1"),))
+        hits = queue.hits
+        begun.start()
+        wait_until(lambda: queue.hits > hits)
+        try:
+            second.execute(text("SELECT 2"))
+        finally:
+            begun.join()
+
+    def use(engine: Engine) -> None:
+        with engine.connect() as first, engine.connect() as second:
+            for connection in (first, second):
+                connection.execute(text("SELECT 0"))
+            queue = behind.proxy.add(Queue(rate=5.0, patience=0.3), Phase.BEFORE)
+            begun = time.monotonic()
+            both(queue, first, second)
+            assert time.monotonic() - begun >= 0.39
+            queue.remove()
+            queue = behind.proxy.add(Queue(rate=5.0, patience=0.0), Phase.BEFORE)
+            with pytest.raises(DBAPIError):
+                both(queue, first, second)
+            queue.remove()
+
+    with_engine(behind, use)
+    assert behind.told("cut") == ["cut"]
 
 
 @before(("mariadb", "pymysql"), ("postgresql", "psycopg"))

@@ -108,7 +108,7 @@ def test_the_command_refuses_before_it_does_anything(
 
 
 def plan(tmp_path: Path, **asked: object) -> Plan:
-    lists = {name: asked.pop(name, ()) for name in ("may_break", "workloads", "faults", "subjects")}
+    lists = {name: asked.pop(name, ()) for name in ("may_break", "workloads", "faults", "subjects", "limits")}
     return plan_of({"seed": 7, **asked}, output=tmp_path, **lists)  # type: ignore[arg-type]
 
 
@@ -126,6 +126,22 @@ def test_every_workload_and_subject_is_a_run(tmp_path: Path) -> None:
     assert list(runs) == ["set", "bank"]
     assert [settings.subject for settings in runs["bank"]] == ["plain", "holdfast"]
     assert len({settings.output for settings_of in runs.values() for settings in settings_of}) == 4
+
+
+def test_limits_are_compared_side_by_side(tmp_path: Path) -> None:
+    """Each is a run of the subjects that have one; beside them stand those without, once. Where nobody has one it is refused."""
+    runs = plan(tmp_path, subjects=["holdfast", "plain"], limits=["off", "on"])
+    assert [(settings.subject, settings.limit) for settings in runs.runs["bank"]] == [
+        ("holdfast", "off"),
+        ("holdfast", "on"),
+        ("plain", "off"),
+    ]
+    assert len({settings.output for settings in runs.runs["bank"]}) == 3
+    assert runs.command.endswith("--limit off --limit on")
+    with pytest.raises(ConfigurationError, match="'plain' has no limit"):
+        plan(tmp_path, subjects=["plain"], limits=["on"])
+    with pytest.raises(ConfigurationError, match="unknown limit 'of'"):
+        plan(tmp_path, limits=["of"])
 
 
 def test_all_workloads_are_those_without_an_application(tmp_path: Path) -> None:

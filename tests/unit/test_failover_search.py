@@ -29,6 +29,23 @@ def test_another_operations_answer_is_proof_enough() -> None:
         assert w.asked == []
 
 
+@pytest.mark.parametrize("answered", [True, False])
+def test_server_that_serves_others_while_it_lets_the_search_wait_is_there(answered: bool) -> None:
+    """With too much to do it may be too slow for the search, or turn it away: nobody has to wait for an end of that."""
+    with world() as w:
+        (lost,) = w.lose()
+
+        def too_slow() -> Proof:
+            w.clock.advance(1.0)
+            if answered:
+                w.answer()
+            return Proof(writable=False)
+
+        assert w.run(too_slow, WRITER) == (None if answered else "a")
+        assert lost.end() is not answered
+        assert w.told == ([] if answered else ["lost", "a"])
+
+
 def test_an_answer_from_before_proves_nothing() -> None:
     """What was answered before the suspicion came up is no sign of life."""
     with world() as w:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 
@@ -19,6 +20,7 @@ from holdfast.faultproxy import (
     Latency,
     LimitData,
     Phase,
+    Queue,
     ResetPeer,
     Slicer,
     SlowClose,
@@ -27,7 +29,7 @@ from holdfast.faultproxy import (
     Timeout,
     Toxic,
 )
-from holdfast.faultproxy.pacing import paced
+from holdfast.faultproxy.pacing import Turns, paced
 from holdfast.faultproxy.plan import Handle, Plan, Selector, check
 from holdfast.faultproxy.toxics import name_of
 
@@ -119,6 +121,8 @@ def test_a_statement_does_not_show_its_text() -> None:
         lambda: Slicer(0),
         lambda: LimitData(-1),
         lambda: SlowClose(-1),
+        lambda: Queue(0),
+        lambda: Queue(1, patience=-1),
         lambda: Garbage(0),
         lambda: check(ResetPeer(), Phase.BEFORE, None, None, 1.1, None),
         lambda: check(ResetPeer(), Phase.BEFORE, None, None, 1.0, 0),
@@ -126,6 +130,8 @@ def test_a_statement_does_not_show_its_text() -> None:
         lambda: check(ResetPeer(), Phase.BEFORE, None, Stream.UPSTREAM, 1.0, None),
         lambda: check(Down(), Phase.CONNECT, None, None, 1.0, None),
         lambda: check(Down(), Phase.ALWAYS, None, None, 0.5, None),
+        lambda: check(Queue(1), Phase.ALWAYS, None, None, 1.0, None),
+        lambda: check(Queue(1), Phase.BEFORE, None, Stream.UPSTREAM, 1.0, None),
         lambda: check(Timeout(), Phase.CONNECT, None, Stream.UPSTREAM, 1.0, None),
     ],
 )
@@ -136,11 +142,38 @@ def test_what_cannot_work_is_refused(make: Callable[[], object]) -> None:
 
 
 def test_names_are_those_of_toxiproxy() -> None:
-    """Where it has a word; two are ours."""
+    """Where it has a word; three are ours."""
     toxics: list[Toxic] = [ResetPeer(), Timeout(), Latency(1), Bandwidth(1), Slicer(1), LimitData(1), SlowClose(1)]
     names = ["reset_peer", "timeout", "latency", "bandwidth", "slicer", "limit_data", "slow_close"]
     assert [name_of(toxic) for toxic in toxics] == names
-    assert [name_of(toxic) for toxic in (Garbage(), Down())] == ["garbage", "down"]
+    assert [name_of(toxic) for toxic in (Queue(1), Garbage(), Down())] == ["queue", "garbage", "down"]
+
+
+def test_a_queue_serves_one_after_the_other() -> None:
+    """Each waits for all before it, whoever they are; who would have to wait longer than its patience finds no room."""
+    turns, queue = Turns(), Queue(rate=10, patience=0.25)
+    assert [turns.take(queue, 5.0) for _ in range(5)] == [
+        pytest.approx(0.1),
+        pytest.approx(0.2),
+        pytest.approx(0.3),
+        None,
+        None,
+    ]
+    assert turns.take(queue, 5.2) == pytest.approx(0.2)
+    assert turns.take(queue, 9.0) == pytest.approx(0.1)
+
+
+@given(st.lists(st.floats(0, 0.2), min_size=1, max_size=200), st.floats(1, 100), st.floats(0, 2))
+def test_a_queue_is_served_at_its_rate(gaps: list[float], rate: float, patience: float) -> None:
+    """However they come, no two are served closer together than the rate allows, and none waits longer than it may."""
+    turns, queue, now, served = Turns(), Queue(rate, patience), 0.0, list[float]()
+    for gap in gaps:
+        now += gap
+        wait = turns.take(queue, now)
+        if wait is not None:
+            assert wait <= patience + 1 / rate + 1e-9
+            served.append(now + wait)
+    assert all(later - earlier >= 1 / rate - 1e-9 for earlier, later in itertools.pairwise(served))
 
 
 TOXICS = st.one_of(

@@ -20,6 +20,7 @@ FAULT_TEXTS: Mapping[str, str] = {
     "commit": "resets connections around a share of all COMMITs, half of them carried out",
     "blackhole": "one COMMIT in a hundred vanishes without a word",
     "latency": "every answer comes late",
+    "overload": "all statements wait in one queue, and twice as much is due as can be served, or more",
     "outage": "the server cannot be reached, and every connection to it is cut",
     "kill-client": "SIGKILL for a client process; its successor asks again by key",
     "stop-client": "SIGTERM for a client process, as when it is deployed",

@@ -45,6 +45,7 @@ def drill(
     callers: option.Callers = None,
     connections: option.Connections = None,
     deadline: option.Deadline = None,
+    limit: option.Limits = None,
     share: option.Share = None,
     every: option.Every = None,
     scope: option.Scope = None,
@@ -72,6 +73,7 @@ def drill(
         workloads=workload or (),
         faults=fault or (),
         subjects=subject or (),
+        limits=limit or (),
         output=output or free_folder(Path(f"holdfast-drill-{seed}")),
     )
     if elle is not None and "append" not in plan.runs:
@@ -112,6 +114,7 @@ def plan_of(
     workloads: Sequence[str],
     faults: Sequence[str],
     subjects: Sequence[str],
+    limits: Sequence[str] = (),
     output: Path,
 ) -> Plan:
     """The runs that the options ask for; nothing is touched yet.
@@ -119,7 +122,8 @@ def plan_of(
     Args:
         given: what was given of the fields of `DrillSettings`, by their names, and `start`.
         may_break: the hosts that the user named as theirs to break.
-        workloads, faults, subjects: as on the command line: names, `all` or `none`; empty for the defaults.
+        workloads, faults, subjects, limits: as on the command line: names, `all` or `none`; empty for the defaults. Each subject
+            that has a limit is run with each of `limits`.
         output: the folder above all others.
 
     Raises:
@@ -149,13 +153,13 @@ def plan_of(
     runs = {}
     for workload in _workloads(workloads, app):
         runs[workload] = [
-            DrillSettings(**shared, workload=workload, subject=subject, output=output / workload / subject)
-            for subject in _subjects(subjects, app)
+            DrillSettings(**shared, workload=workload, subject=subject, limit=limit, output=output / workload / folder)
+            for subject, limit, folder in _limited(_subjects(subjects, app), limits)
         ]
     if "all" in faults:
         possible = possible_faults(settings for run in runs.values() for settings in run)
         runs = {name: [replace(settings, faults=possible) for settings in run] for name, run in runs.items()}
-    repeated = {"may-break": may_break, "workload": workloads, "fault": faults, "subject": subjects}
+    repeated = {"may-break": may_break, "workload": workloads, "fault": faults, "subject": subjects, "limit": limits}
     return Plan(runs, replay_command(given, repeated), given.get("start"))
 
 
@@ -186,6 +190,18 @@ def _subjects(asked: Sequence[str], app: str | None) -> Sequence[str]:
     if asked:
         raise ConfigurationError("--app is what is drilled: leave --subject out")
     return ("http" if _is_address(app) else "app",)
+
+
+def _limited(subjects: Sequence[str], limits: Sequence[str]) -> Iterator[tuple[str, Any, str]]:
+    """Each subject with each limit that it can be run with, and the name of its folder."""
+    from ..drills.subjects import SUBJECTS
+
+    modes = list(dict.fromkeys(limits)) or ["off"]
+    can = [subject for subject in subjects if subject not in SUBJECTS or SUBJECTS[subject].has_limit]
+    for subject in subjects:
+        # Where none has a limit the settings say so; beside one that has, the others are there to compare.
+        for mode in modes if subject in can or not can else ["off"]:
+            yield subject, mode, subject if len(modes) == 1 or subject not in can else f"{subject}-limit-{mode}"
 
 
 def _faults(asked: Sequence[str]) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ __all__ = [
     "Elle",
     "Every",
     "Faults",
+    "Limits",
     "ListAll",
     "MayBreak",
     "Output",
@@ -91,6 +92,14 @@ Workers = Annotated[int | None, typer.Option("--workers", help="Client processes
 Callers = Annotated[int | None, typer.Option("--callers", help="Operations under way at once, at most. Default 64.")]
 Connections = Annotated[int | None, typer.Option("--connections", help="Connections of all clients. Default 24.")]
 Deadline = Annotated[float | None, typer.Option("--deadline", help="Seconds each operation has. Default 10.")]
+Limits = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--limit",
+        metavar="MODE",
+        help="Holdfast's adaptive limit: off, dark or on. Repeat it to compare. Default off.",
+    ),
+]
 Share = Annotated[
     float | None, typer.Option("--share", help="Of all COMMITs, how many the fault commit hits. Default 0.2.")
 ]

@@ -312,6 +312,46 @@ def _outages() -> Iterable[LongDrill]:
         )
 
 
+_OVERLOADED = DrillSettings(workload="set", faults=("overload",), seconds=30, rate=60, deadline=2.0, callers=200)
+"""More callers than are due within a deadline, so that everything is sent; all connections have room in the server's queue."""
+_CROWDED = 64
+"""Connections of which a third has no room there: those are reset, and whoever had them has the time to try again."""
+
+
+def _overloads() -> Iterable[LongDrill]:
+    """Twice as much is due as can be served, and more, for 30 s."""
+    for flavour in ("mariadb", "mysql", "postgresql"):
+        for limit in ("off", "on"):
+            yield LongDrill(
+                f"overload-{flavour}-limit-{limit}",
+                "An overload of 30 s: at most 1.1 times the load at the wire, every answer by its deadline, back within 2 s; and "
+                "what the adaptive limit is good for.",
+                replace(_OVERLOADED, server=flavour, limit=limit),
+                {"faults": 1},
+                recovery_s=2.0,
+            )
+        yield LongDrill(
+            f"overload-{flavour}-crowded",
+            "The same where the server resets connections besides: a retry is possible, and at most 1.1 times the load arrives.",
+            replace(_OVERLOADED, server=flavour, connections=_CROWDED),
+            {"faults": 1},
+        )
+
+
+def _other_overloads() -> Iterable[LongDrill]:
+    """The same for those who do without Holdfast."""
+    for flavour in ("mariadb", "mysql", "postgresql"):
+        for subject in ("plain", "tenacity"):
+            for name, connections in (("", _OVERLOADED.connections), ("-crowded", _CROWDED)):
+                yield LongDrill(
+                    f"others-overload-{flavour}-{subject}{name}",
+                    "What becomes of the same overload without Holdfast.",
+                    replace(_OVERLOADED, server=flavour, subject=subject, connections=connections),
+                    {"faults": 1},
+                    Validity.INVALID,
+                )
+
+
 def _killed_clients() -> Iterable[LongDrill]:
     """Clients die in the middle of an operation, and their successors ask again."""
     for flavour in _FLAVOURS:
@@ -420,10 +460,12 @@ LONG_DRILLS: tuple[LongDrill, ...] = (
     *_killed_clients(),
     *_deadlines(),
     *_outages(),
+    *_overloads(),
     *_servers(),
     *_cluster(),
     *_pair(),
     *_http(),
     *_others(),
+    *_other_overloads(),
 )
 """What `make drill` runs."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from ..errors import ConfigurationError
-from ..faultproxy import FaultProxy, Handle, Kind, Latency, Phase, ResetPeer, Timeout, Toxic
+from ..faultproxy import FaultProxy, Handle, Kind, Latency, Phase, Queue, ResetPeer, Timeout, Toxic
 from .faults import (
     CLUSTER_FAULTS,
     SERVER_PROCESS_FAULTS,
@@ -41,6 +41,7 @@ __all__ = ["LASTING", "PASSING", "check_faults", "lasting_fault", "passing_fault
 _VANISHING = 0.01
 _LATE_S = 0.02
 _LOSING_TOUCH = 0.05
+_PATIENT = 1 / 3  # of a deadline
 
 
 _Toxics = Sequence[tuple[Toxic, Phase, Kind | None, float]]
@@ -160,13 +161,23 @@ def _latency(place: Place, _crew: Crew, _settings: DrillSettings) -> Fault:
     return _OnTheWire("latency", place.proxies, toxics, {"latency_s": _LATE_S, "jitter_s": _LATE_S})
 
 
+def _overload(place: Place, _crew: Crew, settings: DrillSettings) -> Fault:
+    # One statement for each operation that is due, and each needs two at least: so half of what is due can be served, or less.
+    queue = Queue(settings.rate, settings.deadline * _PATIENT)
+    told = {"overload": True, "statements_per_s": queue.rate, "patience_s": round(queue.patience, 3)}
+    return _OnTheWire("overload", place.proxies, [(queue, Phase.BEFORE, None, 1.0)], told)
+
+
 LASTING: dict[str, Callable[[Place, Crew, DrillSettings], Fault]] = {
     "commit": _commit,
     "blackhole": _blackhole,
     "latency": _latency,
+    "overload": _overload,
 }
 """`commit` resets connections around a share of all COMMITs, half of them carried out; `blackhole` lets one COMMIT in a hundred
-vanish without a word; `latency` delays every answer by up to 40 ms."""
+vanish without a word; `latency` delays every answer by up to 40 ms; `overload` has all statements wait in one queue, of which
+as many a second are served as operations are due, and resets the connection of one that would wait there for a third of its
+deadline."""
 
 _PROCESSES = tuple(SERVER_PROCESS_FAULTS)
 _NODES = tuple(CLUSTER_FAULTS)
@@ -180,7 +191,7 @@ PASSING = (
 """`outage` resets every connection at once, the clients' ones end a client, starve its pool or take the server's name from it;
 the others are those of `holdfast.drills.faults`."""
 
-_NEEDS_A_WIRE = frozenset({"blackhole", "latency", "outage", "dns-failure"})
+_NEEDS_A_WIRE = frozenset({"blackhole", "latency", "overload", "outage", "dns-failure"})
 _IN_THE_CLIENTS = frozenset({"pool-starvation", "dns-failure"})
 
 

@@ -17,7 +17,13 @@ _LEGEND = """*Lost*: acknowledged and not there. *Doubled*: there more than once
 *Bound*: the largest rate of these per ambiguous COMMIT that could have shown so few, with 95 % confidence. *Late*: the worst
 99.9th percentile, over all pieces, by which an answer came after its deadline; *own*: the same without the time in which its
 process waited for a processor, as the kernel counts it. *Wire*: tries that arrived at the server for each operation while it
-was away. *Back*: the longest time from a heal until the goodput was at 95 % of its baseline."""
+was away, or for each that came so far while it had too much to do. *Back*: the longest time from a heal until the goodput was
+at 95 % of its baseline."""
+
+_OVERLOAD = """All statements wait in one queue, of which as many a second are served as operations are due, and an operation
+needs two to five. *Due*, *done*, *turned away* (at once, with a time to come again), *gave up* (mostly at the deadline) and
+*unknown* are operations a second while it lasted; the latency is that of what was done, from when it was due; *wire* counts
+the tries of each operation that came so far."""
 
 _HOLDS = "A row *holds* when its drill has reached its goal, and *holds so far* before."
 
@@ -46,6 +52,7 @@ def results_page(campaign: Campaign, command: str) -> str:
         _WITHOUT,
         _table(others),
         _LEGEND,
+        *_overloads(ours + others),
     ]
     return "\n\n".join(sections) + "\n"
 
@@ -146,6 +153,32 @@ def _wire(totals: Totals) -> str:
         return f"{totals.told['amplification.tries'] / asked:.2f}"
     ratio = totals.worst.get("amplification.ratio")  # all that an earlier page said
     return "" if ratio is None or not totals.source else f"{ratio:.2f}"
+
+
+def _overloads(rows: list[tuple[LongDrill, Totals]]) -> list[str]:
+    """What became of those who asked while a server had too much to do, side by side; nothing where nobody looked."""
+    seen = [(drill, totals) for drill, totals in rows if totals.told.get("overload.due")]
+    if not seen:
+        return []
+    head = (
+        "| drill | due | done | 99 of 100 within | turned away | gave up | unknown | wire | back |\n|---|" + "---:|" * 8
+    )
+    return ["## Overload", _OVERLOAD, "\n".join([head, *(_overload_row(drill, totals) for drill, totals in seen)])]
+
+
+def _overload_row(drill: LongDrill, totals: Totals) -> str:
+    told = totals.told
+    seconds = told["overload.overload_s"]
+    cells = [
+        f"`{drill.name}`",
+        f"{told['overload.due_per_s'] / totals.pieces:.1f}/s",
+        f"{told['overload.goodput_per_s'] / totals.pieces:.1f}/s",
+        _worst(totals, "overload.done_p99_s", " s"),
+        *(f"{told[f'overload.{name}'] / seconds:.1f}/s" for name in ("shed", "given_up", "unknown")),
+        _wire(totals),
+        _worst(totals, "recovery-time.recovery_worst_s", " s"),
+    ]
+    return f"| {' | '.join(cells)} |"
 
 
 def _found(rows: list[tuple[LongDrill, Totals]]) -> list[str]:

@@ -300,6 +300,7 @@ class _Drill:
             "subject": settings.subject,
             "rate": settings.rate,
             "deadline_s": settings.deadline,
+            "limit": settings.limit if SUBJECTS[settings.subject].has_limit else None,
             "pool_max": None if issubclass(SUBJECTS[settings.subject], Remote) else settings.connections,
             "side_max": SUBJECTS[settings.subject].side_connections * settings.workers,
             "partition": self._place.cluster.isolates_by if self._place.cluster is not None else None,
@@ -352,6 +353,7 @@ class _Drill:
             callers=settings.callers,
             deadline_s=settings.deadline,
             connections=settings.connections,
+            limit=settings.limit,
             flavour=flavour,
             drill=self._tag,
         )

@@ -6,12 +6,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..adaptive import Mode
 from ..errors import ConfigurationError
 from .schedule import SPACING_S, Scope
-from .subjects import check_subject, with_driver
+from .subjects import SUBJECTS, check_subject, with_driver
 from .workloads import WORKLOADS
 
-__all__ = ["SCOPES", "SERVERS", "DrillSettings"]
+__all__ = ["LIMITS", "SCOPES", "SERVERS", "DrillSettings"]
 
 SERVERS = ("sqlite", "mariadb", "mysql", "postgresql", "galera", "postgresql-pair")
 _BACKENDS = {"galera": "mariadb", "postgresql-pair": "postgresql"}
@@ -19,6 +20,9 @@ _BACKENDS = {"galera": "mariadb", "postgresql-pair": "postgresql"}
 
 SCOPES = ("any", *(scope.value for scope in Scope))
 """How many nodes of a cluster a fault may meet."""
+
+LIMITS: tuple[Mode, ...] = ("off", "dark", "on")
+"""What an adaptive limit may do."""
 
 _BASELINE_MAX_S = 6.0
 _HEALED_MIN_S, _HEALED_MAX_S = 3.0, 15.0
@@ -44,6 +48,8 @@ class DrillSettings:
             before its deadline is not sent, and stands as that in the history.
         connections: how many connections all clients together may open; at least `workers`.
         deadline: seconds each operation has from when it is due; above 0.
+        limit: whether Holdfast's adaptive limit turns operations away: `off` (default), `dark` (it only says whom it would
+            have) or `on`. For the subjects that have one.
         share: of all COMMITs, how many the fault `commit` hits; 0 to 1.
         every: seconds from the beginning of one scheduled fault to that of the next; above 0. A cluster needs
             `schedule.GALERA_SPACING_S`, which the command line takes for it.
@@ -68,6 +74,7 @@ class DrillSettings:
     callers: int = 64
     connections: int = 24
     deadline: float = 10.0
+    limit: Mode = "off"
     share: float = 0.2
     every: float = SPACING_S
     scope: str = "any"
@@ -84,6 +91,13 @@ class DrillSettings:
         if self.workload not in WORKLOADS:
             raise ConfigurationError(f"unknown workload {self.workload!r}; choose {', '.join(WORKLOADS)}")
         check_subject(self.subject, self.workload, self.app)
+        if self.limit not in LIMITS:
+            raise ConfigurationError(f"unknown limit {self.limit!r}; choose {', '.join(LIMITS)}")
+        if self.limit != "off" and not SUBJECTS[self.subject].has_limit:
+            having = ", ".join(name for name, kind in SUBJECTS.items() if kind.has_limit)
+            raise ConfigurationError(
+                f"the subject {self.subject!r} has no limit that could be {self.limit}; those that have: {having}"
+            )
         if self.scope not in SCOPES:
             raise ConfigurationError(f"unknown scope {self.scope!r}; choose {', '.join(SCOPES)}")
         for name in ("seconds", "rate", "deadline", "every"):

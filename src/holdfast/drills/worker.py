@@ -27,9 +27,12 @@ from typing import Any
 
 import psutil
 
+from ..adaptive import Mode
 from ..clock import SYSTEM_CLOCK, seeded_random
 from ..deadline import current_deadline, within
-from .history import NOT_SENT, Answer, History, HistoryWriter, OpenOperation, nanoseconds
+from ..outcome import Stage
+from .arrivals import arriving, watch
+from .history import CONNECTING, NOT_SENT, Answer, History, HistoryWriter, OpenOperation, nanoseconds
 from .inside import InsideFaults
 from .starvation import Starvation
 from .subjects import Remote, Subject, Terms, open_subject
@@ -55,7 +58,7 @@ class Assignment:
         seed: of the drill.
         rate: operations a second, of this process alone, due whether or not a caller is free.
         callers: how many operations it may have under way at once.
-        deadline_s, connections, flavour: the subject's terms.
+        deadline_s, connections, flavour, limit: the subject's terms.
         drill: a tag of this run, in front of every key: an earlier run's keys may still be in the database.
         resume: the history of a killed client whose unfinished operations are to be asked for again, or None.
     """
@@ -74,6 +77,7 @@ class Assignment:
     connections: int
     flavour: str
     drill: str
+    limit: Mode = "off"
     first_index: int = 0
     resume: str | None = None
 
@@ -233,7 +237,8 @@ class _Client:
                 self._room.release()
 
     async def _perform(self, call: Call, operation: OpenOperation) -> None:
-        performing = asyncio.ensure_future(self._subject.perform(call))
+        with arriving() as arrival:
+            performing = asyncio.ensure_future(self._subject.perform(call))
         if call.cancel_after is not None:
             asyncio.get_running_loop().call_later(call.cancel_after, performing.cancel)
         deadline = current_deadline()
@@ -248,7 +253,9 @@ class _Client:
         else:
             reply = performing.result()
             end = {Answer.OK: operation.ok, Answer.FAIL: operation.fail, Answer.INFO: operation.info}[reply.answer]
-            end(reply.value, **reply.how())
+            how = reply.how()
+            came = {CONNECTING: True} if arrival.connecting and how["stage"] == Stage.CONNECT else {}
+            end({**(reply.value or {}), **came}, **how)
             self._tally.ended(reply.answer, reply.attempts)
 
     # -- telling -----------------------------------------------------------------------------------------------------
@@ -296,11 +303,13 @@ def _seed(assignment: Assignment, what: str) -> int:
 
 async def _work(assignment: Assignment) -> None:
     writer = HistoryWriter(Path(assignment.folder) / f"{assignment.name}.jsonl", assignment.name)
-    terms = Terms(assignment.deadline_s, assignment.connections, assignment.flavour)
+    terms = Terms(assignment.deadline_s, assignment.connections, assignment.flavour, assignment.limit)
     workload = workload_named(assignment.workload)
     subject = open_subject(assignment.subject, assignment.url, workload, terms, app=assignment.app)
     if isinstance(subject, Remote):
         subject.begin(assignment.known)
+    if subject.engine is not None:
+        watch(subject.engine)
     loop = asyncio.get_running_loop()
     faults = InsideFaults(_seed(assignment, "faults"), subject, writer, loop)
     client = _Client(assignment, subject, writer, faults)

@@ -22,7 +22,7 @@ from .journal import Journal
 from .lane import Lane
 from .pacing import delay_of
 from .plan import Handle, Phase, Plan
-from .toxics import Down, Garbage, Latency, ResetPeer, Stream, Timeout, name_of
+from .toxics import Down, Garbage, Latency, Queue, ResetPeer, Stream, Timeout, name_of
 from .wire.conversation import Conversation, Kind, Statement
 
 __all__ = ["ClientEnd", "Link", "Surroundings"]
@@ -329,6 +329,9 @@ class Link:
 
     def _apply(self, handle: Handle, statement: Statement | None = None) -> None:
         toxic = handle.toxic
+        if isinstance(toxic, Queue):
+            self._queue_up(handle, toxic, statement)
+            return
         self._tell(handle, cut=isinstance(toxic, ResetPeer | Timeout | Down), statement=statement)
         if isinstance(toxic, Down):
             self.reset()
@@ -346,6 +349,14 @@ class Link:
         else:
             self._attached.append(handle)
             self._shape()
+
+    def _queue_up(self, handle: Handle, toxic: Queue, statement: Statement | None) -> None:
+        wait_s = handle.turns.take(toxic, asyncio.get_running_loop().time())
+        self._tell(handle, cut=wait_s is None, statement=statement)
+        if wait_s is None:
+            self.reset()
+        else:
+            self._up.hold_off(wait_s)
 
     def _tell(self, handle: Handle, *, cut: bool, statement: Statement | None = None) -> None:
         handle.hits += 1

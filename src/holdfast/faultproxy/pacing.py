@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from ..clock import Random
-from .toxics import Bandwidth, Latency, Slicer, Toxic
+from .toxics import Bandwidth, Latency, Queue, Slicer, Toxic
 
-__all__ = ["Parcel", "delay_of", "paced"]
+__all__ = ["Parcel", "Turns", "delay_of", "paced"]
 
 _PARCELS_A_SECOND = 50
 """How finely a limited rate is dealt out: smooth enough to look steady, coarse enough for the event loop."""
@@ -19,6 +19,23 @@ class Parcel(NamedTuple):
 
     due_s: float
     data: bytes
+
+
+class Turns:
+    """Whose turn it is in a `Queue`: one for all connections of a proxy."""
+
+    __slots__ = ("_free_s",)
+
+    def __init__(self) -> None:
+        self._free_s = float("-inf")
+
+    def take(self, toxic: Queue, now_s: float) -> float | None:
+        """Queue up: the seconds until one is served, or None where there is no room in the queue."""
+        begins_s = max(now_s, self._free_s)
+        if begins_s - now_s > toxic.patience:
+            return None
+        self._free_s = begins_s + 1 / toxic.rate
+        return self._free_s - now_s
 
 
 def delay_of(toxic: Latency, draw: Random) -> float:

@@ -12,7 +12,8 @@ from collections.abc import Callable
 
 from ..clock import Random
 from ..errors import ConfigurationError
-from .toxics import Down, ResetPeer, Stream, Timeout, Toxic
+from .pacing import Turns
+from .toxics import Down, Queue, ResetPeer, Stream, Timeout, Toxic
 from .wire.conversation import Kind, Statement
 
 __all__ = ["Handle", "Phase", "Plan", "Selector", "check"]
@@ -45,9 +46,10 @@ class Handle:
         toxic: what it does.
         at: when.
         hits: how often it has acted.
+        turns: whose turn it is, where it is a `Queue`.
     """
 
-    __slots__ = ("_remove", "_times", "at", "hits", "on", "stream", "toxic", "toxicity")
+    __slots__ = ("_remove", "_times", "at", "hits", "on", "stream", "toxic", "toxicity", "turns")
 
     def __init__(
         self,
@@ -65,6 +67,7 @@ class Handle:
         self.stream = stream
         self.toxicity = toxicity
         self.hits = 0
+        self.turns = Turns()
         self._times = times
         self._remove = remove
 
@@ -182,6 +185,10 @@ def check(toxic: Toxic, at: Phase, on: Selector, stream: Stream | None, toxicity
         )
     if isinstance(toxic, Down) and (at is not Phase.ALWAYS or toxicity < 1 or times is not None or stream is not None):
         raise ConfigurationError("Down acts on all; to refuse some connections, use ResetPeer() at Phase.CONNECT")
+    if isinstance(toxic, Queue) and (at is not Phase.BEFORE or stream is not None):
+        raise ConfigurationError(
+            "statements queue up before they are forwarded: use Queue at Phase.BEFORE, without `stream`"
+        )
     if isinstance(toxic, ResetPeer) and stream is not None:
         raise ConfigurationError("a reset ends both directions; leave `stream` out")
     if isinstance(toxic, Timeout) and at is Phase.CONNECT and stream is not None:

@@ -17,6 +17,7 @@ __all__ = [
     "Garbage",
     "Latency",
     "LimitData",
+    "Queue",
     "ResetPeer",
     "Slicer",
     "SlowClose",
@@ -153,6 +154,26 @@ class SlowClose:
 
 
 @dataclass(frozen=True, slots=True)
+class Queue:
+    """A server with too much to do: whatever is sent, on whichever connection, waits in one queue, and is served in turn.
+
+    Nobody leaves the queue: who gives up was served in vain, as by a server that does not notice that its client has gone.
+
+    Args:
+        rate: statements a second (more than 0).
+        patience: seconds that one may have to wait (0 or more); the connection of one that would have to wait longer is reset.
+    """
+
+    rate: float
+    patience: float = 1.0
+
+    def __post_init__(self) -> None:
+        _at_least(0, rate=self.rate, patience=self.patience)
+        if not self.rate:
+            raise ConfigurationError("rate is more than 0 statements a second: use Timeout() where nothing passes")
+
+
+@dataclass(frozen=True, slots=True)
 class Garbage:
     """Nonsense arrives in between.
 
@@ -171,7 +192,7 @@ class Down:
     """Nobody listens: open connections are reset, new ones refused, until the toxic is removed."""
 
 
-Toxic = ResetPeer | Timeout | Latency | Bandwidth | Slicer | LimitData | SlowClose | Garbage | Down
+Toxic = ResetPeer | Timeout | Latency | Bandwidth | Slicer | LimitData | SlowClose | Queue | Garbage | Down
 """Any of them."""
 
 _NAMES: dict[type, str] = {
@@ -182,6 +203,7 @@ _NAMES: dict[type, str] = {
     Slicer: "slicer",
     LimitData: "limit_data",
     SlowClose: "slow_close",
+    Queue: "queue",
     Garbage: "garbage",
     Down: "down",
 }

@@ -26,7 +26,7 @@ from holdfast.drills.workloads.workload import Call
 from holdfast.ext.sqlalchemy import AsyncDatabase, Database
 from holdfast.ext.sqlalchemy.faults import Fault, SeededFaults, inject
 from holdfast.ext.sqlalchemy.operations import Operation
-from holdfast.faultproxy import FaultProxy, Phase, ResetPeer
+from holdfast.faultproxy import FaultProxy, Phase, Queue, ResetPeer
 from holdfast.retry import retry
 
 from .mutant import mutant
@@ -150,8 +150,32 @@ def outage(stage: Stage) -> History:
     return told[0]
 
 
-def _call(writer: HistoryWriter, connect: Any, process: str) -> None:
-    for _ in range(_CALLS):
+def overload(stage: Stage) -> History:
+    """Callers at a steady pace ask a server for more than it can do, with `retry` around it; it turns most of them away."""
+    told: list[History] = []
+    server = stage.mariadb
+    with (
+        stage.recording(told) as writer,
+        FaultProxy((server.host, server.port), "mysql", on_event=partial(_note, writer)) as proxy,
+    ):
+        fault = writer.fault_start("overload", {"overload": True})
+        proxy.add(Queue(rate=4.0, patience=0.2), Phase.BEFORE)
+
+        @retry(on=pymysql.OperationalError, idempotent=True, budget=RetryBudget(), backoff=Backoff(base=0.01, cap=0.1))
+        def ask() -> None:
+            pymysql.connect(host=proxy.host, port=proxy.port, user=server.user, password=server.password).close()
+
+        threads = [threading.Thread(target=_call, args=(writer, ask, f"w{n}", 12)) for n in range(2 * _CALLERS)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        writer.fault_end("overload", fault)
+    return told[0]
+
+
+def _call(writer: HistoryWriter, connect: Any, process: str, calls: int = _CALLS) -> None:
+    for _ in range(calls):
         operation = writer.invoke("connect", process=process)
         try:
             connect()
@@ -169,4 +193,10 @@ def _note(writer: HistoryWriter, event: dict[str, Any]) -> None:
 @mutant(amplification, outage)
 def no_budget(patch: pytest.MonkeyPatch) -> None:
     """Every retry is granted, whatever it adds to the load of a server that is down."""
+    patch.setattr(RetryBudget, "try_spend", lambda self, cost=1.0, now=None: True)
+
+
+@mutant(amplification, overload)
+def no_budget_in_overload(patch: pytest.MonkeyPatch) -> None:
+    """Every retry is granted, whatever it adds to the load of a server that has too much to do."""
     patch.setattr(RetryBudget, "try_spend", lambda self, cost=1.0, now=None: True)

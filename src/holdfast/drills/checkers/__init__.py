@@ -27,6 +27,7 @@ from . import (
     no_lost_ack,
     no_phantom,
     offered_rate,
+    overload,
     recovery_time,
     replay_equality,
 )
@@ -40,7 +41,7 @@ class Limits:
 
     Attributes:
         deadline_grace_s: how much later than its deadline an operation may end.
-        amplification_max: tries at the wire for each operation in an outage.
+        amplification_max: tries at the wire for each operation in an outage or overload.
         retry_floor_per_second: tries a second beyond that: the floor of the retry budget, times the processes that have one.
         recovery_s: how long after a heal the goodput may take to come back.
         pool_max: connections that all pools may open together.
@@ -92,6 +93,7 @@ _CHECKERS = (
         recovery_time.applies,
         lambda history, limits: recovery_time.check(history, limits.recovery_s),
     ),
+    _plain(overload.NAME, overload.applies, overload.check),
     _plain(liveness.NAME, liveness.applies, liveness.check),
     _Checker(leaks.NAME, leaks.applies, lambda history, limits: leaks.check(history, limits.pool_max)),
     _plain(offered_rate.NAME, offered_rate.applies, offered_rate.check),

@@ -1,28 +1,48 @@
-"""Retries never make an outage worse: what arrives at the wire is at most 1.1 times what was asked.
+"""Retries never make it worse: while nobody can be served, or not everybody, what arrives at the wire is at most 1.1 times what
+was asked.
 
-Counts tries in the proxy's log, where no client can flatter itself: a transaction begun, or a connection that never got so far.
-With `begin` and `connect` lines each is counted singly; with `count` lines alone (`v: {"connects", "begins", ...}`, what
-happened since the one before) a second counts the greater of the two.
+Counts tries in the proxy's log, where no client can flatter itself: a transaction begun, one that never came so far (its
+first statement was held up or cut off before the server saw it), or a connection that never got to either. With lines of
+single connections each is counted singly; with `count` lines alone (`v: {"connects", "begins", ...}`, what happened since the
+one before) a second counts the greater of the two.
 
-Judged is the time of an outage: while a fault is active that calls itself one (`v: {"outage": true}`), and every second of a
-fault in which operations were due and none was answered ok. Elsewhere a retry may well be worth it: contention is rerun for
-nothing, and a COMMIT in doubt has to be settled. The figures are given for every phase.
+Judged is the time of an *outage*: while a fault is active that calls itself one (`v: {"outage": true}`), and every second of a
+fault in which operations were due and none was answered ok. And that of an *overload*: while a fault is active that calls
+itself one (`v: {"overload": true}`). Elsewhere a retry may well be worth it: contention is rerun for nothing, and a COMMIT in
+doubt has to be settled. The figures are given for every phase.
 
-The retry budget has a floor as well: so many retries a second that no success has to earn, saved up for ten seconds. So that much
-may come on top of 1.1 times: what was saved up when the first outage began, and what came in since, at the floor's rate and never
-for more than ten seconds ahead. It is one account for the whole drill: many short outages do not each find it full.
+What was asked is, in an outage, every operation. In an overload most operations may be turned away or give up before they
+come to the wire (by a limit, or waiting for a connection), and would hide the tries of those that come there twice and three
+times. So there the tries are divided by the operations that came to the wire: all but those whose only attempt ended before a
+connection was given to them, or opened for them. A client that says so of more than it should makes its own figure worse.
+
+The retry budget has a floor as well: so many retries a second that no success has to earn, saved up for ten seconds. So that
+much may come on top of 1.1 times: what was saved up when the first of these times began, and what came in since, at the
+floor's rate and never for more than ten seconds ahead. It is one account for the whole drill: many short outages do not each
+find it full.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
-from ..history import NS, Answer, History
+from ..history import CONNECTING, NS, Answer, History, Operation, Wire
 from ..verdict import Verdict
 from .judging import judge
 
-__all__ = ["FLOOR_PER_SECOND", "LIMIT", "NAME", "applies", "check", "outages", "wire_tries"]
+__all__ = [
+    "FLOOR_PER_SECOND",
+    "LIMIT",
+    "NAME",
+    "applies",
+    "check",
+    "outages",
+    "overloads",
+    "reached_the_wire",
+    "wire_tries",
+]
 
 NAME = "amplification"
 
@@ -37,13 +57,27 @@ _SAVED_UP_S = 10.0
 _Span = tuple[int, int]
 
 
+class _Judged(NamedTuple):
+    """A time that is judged: of which kind, from when to when in nanoseconds, how much was asked, and how often it was tried."""
+
+    kind: str
+    start: int
+    end: int
+    asked: int
+    tried: int
+
+    @property
+    def seconds(self) -> float:
+        return (self.end - self.start) / NS
+
+
 def applies(history: History) -> bool:
-    """Whether a proxy counted, and there was an outage to judge."""
-    return bool(wire_tries(history)) and bool(outages(history))
+    """Whether a proxy counted, and there was an outage or an overload to judge."""
+    return bool(wire_tries(history)) and bool(outages(history) or overloads(history))
 
 
 def check(history: History, limit: float = LIMIT, floor_per_second: float = FLOOR_PER_SECOND) -> Verdict:
-    """At most `limit` tries for each operation asked in an outage. Unknown without wire lines, or without an outage.
+    """At most `limit` tries for each operation asked in an outage or overload. Unknown without wire lines, or without either.
 
     Args:
         history: what to judge.
@@ -52,22 +86,21 @@ def check(history: History, limit: float = LIMIT, floor_per_second: float = FLOO
             may have saved ten seconds of it up when the first outage began.
     """
     tries = wire_tries(history)
-    asked = [operation.invoked for operation in history.operations if operation.was_sent]
-    spans = outages(history)
-    tried_in = sum(_within(tries, span) for span in spans)
-    asked_in = sum(_within(asked, span) for span in spans)
-    seconds = sum(end - start for start, end in spans) / NS
-    beyond, granted = _beyond(tries, asked, spans, limit, floor_per_second)
-    counts = {f"tries_per_operation_{name}": ratio for name, ratio in _per_phase(history, tries, asked).items()}
-    ratio = tried_in / asked_in if asked_in else 0.0
-    counts |= {"asked": asked_in, "tries": tried_in, "ratio": ratio, "by_the_floor": granted, "outage_s": seconds}
-    sentence = f"{tried_in} tries at the wire for {asked_in} operations in {seconds:.1f} s of outage: {ratio:.2f} times"
+    judged = _judged(history, tries)
+    tried, asked = sum(each.tried for each in judged), sum(each.asked for each in judged)
+    beyond, granted = _beyond(judged, limit, floor_per_second)
+    sent = sorted(operation.invoked for operation in history.operations if operation.was_sent)
+    counts = {f"tries_per_operation_{name}": ratio for name, ratio in _per_phase(history, tries, sent).items()}
+    counts |= {"asked": asked, "tries": tried, "ratio": tried / asked if asked else 0.0, "by_the_floor": granted}
+    for kind in ("outage", "overload"):
+        counts[f"{kind}_s"] = sum(each.seconds for each in judged if each.kind == kind)
+    sentence = "; ".join(_sentence(kind, [each for each in judged if each.kind == kind]) for kind in _kinds(judged))
     if granted:
         sentence += f" ({granted:.0f} tries beyond {limit:g} times by the budget's floor)"
     return judge(
         NAME,
         beyond,
-        looked_at=asked_in if tries else 0,
+        looked_at=asked if tries else 0,
         good=sentence,
         bad=f"limit passed: {sentence}",
         nothing="there was no outage to judge" if tries else "no proxy counted at the wire",
@@ -75,39 +108,69 @@ def check(history: History, limit: float = LIMIT, floor_per_second: float = FLOO
     )
 
 
-def _beyond(
-    tries: Sequence[int], asked: Sequence[int], spans: Sequence[_Span], limit: float, floor_per_second: float
-) -> tuple[list[str], float]:
-    """What is wrong in which outage, and how many tries beyond `limit` the floor of the budget paid for."""
+def _judged(history: History, tries: Sequence[int]) -> list[_Judged]:
+    """The times that are judged, in order."""
+    sent = [operation for operation in history.operations if operation.was_sent]
+    asked = {
+        "outage": sorted(operation.invoked for operation in sent),
+        "overload": sorted(operation.invoked for operation in sent if reached_the_wire(operation)),
+    }
+    spans = [("outage", span) for span in outages(history)] + [("overload", span) for span in overloads(history)]
+    return [
+        _Judged(kind, *span, _within(asked[kind], span), _within(tries, span))
+        for kind, span in sorted(spans, key=lambda entry: entry[1])
+    ]
+
+
+def _kinds(judged: Iterable[_Judged]) -> list[str]:
+    return sorted({each.kind for each in judged})
+
+
+def _sentence(kind: str, judged: Sequence[_Judged]) -> str:
+    tried, asked = sum(each.tried for each in judged), sum(each.asked for each in judged)
+    operations = "operations" if kind == "outage" else "operations that came so far"
+    seconds = sum(each.seconds for each in judged)
+    ratio = tried / asked if asked else 0.0
+    return f"{tried} tries at the wire for {asked} {operations} in {seconds:.1f} s of {kind}: {ratio:.2f} times"
+
+
+def _beyond(judged: Sequence[_Judged], limit: float, floor_per_second: float) -> tuple[list[str], float]:
+    """What is wrong in which time, and how many tries beyond `limit` the floor of the budget paid for."""
     most = floor_per_second * _SAVED_UP_S
     saved, before, granted = most, 0, 0.0
     wrong = []
-    for start, end in spans:
-        saved = min(most, saved + floor_per_second * max(0, start - before) / NS)
-        seconds = (end - start) / NS
+    for each in judged:
+        saved = min(most, saved + floor_per_second * max(0, each.start - before) / NS)
         # A budget spends no more than `most` in any ten seconds, however it came by it.
-        available = min(saved + floor_per_second * seconds, most * (1 + seconds // _SAVED_UP_S))
-        tried, asked_in = _within(tries, (start, end)), _within(asked, (start, end))
-        excess = max(0.0, tried - limit * asked_in)
+        available = min(saved + floor_per_second * each.seconds, most * (1 + each.seconds // _SAVED_UP_S))
+        excess = max(0.0, each.tried - limit * each.asked)
         if excess > available:
             wrong.append(
-                f"{tried} tries for {asked_in} operations in an outage of {seconds:.1f} s: {excess:.0f} more than {limit:g} "
-                f"times, and the floor of the budget had {available:.0f}"
+                f"{each.tried} tries for {each.asked} operations in an {each.kind} of {each.seconds:.1f} s: {excess:.0f} more "
+                f"than {limit:g} times, and the floor of the budget had {available:.0f}"
             )
         granted += min(excess, available)
-        saved, before = max(0.0, saved + floor_per_second * seconds - excess), end
+        saved, before = max(0.0, saved + floor_per_second * each.seconds - excess), each.end
     return wrong, granted
+
+
+# -- what was tried, and by whom -----------------------------------------------------------------------------------------
+
+
+def reached_the_wire(operation: Operation) -> bool:
+    """Whether it came to the wire, as far as its client knows: not if its only attempt ended as it waited to connect. Pure."""
+    has_waited_in_vain = operation.answer is Answer.FAIL and operation.attempts <= 1 and operation.stage == "connect"
+    return operation.was_sent and (not has_waited_in_vain or bool(operation.result.get(CONNECTING)))
 
 
 def wire_tries(history: History) -> list[int]:
     """The moments of the tries that arrived at the wire, in order, nanoseconds. Pure."""
+    connections: dict[int | str | None, list[Wire]] = {}
+    for line in history.wire:
+        if line.name != "count":
+            connections.setdefault(line.connection, []).append(line)
     if any(line.name in ("begin", "connect") for line in history.wire):
-        begun = {line.connection for line in history.wire if line.name == "begin"}
-        return [
-            line.t
-            for line in history.wire
-            if line.name == "begin" or (line.name == "connect" and line.connection not in begun)
-        ]
+        return sorted(t for lines in connections.values() for t in _tries_of(lines))
     tries: list[int] = []
     for line in history.wire:
         if line.name == "count":
@@ -115,22 +178,62 @@ def wire_tries(history: History) -> list[int]:
     return tries
 
 
+def _tries_of(lines: Sequence[Wire]) -> list[int]:
+    """The tries on one connection."""
+    tries: list[int] = []
+    came, begun = False, False  # a transaction whose first statement has come; and one that the server has begun
+    for line in lines:
+        if line.name == "begin":
+            if begun or not came:
+                tries.append(line.t)
+            came = begun = True
+        elif line.name == "commit-answered":
+            came = begun = False
+        elif not came and line.name in ("hit", "cut") and _is_held_up(line):
+            tries.append(line.t)
+            came = True
+    return tries or [line.t for line in lines if line.name == "connect"]
+
+
+def _is_held_up(line: Wire) -> bool:
+    """Whether a fault met a statement that the server has not seen, and that may begin a transaction."""
+    return line.value.get("phase") == "before" and line.value.get("kind") in ("begin", "other")
+
+
+def overloads(history: History) -> list[_Span]:
+    """From when to when more was asked than could be served, nanoseconds; in order, none overlapping another. Pure."""
+    return _merged(
+        [
+            (fault.start, history.end if fault.end is None else fault.end)
+            for fault in history.faults
+            if fault.value.get("overload")
+        ]
+    )
+
+
 def outages(history: History) -> list[_Span]:
-    """From when to when nobody was served, nanoseconds; in order, none overlapping another. Pure."""
+    """From when to when nobody was served, nanoseconds; in order, none overlapping another, nor an overload. Pure."""
     spans: list[_Span] = []
     oks = sorted(op.ended for op in history.operations if op.answer is Answer.OK and op.ended is not None)
     due = sorted(operation.intended for operation in history.operations)
+    overloaded = overloads(history)
     for fault in history.faults:
         end = history.end if fault.end is None else fault.end
+        if fault.value.get("overload"):
+            continue
         if fault.value.get("outage"):
             spans.append((fault.start, end))
             continue
         spans += [
             second
             for second in ((start, start + NS) for start in range(fault.start, end - NS + 1, NS))
-            if _within(due, second) and not _within(oks, second)
+            if _within(due, second) and not _within(oks, second) and not _overlaps(second, overloaded)
         ]
     return _merged(spans)
+
+
+def _overlaps(span: _Span, others: Iterable[_Span]) -> bool:
+    return any(start < span[1] and span[0] < end for start, end in others)
 
 
 def _merged(spans: list[_Span]) -> list[_Span]:

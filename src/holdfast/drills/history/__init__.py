@@ -21,21 +21,39 @@ JSON lines, one object a line, one file for each process of the operating system
     {"type":"phase","t":..,"p":"runner","f":"baseline"|"faults"|"healed"|"final","phase":"start"|"end"}
     {"type":"closed","t":..,"p":"w1"}
 
-`ok` is done, `fail` is definitely not done, `info` is unknown. An invoke without an end counts as `info`: its process was killed
-if its file lacks the line `closed`, and else the operation hung. An operation that was due and never asked, because no caller
-was free before its time was over, is a `fail` whose `error` is `NoCallerFree`. The vocabulary is Jepsen's
+`ok` is done, `fail` is definitely not done, `info` is unknown. An invoke without an end counts as `info`: its process was
+killed if its file lacks the line `closed`, and else the operation hung. An operation that was due and never asked, because no
+caller was free before its time was over, is a `fail` whose `error` is `NoCallerFree`; one that a limit turned away is a `fail`
+with `LoadShed`, and tells in `v` after how many seconds it was told to come again (`retry_after_s`). The vocabulary is Jepsen's
 (https://github.com/jepsen-io/jepsen, `jepsen.history`), so that its readers feel at home.
 """
 
 from __future__ import annotations
 
-from .events import NOT_SENT, NS, Answer, FaultSpan, Final, Operation, PhaseSpan, Sample, Wire, nanoseconds
+from .events import (
+    CONNECTING,
+    NOT_SENT,
+    NS,
+    RETRY_AFTER,
+    SHED,
+    Answer,
+    FaultSpan,
+    Final,
+    Operation,
+    PhaseSpan,
+    Sample,
+    Wire,
+    nanoseconds,
+)
 from .whole import History
 from .writer import HistoryWriter, OpenOperation
 
 __all__ = [
+    "CONNECTING",
     "NOT_SENT",
     "NS",
+    "RETRY_AFTER",
+    "SHED",
     "Answer",
     "FaultSpan",
     "Final",

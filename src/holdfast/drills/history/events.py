@@ -7,7 +7,21 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-__all__ = ["NOT_SENT", "NS", "Answer", "FaultSpan", "Final", "Operation", "PhaseSpan", "Sample", "Wire", "nanoseconds"]
+__all__ = [
+    "CONNECTING",
+    "NOT_SENT",
+    "NS",
+    "RETRY_AFTER",
+    "SHED",
+    "Answer",
+    "FaultSpan",
+    "Final",
+    "Operation",
+    "PhaseSpan",
+    "Sample",
+    "Wire",
+    "nanoseconds",
+]
 
 NS = 1_000_000_000
 """Nanoseconds in a second."""
@@ -15,6 +29,17 @@ NS = 1_000_000_000
 
 NOT_SENT = "NoCallerFree"
 """The `error` of an operation that was due and never asked: its time was over before one of the drill's callers was free."""
+
+
+SHED = "LoadShed"
+"""The `error` of an operation that a limit turned away before it held anything."""
+
+RETRY_AFTER = "retry_after_s"
+"""In the result of such a one: the seconds after which it was told to come again."""
+
+
+CONNECTING = "connecting"
+"""In the result of an operation that ended without a connection: one was being opened for it."""
 
 
 def nanoseconds(monotonic_s: float) -> int:

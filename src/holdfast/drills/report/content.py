@@ -13,7 +13,7 @@ from typing import Any
 from ..checkers import overall
 from ..verdict import Validity, Verdict
 
-__all__ = ["Bound", "Figures", "Percentiles", "Report", "Run", "Second", "Span"]
+__all__ = ["Bound", "Figures", "Overload", "Percentiles", "Report", "Run", "Second", "Span"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +77,24 @@ class Percentiles:
 
 
 @dataclass(frozen=True, slots=True)
+class Overload:
+    """How a time went in which more was asked than could be served.
+
+    Attributes:
+        due_per_s, goodput_per_s: what was due, and what was done, each second.
+        p99_s: latency of what was done, from the intended start; None where nothing was.
+        shed: how many were turned away, with a time to come again.
+        given_up: how many ended otherwise without being done: mostly for want of time.
+    """
+
+    due_per_s: float
+    goodput_per_s: float
+    p99_s: float | None
+    shed: int
+    given_up: int
+
+
+@dataclass(frozen=True, slots=True)
 class Figures:
     """The totals of a run.
 
@@ -90,6 +108,7 @@ class Figures:
         attempts_per_operation: attempts divided by operations, by the names that `latencies` have.
         recovery_s: the longest time from a heal until the goodput was back; None where it cannot be told or never was.
         overshoot_s: by how much the latest answer missed its deadline; 0 where none did, None where nothing was measured.
+        overload: the time in which more was asked than could be served; None where there was none.
     """
 
     operations: int
@@ -103,6 +122,7 @@ class Figures:
     recovery_s: float | None
     overshoot_s: float | None
     unsent: int = 0
+    overload: Overload | None = None
 
 
 @dataclass(frozen=True, slots=True)

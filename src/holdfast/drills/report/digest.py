@@ -9,7 +9,7 @@ from typing import Any
 
 from ..verdict import Validity, Verdict
 from .content import Report, Run
-from .wording import NOTHING, count, duration, percentage, plural
+from .wording import NOTHING, count, duration, percentage, plural, rate
 
 __all__ = ["Tile", "checks", "settings", "subtitle", "telling", "tile_rows", "tiles"]
 
@@ -52,7 +52,17 @@ def tiles(run: Run) -> tuple[Tile, ...]:
             for bound in run.bounds
         ),
         Tile("Recovery", duration(figures.recovery_s), "at most, from heal to full goodput"),
+        *_overload_tiles(run),
     )
+
+
+def _overload_tiles(run: Run) -> Iterator[Tile]:
+    overload = run.figures.overload
+    if overload is None:
+        return
+    yield Tile("Done in overload", rate(overload.goodput_per_s), f"{rate(overload.due_per_s)} were due")
+    yield Tile("Latency in overload", duration(overload.p99_s), "of what was done, 99 of 100 within")
+    yield Tile("Turned away", count(overload.shed), f"at once, with Retry-After; {count(overload.given_up)} gave up")
 
 
 def tile_rows(report: Report) -> tuple[tuple[Tile, ...], ...]:

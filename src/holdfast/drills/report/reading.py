@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import zip_longest
 
 from ..history import NS, Answer, FaultSpan, History, PhaseSpan
 from ..statistics import Bounded, Summary, goodput_per_second, latency_per_second, summary
 from ..verdict import Verdict
-from .content import Bound, Figures, Percentiles, Run, Second, Span
+from .content import Bound, Figures, Overload, Percentiles, Run, Second, Span
 from .redaction import redacted, without_secrets
 
 __all__ = ["TITLES", "from_the_beginning", "run_of", "series"]
@@ -33,14 +33,14 @@ def run_of(history: History, verdicts: Sequence[Verdict], *, name: str | None = 
     Args:
         history: what happened.
         verdicts: what the checkers made of it.
-        name: what heads its column; default the title of the subject that the history names.
+        name: what heads its column; default the title of the subject that the history names, with its limit if that is not off.
     """
     meta = without_secrets(history.meta)
     found = summary(history)
     history = from_the_beginning(history)
     subject = str(meta.get("subject", "This run"))
     return Run(
-        name=name or TITLES.get(subject, subject),
+        name=name or _title(subject, meta.get("limit")),
         meta=meta,
         verdicts=tuple(_without_secrets(verdict) for verdict in verdicts),
         figures=_figures(history, found, verdicts),
@@ -55,6 +55,11 @@ def run_of(history: History, verdicts: Sequence[Verdict], *, name: str | None = 
         offered_per_s=_number(meta.get("rate")),
         deadline_s=_deadline_s(history),
     )
+
+
+def _title(subject: str, limit: object) -> str:
+    title = TITLES.get(subject, subject)
+    return f"{title}, limit {limit}" if limit in ("dark", "on") else title
 
 
 def from_the_beginning(history: History) -> History:
@@ -93,6 +98,19 @@ def _figures(history: History, found: Summary, verdicts: Iterable[Verdict]) -> F
         recovery_s=counts.get("recovery-time", {}).get("recovery_worst_s"),
         overshoot_s=counts.get("deadline-kept", {}).get("overshoot_max_s"),
         unsent=found.unsent,
+        overload=_overload(counts.get("overload")),
+    )
+
+
+def _overload(counts: Mapping[str, float] | None) -> Overload | None:
+    if counts is None:
+        return None
+    return Overload(
+        due_per_s=counts["due_per_s"],
+        goodput_per_s=counts["goodput_per_s"],
+        p99_s=counts["done_p99_s"] if counts["done"] else None,
+        shed=int(counts["shed"]),
+        given_up=int(counts["given_up"]),
     )
 
 

@@ -9,12 +9,12 @@ from contextvars import ContextVar, copy_context
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ...errors import HoldfastError, NotCommitted, report_of
+from ...errors import HoldfastError, LoadShed, NotCommitted, report_of
 from ...events import AttemptFailed, OperationEnded
 from ...ext.sqlalchemy import AsyncDatabase, Database, DatabaseSettings, PoolSettings
 from ...outcome import Failure, Outcome, Stage
 from ...stream import Event, EventStream
-from ..history import Answer
+from ..history import RETRY_AFTER, Answer
 from ..workloads import Call, Refused, TableWorkload
 from .subject import Reply, Subject, Terms
 
@@ -64,12 +64,14 @@ def reply_to(error: Exception, trail_attempts: int = 1, seen: Failure | None = N
     # What the body itself raises reaches the caller after a rollback.
     certain = isinstance(error, NotCommitted) or outcome is Outcome.NOT_COMMITTED
     answer = Answer.FAIL if certain else Answer.INFO
-    return Reply(answer, attempts=attempts, failure=failure, error=type(error).__name__)
+    retry_after_s = error.retry_after_s if isinstance(error, LoadShed) else None
+    value = None if retry_after_s is None else {RETRY_AFTER: round(retry_after_s, 3)}
+    return Reply(answer, value, attempts=attempts, failure=failure, error=type(error).__name__)
 
 
 def _settings(terms: Terms) -> DatabaseSettings:
     pool = PoolSettings(size=terms.connections, open_max=terms.connections)
-    return DatabaseSettings(deadline=terms.deadline_s, pool=pool)
+    return DatabaseSettings(deadline=terms.deadline_s, pool=pool, limit=terms.limit)
 
 
 class _AsyncOperation(Protocol):
@@ -85,6 +87,7 @@ class Protected(Subject):
 
     name = "holdfast"
     keyed = True
+    has_limit = True
     side_connections = _SIDE_CONNECTIONS
 
     def __init__(self, url: str, workload: TableWorkload, terms: Terms) -> None:
@@ -150,6 +153,7 @@ class ProtectedThreads(Subject):
 
     name = "holdfast-threads"
     keyed = True
+    has_limit = True
     side_connections = _SIDE_CONNECTIONS
 
     def __init__(self, url: str, workload: TableWorkload, terms: Terms) -> None:
@@ -158,8 +162,10 @@ class ProtectedThreads(Subject):
         self._workload = workload
         self._isolation = workload.isolation.get(terms.flavour)
         self._db = Database(url, _settings(terms), events=stream)
-        # More threads than connections, so that some wait for one, as they would in a service.
-        self._threads = ThreadPoolExecutor(2 * terms.connections, thread_name_prefix="drill")
+        # More threads than connections, so that some wait for one, as they would in a service; with a limit more than have room
+        # in its queue, or nobody could be turned away.
+        threads = (2 if terms.limit == "off" else 4) * terms.connections
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="drill")
 
     @property
     def engine(self) -> Engine:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from ...adaptive import Mode
 from ...deadline import current_deadline
 from ...dialects import classify
 from ...outcome import Stage
@@ -30,11 +31,14 @@ class Terms:
         deadline_s: seconds an operation may take.
         connections: how many connections it may have open at once.
         flavour: `mysql`, `mariadb`, `postgresql` or `sqlite`, as the server itself says.
+        limit: whether an adaptive limit turns operations away: `off`, `dark` or `on`; anything but `off` only where the subject
+            `has_limit`.
     """
 
     deadline_s: float = 10.0
     connections: int = 16
     flavour: str = "sqlite"
+    limit: Mode = "off"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +91,13 @@ class Subject(ABC):
     Attributes:
         name: what the command line calls it.
         keyed: the same key again is the same operation to it, so an operation may be asked for again.
+        has_limit: whether it can be told to turn operations away before they queue (`Terms.limit`).
         side_connections: how many connections a process of it may open beside its pool.
     """
 
     name: ClassVar[str]
     keyed: ClassVar[bool] = False
+    has_limit: ClassVar[bool] = False
     side_connections: ClassVar[int] = 0
 
     @abstractmethod

@@ -61,8 +61,10 @@ class Plain(Subject):
 
     async def _attempt(self, call: Call, trail: _Trail) -> dict[str, Any]:
         trail.attempts += 1
-        trail.stage = Stage.BODY
+        trail.stage = Stage.CONNECT
         async with self._sessions() as session:
+            await session.connection()
+            trail.stage = Stage.BODY
             value: dict[str, Any] = await session.run_sync(self._workload.perform, call)
             trail.stage = Stage.COMMIT
             await self._commit(session)

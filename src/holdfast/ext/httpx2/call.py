@@ -42,6 +42,9 @@ REPORT_EXTENSION = "holdfast_report"
 Result = httpx2.Response | Exception
 """What came of an attempt."""
 
+_STEPS = {httpx2.ConnectTimeout: "connect", httpx2.WriteTimeout: "write"}
+"""Which step of an attempt took too long."""
+
 _USED_UP = frozenset({StopReason.ATTEMPTS, StopReason.DEADLINE, StopReason.BUDGET})
 
 
@@ -71,13 +74,20 @@ class Desk:
 
 
 class Attempt:
-    """One request on the wire. `permit` is the breaker's, until it was told how it went."""
+    """One request on the wire.
 
-    __slots__ = ("permit", "request")
+    Attributes:
+        request: what is sent.
+        permit: the breaker's, until it was told how it went.
+        given_s: how long the caller's deadline let it take, seconds; None: there was none.
+    """
 
-    def __init__(self, request: httpx2.Request, permit: Permit | None) -> None:
+    __slots__ = ("given_s", "permit", "request")
+
+    def __init__(self, request: httpx2.Request, permit: Permit | None, given_s: float | None = None) -> None:
         self.request = request
         self.permit = permit
+        self.given_s = given_s
 
 
 class _Ending(NamedTuple):
@@ -170,7 +180,8 @@ class Call:
         return None if breakers is None else breakers.of(self.outgoing.host).acquire()
 
     def _begun(self, permit: Permit | None) -> Attempt:
-        attempt = Attempt(self.outgoing.attempt(self.deadline, self._desk.margin_s), permit)
+        given_s = None if self.deadline is None else self.deadline.remaining_s()
+        attempt = Attempt(self.outgoing.attempt(self.deadline, self._desk.margin_s), permit, given_s)
         self._attempts.append(attempt)
         self.number += 1
         return attempt
@@ -209,12 +220,15 @@ class Call:
         if isinstance(result, httpx2.Response):
             status = result.status_code
             failure = None if status < 400 else self._failure_of(status, result.headers)
-            in_trouble = status >= 500
-            sent_away = status == 429
+            hurried = status == 504 and self._had_no_time(attempt, "read")
+            in_trouble = status >= 500 and not hurried
+            sent_away = status == 429 or hurried
         else:
             failure = failure_of_error(result)
             # Waiting for a connection of one's own pool says nothing about the host.
             in_trouble = failure.failure_class.counts_for_breaker and not isinstance(result, httpx2.PoolTimeout)
+            if isinstance(result, httpx2.TimeoutException):
+                in_trouble = in_trouble and not self._had_no_time(attempt, _STEPS.get(type(result), "read"))
             sent_away = not in_trouble
         if attempt in self._attempts:
             self._attempts.remove(attempt)
@@ -222,6 +236,14 @@ class Call:
             if permit is not None:
                 (permit.failed if in_trouble else permit.ignored if sent_away else permit.succeeded)()
         return failure
+
+    def _had_no_time(self, attempt: Attempt, step: str) -> bool:
+        """Whether what was missing was time that the caller did not give: less than half of what the client itself gives.
+
+        Anybody could open a host's breaker for all by asking for answers in no time.
+        """
+        own_s = self.outgoing.own_timeout_s(step)
+        return attempt.given_s is not None and own_s is not None and attempt.given_s < own_s / 2
 
     def _failure_of(self, status: int, headers: httpx2.Headers) -> Failure | None:
         desk = self._desk

@@ -116,6 +116,11 @@ class Outgoing:
         if context.request_id and "x-request-id" not in self._headers:
             self._headers["x-request-id"] = context.request_id
 
+    def own_timeout_s(self, kind: str) -> float | None:
+        """How long the client itself lets a step of an attempt take (`connect`, `read`, `write`, `pool`); None: for ever."""
+        own: float | None = self._extensions.get("timeout", {}).get(kind)
+        return own
+
     @property
     def used_up(self) -> bool:
         """The body is a stream that was begun: there is nothing left to send again."""

@@ -40,7 +40,9 @@ class DatabaseSettings:
         failover: how a lost server is found again, and who waits meanwhile.
         limit: how many attempts may be under way at once, following what the server bears and at most `pool.open_max`: `off`
             (default), `dark` (events tell who would have been refused, nobody is) or `on`: further operations are refused at
-            once with `LoadShed`, after a short wait in a queue of `pool.size`.
+            once with `LoadShed`, after a short wait in a queue of `pool.size`. It falls when the server is too slow for
+            `deadline`: what runs out of less time than half of that (or of the operation's own), because its caller gave it
+            no more, says nothing.
 
     Raises:
         ConfigurationError: a value is out of its bounds.

@@ -14,6 +14,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import event
@@ -46,6 +47,9 @@ _log = logging.getLogger("holdfast")
 
 BEAT_S = 1.0
 """How often the prober looks after the operations under way."""
+
+_ANSWERS_TO_CONNECT = 3
+"""How often a driver asks until it is connected: the login, and what asyncmy and aiomysql set."""
 
 _ALONE_S = 30.0
 """How long a search goes on when nobody waits for what it finds; the next operation begins another one."""
@@ -276,12 +280,22 @@ class Failover:
             engine = self._side_engines[host] = self._endpoint.side_engine(host)
         return engine
 
-    def _question(self, connection: Connection, command: Ask[Host | None]) -> Proof:
+    def _question(
+        self, connection: Connection, command: Ask[Host | None], heard: Callable[[], object] = lambda: None
+    ) -> Proof:
+        """Ask, and call `heard` with each answer, from which on the server has the whole time again for the next one."""
+
+        def answer(asked: str) -> list[Any]:
+            result = connection.exec_driver_sql(asked)
+            rows = list(result.all()) if result.returns_rows else []
+            heard()
+            return rows
+
         flavour = flavour_of(connection.dialect)
-        proof = proof_from(flavour, [connection.exec_driver_sql(asked).all() for asked in questions(flavour)])
+        proof = proof_from(flavour, [answer(asked) for asked in questions(flavour)])
         if proof.writable and command.caught_up:
             for statement in CATCH_UP:
-                connection.exec_driver_sql(statement)
+                answer(statement)
         self._reasons[command.host] = proof.reason
         return proof
 
@@ -381,14 +395,24 @@ class _ThreadFailover(Failover):
             assert isinstance(engine, Engine)
             with within(command.timeout_s, clock=self._clock), engine.connect() as connection:
                 driver_connection = connection.connection.driver_connection
-                with WATCHDOG.guard(driver_connection, self._clock.monotonic() + command.timeout_s):
-                    return self._question(connection, command)
+                with WATCHDOG.guard(driver_connection, self._clock.monotonic() + command.timeout_s) as guard:
+
+                    def heard() -> None:
+                        guard.expires_at = self._clock.monotonic() + command.timeout_s
+
+                    return self._question(connection, command, heard)
         except Exception as error:
             return self._refused(command, error)
 
     def _cut(self, attempt: Attempt) -> None:
         if attempt.guard is not None:
             WATCHDOG.fire(attempt.guard)
+
+
+def _prolong(timer: asyncio.Timeout, seconds: float) -> None:
+    """Begin to count anew, unless it is too late."""
+    if not timer.expired():
+        timer.reschedule(asyncio.get_running_loop().time() + seconds)
 
 
 class _TaskFailover(Failover):
@@ -399,6 +423,9 @@ class _TaskFailover(Failover):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
+        self._heard: Callable[[], object] = lambda: None
+        # Nobody hears how far a driver has come that connects. Where there is another server to ask, none is waited for so long.
+        self._answers_to_connect = _ANSWERS_TO_CONNECT if len(self._hosts) == 1 else 1
 
     def began(self, attempt: Attempt) -> None:
         super().began(attempt)
@@ -467,10 +494,34 @@ class _TaskFailover(Failover):
         try:
             engine = self._side_engine(command.host)
             assert isinstance(engine, AsyncEngine)
-            async with asyncio.timeout(command.timeout_s), engine.connect() as connection:
-                return await connection.run_sync(self._question, command)
+            async with asyncio.timeout(command.timeout_s * self._answers_to_connect) as timer:
+                self._heard = partial(_prolong, timer, command.timeout_s)
+                async with engine.connect() as connection:
+                    self._heard()
+                    return await connection.run_sync(self._question, command)
         except Exception as error:
             return self._refused(command, error)
+
+    def _side_engine(self, host: Host | None) -> Engine | AsyncEngine:
+        is_new = host not in self._side_engines
+        engine = super()._side_engine(host)
+        if is_new and isinstance(engine, AsyncEngine):
+            self._listen_to(engine.sync_engine)
+        return engine
+
+    def _listen_to(self, engine: Engine) -> None:
+        """Hear when the driver is connected, and each answer by which SQLAlchemy then finds out what server it is."""
+        event.listen(engine, "connect", lambda *_: self._heard(), insert=True)
+        dialect: Any = engine.dialect
+        for name in ("do_execute", "do_execute_no_params"):
+            setattr(dialect, name, self._hearing(getattr(dialect, name)))
+
+    def _hearing(self, execute: Callable[..., None]) -> Callable[..., None]:
+        def executed(*arguments: Any, **options: Any) -> None:
+            execute(*arguments, **options)
+            self._heard()
+
+        return executed
 
     def _cut(self, attempt: Attempt) -> None:
         if attempt in self._attempts:

@@ -13,7 +13,7 @@ from .address import server_of
 if TYPE_CHECKING:
     from .engines import Endpoint
 
-__all__ = ["NO_CONNECTION_LEFT", "comes_from_sqlalchemy", "doubts_server", "ran_out_of_connections", "with_server"]
+__all__ = ["NO_CONNECTION_LEFT", "comes_from_sqlalchemy", "doubts_server", "with_server"]
 
 _SERVER_MAY_BE_GONE = frozenset(
     {FailureClass.UNSENT, FailureClass.LOST, FailureClass.AMBIGUOUS, FailureClass.ROLE_CHANGED}
@@ -35,11 +35,6 @@ def with_server(failure: Failure, error: BaseException, endpoint: Endpoint) -> F
     if failure.failure_class is not FailureClass.UNSENT or not doubts_server(error, failure):
         return failure
     return failure._replace(server=server_of(endpoint.address.url, endpoint.host))
-
-
-def ran_out_of_connections(error: BaseException, failure: Failure) -> bool:
-    """Whether no connection came free in the pool in time, or the server gave no more."""
-    return isinstance(error, exc.TimeoutError) or failure.code in NO_CONNECTION_LEFT
 
 
 def comes_from_sqlalchemy(error: BaseException, handled: BaseException | None) -> bool:

@@ -231,6 +231,7 @@ class Runtime:
             body,
             expires_at=expires_at,
             protection=protection,
+            given_s=self._deadline_s if options.deadline_s is None else options.deadline_s,
             key=key,
             fingerprint=fingerprint,
             ttl_s=self.key_ttl_s if keyed else self._automatic_key_ttl_s,

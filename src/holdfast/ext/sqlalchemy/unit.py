@@ -26,7 +26,8 @@ from .engines import READ_ONLY, PooledSession, session_of
 from .failover import Attempt, TurnedAway
 from .isolation import set_level
 from .keyrows import of_block
-from .origin import comes_from_sqlalchemy, doubts_server, ran_out_of_connections, with_server
+from .origin import NO_CONNECTION_LEFT, comes_from_sqlalchemy, doubts_server, with_server
+from .permits import tell_failure
 from .sessions import UnitAsyncSession, UnitSession
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ class _OneAttempt:
     _attempt: Attempt | None = None
     _last_class: FailureClass | None = None
     _server_in_doubt: bool = False
+    _began_at: float = 0.0
 
 
 class Unit(_OneAttempt, Generic[T]):
@@ -93,6 +95,7 @@ class Unit(_OneAttempt, Generic[T]):
         body: called with the attempt's session, once an attempt; None when an `AsyncUnit` calls it.
         expires_at: the deadline, monotonic seconds.
         protection: how a doubt is settled.
+        given_s: how long the database itself lets the operation take; its caller may give it less.
         key, fingerprint, ttl_s: the key row, where there is one.
         codec: how the result goes into it.
         isolation: an isolation level for this operation alone, or None for the database's default.
@@ -129,6 +132,7 @@ class Unit(_OneAttempt, Generic[T]):
         *,
         expires_at: float,
         protection: Protection,
+        given_s: float = 0.0,
         key: OperationKey | None = None,
         fingerprint: str = "",
         ttl_s: int = 0,
@@ -139,6 +143,7 @@ class Unit(_OneAttempt, Generic[T]):
         self.runtime = runtime
         self.name = name
         self.expires_at = expires_at
+        self._given_s = given_s
         self.hooks: list[Hook] = []
         self.isolation = isolation
         self._body = body
@@ -197,6 +202,7 @@ class Unit(_OneAttempt, Generic[T]):
             self._forget_attempt()
         self._begun = True
         self._admission = admission
+        self._began_at = runtime.clock.monotonic()
         self.session = session
         session.hooks = self.hooks
         if failover is not None:
@@ -230,7 +236,11 @@ class Unit(_OneAttempt, Generic[T]):
             if self.connection is None:
                 # Nothing is held, so no clean-up follows; the permit must not wait for one.
                 failure = self.classify(error, Do.BEGIN)
-                self._settle_permits(failure.failure_class, overloaded=ran_out_of_connections(error, failure))
+                self._settle_permits(
+                    failure.failure_class,
+                    refused=failure.code in NO_CONNECTION_LEFT,
+                    starved=isinstance(error, exc.TimeoutError),
+                )
                 sessions.close(session)
             raise
 
@@ -537,26 +547,28 @@ class Unit(_OneAttempt, Generic[T]):
         if failure_class is FailureClass.ROLE_CHANGED and self._pooled is not None:
             self.runtime.retire_pool(self._pooled)
 
-    def _settle_permits(self, failure_class: FailureClass | None, *, overloaded: bool = False) -> None:
-        """Tell limit and breaker how the attempt went."""
-        fine = failure_class is None or failure_class is FailureClass.PERMANENT
+    def _settle_permits(
+        self, failure_class: FailureClass | None, *, refused: bool = False, starved: bool = False
+    ) -> None:
+        """Tell limit and breaker how the attempt went; `refused` and `starved` as in `permits`."""
         admission, self._admission = self._admission, None
-        if admission is not None:
-            if fine:
-                admission.succeeded()
-            elif overloaded or failure_class is FailureClass.OVERLOAD or self._time_is_up():
-                admission.dropped()
-            else:
-                admission.ignored()
         permit, self._permit = self._permit, None
-        if permit is None:
+        if failure_class is None or failure_class is FailureClass.PERMANENT:
+            if admission is not None:
+                admission.succeeded()
+            if permit is not None:
+                permit.succeeded()
             return
-        if fine:
-            permit.succeeded()
-        elif failure_class is not None and failure_class.counts_for_breaker and not self._server_in_doubt:
-            permit.failed()  # whether the server is gone is the gate's to find out, and to wait for
-        else:
-            permit.ignored()
+        tell_failure(
+            admission,
+            permit,
+            failure_class,
+            time_is_up=self._time_is_up(),
+            had_time=self.runtime.clock.monotonic() - self._began_at >= self._given_s / 2 - _TICK_S,
+            refused=refused,
+            starved=starved,
+            server_in_doubt=self._server_in_doubt,
+        )
 
 
 _READS = {READ_ONLY: True}

@@ -1,0 +1,56 @@
+"""What an attempt that failed tells the limit and the breaker of the server. Pure but for telling them.
+
+Both are shared by all callers of a database, and a caller chooses its own deadline. So running out of time says something of the
+server only if there was time: half of what the database itself gives an operation, or more. Otherwise anybody could shrink the
+limit for all, and open the breaker, by asking for answers in no time (`holdfast.asgi.admission` does the same for requests).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ...outcome import FailureClass
+
+if TYPE_CHECKING:
+    from ...adaptive import Admission
+    from ...breaker import Permit
+
+__all__ = ["tell_failure"]
+
+
+def tell_failure(
+    admission: Admission | None,
+    permit: Permit | None,
+    failure_class: FailureClass,
+    *,
+    time_is_up: bool,
+    had_time: bool,
+    refused: bool,
+    starved: bool,
+    server_in_doubt: bool,
+) -> None:
+    """Settle both for an attempt that failed.
+
+    Args:
+        admission: the limit's, if there is one.
+        permit: the breaker's, if it was taken.
+        failure_class: of what failed.
+        time_is_up: the deadline has passed.
+        had_time: the attempt had half of the time that the database gives, or more.
+        refused: the server had no connection left for it.
+        starved: no connection came free in the pool in time.
+        server_in_doubt: the server may be gone, which is the failover gate's to find out, and to wait for.
+    """
+    hurried = time_is_up and not had_time
+    if admission is not None:
+        too_slow = (time_is_up or starved) and not hurried
+        if refused or too_slow or failure_class is FailureClass.OVERLOAD:
+            admission.dropped()
+        else:
+            admission.ignored()
+    if permit is None:
+        return
+    if not failure_class.counts_for_breaker or server_in_doubt or (starved and hurried):
+        permit.ignored()
+    else:
+        permit.failed()
