@@ -233,6 +233,7 @@ SHAPE = {
                 "recovery_s": "float",
                 "overshoot_s": "float",
                 "unsent": "int",
+                "overload": "NoneType",
             },
             "seconds": [
                 {
