@@ -5,6 +5,8 @@ VENV := .venv/bin
 CODE := $(wildcard src tests examples benchmarks tools)
 WORKERS ?= 3
 SERVER_WORKERS ?= 4
+# Where tests use servers; to collect the others takes each worker some seconds.
+SERVER_TESTS := tests/contract tests/drills tests/integration tests/ledger
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo serve test test-fast test-servers check bench drill drill-mutants soak fuzz docs lock clean
@@ -25,11 +27,11 @@ serve: setup  ## Start the reference service on SQLite, or on DATABASE_URL
 test: test-fast test-servers  ## Run every test: first those that need no server, then those on real servers
 
 test-fast: setup  ## Run the tests that need no server
-	$(VENV)/python -m pytest -m "not servers" -n $(WORKERS) --dist worksteal --durations=5
+	$(VENV)/python -m pytest -m "not servers" --ignore tests/integration -n $(WORKERS) --dist worksteal --durations=5
 
 test-servers:  ## Run the tests on real MariaDB, PostgreSQL and MySQL servers, which they start themselves
 	@$(PYTHON) tools/bootstrap.py --servers
-	$(VENV)/python -m pytest -m servers -n $(SERVER_WORKERS) --dist loadfile --no-loadscope-reorder --durations=5
+	$(VENV)/python -m pytest -m servers $(SERVER_TESTS) -n $(SERVER_WORKERS) --dist loadfile --no-loadscope-reorder --durations=5
 
 check: setup  ## Lint, format, types (mypy and pyright) and import contracts
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target check-lint check-mypy check-pyright check-contracts

@@ -18,7 +18,7 @@ import hypothesis
 import pytest
 
 from holdfast.drills.servers import Server, ServerMissing, galera, mariadb, mysql, postgresql
-from holdfast.drills.servers.galera import Galera
+from holdfast.drills.servers.galera import Galera, Network
 from holdfast.drills.servers.private_network import NetworkForbidden, PrivateNetwork
 
 IN_CI = os.environ.get("CI", "").lower() == "true"
@@ -30,6 +30,8 @@ hypothesis.settings.register_profile("holdfast", deadline=None, print_blob=True)
 hypothesis.settings.load_profile("holdfast")
 
 _FLAVOURS = {"MariaDB": mariadb, "PostgreSQL": postgresql, "MySQL": mysql}
+TESTS = Path(__file__).parent
+SERVER_FOLDERS = ("contract", "drills", "integration", "ledger")
 _SERVER_FIXTURES = {"galera_cluster", *(f"{name.lower()}_server" for name in _FLAVOURS)}
 _started: list[Server | Galera] = []
 
@@ -54,6 +56,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         by_name = _SERVER_FIXTURES.intersection(getattr(item, "fixturenames", ()))
         if by_kind or by_name or "integration" in item.path.parts:
             item.add_marker(pytest.mark.servers)
+        if item.get_closest_marker("servers") and item.path.relative_to(TESTS).parts[0] not in SERVER_FOLDERS:
+            raise pytest.UsageError(
+                f"{item.nodeid} uses a server: `make test` looks for such tests in {SERVER_FOLDERS}"
+            )
     # The longest files first, so that no worker begins one when the others are done.
     slow = {
         item.path
@@ -95,9 +101,9 @@ def rng(request: pytest.FixtureRequest) -> random.Random:
     return random.Random(f"{SEED}:{request.node.nodeid}")
 
 
-def _serve(module: ModuleType) -> Iterator[Any]:
+def _serve(module: ModuleType, **how: Any) -> Iterator[Any]:
     try:
-        server: Server | Galera = module.start()
+        server: Server | Galera = module.start(**how)
     except ServerMissing as error:
         # Where tests are a gate a missing server is a failure: nothing may pass because it did not run.
         (pytest.fail if IN_CI else pytest.skip)(str(error))
@@ -128,9 +134,15 @@ def mysql_server() -> Iterator[Server]:
 
 
 @pytest.fixture(scope="module")
-def galera_cluster() -> Iterator[Galera]:
+def galera_network() -> Network:
+    """Where the nodes of the module's cluster talk to each other."""
+    return "best"
+
+
+@pytest.fixture(scope="module")
+def galera_cluster(galera_network: Network) -> Iterator[Galera]:
     """A Galera cluster of three nodes, whole at the beginning of each test; takes about 10 s for a module."""
-    yield from _serve(galera)
+    yield from _serve(galera, network=galera_network)
 
 
 @pytest.fixture

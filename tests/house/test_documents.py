@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import SERVER_FOLDERS
 from tests.house.sources import ROOT, text_files
 
 DOCUMENTS = [path for path in text_files() if path.suffix == ".md"]
@@ -61,6 +62,13 @@ def test_makefile_explains_every_command() -> None:
     declared = re.search(r"^\.PHONY: (.*)$", makefile, flags=re.MULTILINE)
     assert declared is not None
     assert set(declared[1].split()) == make_targets(makefile)
+
+
+def test_tests_on_servers_are_where_make_looks_for_them() -> None:
+    """The folders that are collected for them, and the ones beside which `conftest.py` refuses a test that uses a server."""
+    found = re.search(r"^SERVER_TESTS := (.*)$", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    assert found is not None
+    assert tuple(found[1].split()) == tuple(f"tests/{folder}" for folder in SERVER_FOLDERS)
 
 
 def test_licence_is_the_one_that_is_declared() -> None:

@@ -11,8 +11,14 @@ import pymysql
 import pytest
 
 from holdfast.drills.servers import ServerFailed, ServerMissing, galera
-from holdfast.drills.servers.galera import Galera, GaleraNode
+from holdfast.drills.servers.galera import Galera, GaleraNode, Network
 from holdfast.errors import UsageError
+
+
+@pytest.fixture(scope="module")
+def galera_network() -> Network:
+    """Loopback, where a cluster heals in half the time; the tests of its faults have one with a network of its own."""
+    return "loopback"
 
 
 @pytest.fixture
@@ -94,13 +100,12 @@ def test_isolated_node_refuses_and_the_others_go_on(cluster: Galera) -> None:
         cluster.isolate(2)
         _write(first, 1)
         cluster.wait_until_cut_off(2)  # until then it holds a write back and refuses it under another number (1180)
-        assert (third.packets_dropped() or 0) > 10 or cluster.network is None
+        assert (cluster.isolates_by, third.packets_dropped()) == ("gmcast.isolate", None)
         with client.cursor() as cursor:
             with pytest.raises(pymysql.OperationalError, match="1047"):
                 cursor.execute("INSERT INTO writes VALUES (2)")
             cluster.rejoin(2)
             cluster.wait_until_synced()
-            assert third.packets_dropped() in (0, None)
             cursor.execute("INSERT INTO writes VALUES (3)")
     finally:
         client.close()
@@ -166,8 +171,8 @@ def test_waiting_for_a_cluster_that_is_not_whole_ends(cluster: Galera) -> None:
 
 
 def test_two_clusters_side_by_side(cluster: Galera) -> None:
-    """Another cluster on this machine, without a network of its own, is another database, and closing it leaves nothing."""
-    other = galera.start(nodes=2, flush_log_at_commit=0, network="loopback")
+    """Another cluster on this machine, with a network of its own where it may, is another database; closing it leaves nothing."""
+    other = galera.start(nodes=2, flush_log_at_commit=0)
     try:
         folders = [node.folder for node in other.nodes]
         pids = [node.pid for node in other.nodes]
@@ -175,11 +180,6 @@ def test_two_clusters_side_by_side(cluster: Galera) -> None:
         assert other.nodes[0].execute("SHOW TABLES") == [("only_there",)]
         assert cluster.nodes[0].execute("SHOW TABLES LIKE 'only_there'") == []
         assert other.nodes[0].get_global("innodb_flush_log_at_trx_commit") == 0
-        other.isolate(1)
-        other.wait_until_cut_off(1)
-        other.rejoin(1)
-        other.wait_until_synced()
-        assert (other.isolates_by, other.nodes[1].packets_dropped()) == ("gmcast.isolate", None)
         cluster.wait_until_synced(1.0)
     finally:
         other.close()
