@@ -2,6 +2,7 @@
 
 Many operations may run out of time at once, just when the server is at its limits. So each database has one side connection at
 most: it is opened for the first session to end, takes whatever is asked for meanwhile, and is closed when there is no more.
+After one that failed there is a pause, in which more may gather: a server that turns connections away needs no more of them.
 Nobody waits for it, nothing it meets is raised, and what it cannot do the server's own limits do later.
 """
 
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.exc import DBAPIError
 
-from ...clock import SYSTEM_CLOCK, Clock
+from ...clock import SYSTEM_CLOCK, Clock, WaitingClock
 from .interrupt import Identity, kill_statement, sessions_statement
 from .watchdog import WATCHDOG, Watchdog
 
@@ -27,6 +28,9 @@ __all__ = ["AsyncKiller", "Killer"]
 
 BATCH_WITHIN_S = 3.0
 """How long a side connection may take for what has gathered; then it is given up. A thread's connecting is bounded apart."""
+
+PAUSE_S = 1.0
+"""How long after a side connection that failed the next one is opened."""
 
 Told = Callable[[bool], object]
 """Called with whether the session was found and ended."""
@@ -113,6 +117,7 @@ class Killer(_Queue):
                         self._kill_all(connection)
             except Exception as error:
                 self._give_up(error)
+                self._clock.sleep(PAUSE_S)
             with self._lock:
                 if not self._waiting:
                     self._thread = None
@@ -122,9 +127,11 @@ class Killer(_Queue):
 class AsyncKiller(_Queue):
     """Ends sessions from a background task of the running loop. For one event loop, as its engine is."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(self, engine: AsyncEngine, *, clock: WaitingClock = SYSTEM_CLOCK) -> None:
         super().__init__()
         self._engine = engine
+        self._clock = clock
+        self._closing = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     def kill_soon(self, identity: Identity | None, told: Told | None = None) -> None:
@@ -143,8 +150,10 @@ class AsyncKiller(_Queue):
                     await connection.run_sync(self._kill_all)
             except Exception as error:
                 self._give_up(error)
+                await self._clock.wait_async(self._closing, PAUSE_S)
 
     async def aclose(self) -> None:
         """Wait for what is under way, 3 s at most."""
+        self._closing.set()
         if self._task is not None:
             await asyncio.wait([self._task])
