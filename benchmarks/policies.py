@@ -3,7 +3,8 @@
     python -m benchmarks.policies [--write] [--rounds 15] [--calls 20000]
 
 All kinds take turns in every round, so a change of the machine's speed hits all alike. What is reported is the time added to
-the bare call, the median over the rounds, and the peers' as a multiple of Holdfast's.
+the bare call, the median over the rounds, and the peers' as a multiple of Holdfast's. The targets in microseconds were set on a
+machine where tenacity adds 21 µs, so they are also told at the speed of the machine that measures.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from benchmarks.report import table, write_section
 from holdfast import Bulkhead, CircuitBreaker, Pipeline, RateLimiter, retry, within
 
 OURS = "holdfast"
+YARDSTICK, YARDSTICK_US = ("retry", "tenacity", False), 21.0
+"""What adds how much where the targets were set."""
 PLENTY = 10**8
 """A rate that a benchmark does not reach."""
 
@@ -181,16 +184,21 @@ def run(rounds: int, calls: int) -> list[tuple[Kind, float]]:
 def report(results: list[tuple[Kind, float]]) -> str:
     """The table."""
     ours = {(kind.policy, kind.is_async): added for kind, added in results if kind.library == OURS}
+    (yardstick,) = (added for kind, added in results if (kind.policy, kind.library, kind.is_async) == YARDSTICK)
     rows = []
     for kind, added in results:
         base = ours.get((kind.policy, kind.is_async))
         times = f"{added / base:.1f}" if base and kind.library not in {OURS, ""} else ""
-        target = (
-            "" if kind.target_us is None else f"{kind.target_us:g} µs: {'met' if added <= kind.target_us else 'missed'}"
-        )
+        target = "" if kind.target_us is None else _judged(added, kind.target_us, yardstick / YARDSTICK_US)
         mode = "async" if kind.is_async else "sync"
         rows.append([kind.policy, mode, kind.library, f"{added:.2f} µs", times, target])
     return table(["policy", "", "library", "adds to a call", "times Holdfast", "target"], rows)
+
+
+def _judged(added_us: float, target_us: float, slower: float) -> str:
+    here_us = target_us * slower
+    verdicts = ["met" if added_us <= most_us else "missed" for most_us in (target_us, here_us)]
+    return f"{target_us:g} µs: {verdicts[0]}; {here_us:.2f} µs here: {verdicts[1]}"
 
 
 def main() -> None:
