@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from holdfast.drills.servers import ServerMissing, galera, mariadb
+from holdfast.drills.servers import ServerMissing, galera, inherited_port, mariadb
 from holdfast.drills.servers.private_network import NetworkForbidden, PrivateNetwork
 
 
@@ -81,4 +81,13 @@ def test_old_mariadb_takes_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mariadb, "version", lambda: "10.5.29-MariaDB")
     assert galera._network("best", 3) is None
     with pytest.raises(NetworkForbidden, match=r"from 10\.6 on"):
+        galera._network("private", 3)
+
+
+@pytest.mark.usefixtures("programs")
+def test_old_kernel_takes_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a way to keep a port shut clients would be let in to wait."""
+    monkeypatch.setattr(inherited_port, "_SO_BINDTOIFINDEX", 9_999)
+    assert galera._network("best", 3) is None
+    with pytest.raises(NetworkForbidden, match="no port can be kept shut here"):
         galera._network("private", 3)

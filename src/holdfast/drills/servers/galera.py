@@ -30,7 +30,7 @@ from typing import Literal
 from ...clock import SYSTEM_CLOCK
 from ...errors import UsageError
 from . import mariadb
-from .inherited_port import InheritedPort
+from .inherited_port import InheritedPort, check_possible
 from .mariadb import MariaDB
 from .private_network import NetworkForbidden, PrivateNetwork, Seat
 from .process import STOPPED_WITHIN_S, ServerFailed, ServerMissing, account_or_caller, free_port, run, temporary_folder
@@ -457,6 +457,7 @@ def _network(wanted: Network, nodes: int) -> PrivateNetwork | None:
     try:
         if tuple(map(int, re.findall(r"\d+", mariadb.version())[:2])) < _INHERITS_FROM:
             raise NetworkForbidden("MariaDB inherits its port, which reaches into a network of its own, from 10.6 on")
+        check_possible()
         return PrivateNetwork(nodes)
     except ServerMissing:
         if wanted == "private":

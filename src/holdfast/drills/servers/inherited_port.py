@@ -23,7 +23,7 @@ from typing import IO
 from .private_network import NetworkForbidden
 from .process import ServerFailed
 
-__all__ = ["InheritedPort"]
+__all__ = ["InheritedPort", "check_possible"]
 
 _SO_BINDTOIFINDEX = 62  # Linux 5.1; Python has no name for it
 _NO_DEVICE = 2**31 - 1
@@ -31,6 +31,23 @@ _BACKLOG = 80
 _CLOSED_WITHIN_S = 20.0
 _RENUMBER = ["sh", "-c", 'exec 3<&0 4<&1 </dev/null >&2; LISTEN_PID=$$ LISTEN_FDS=2 exec "$@"', "sh"]
 """In front of the server's command: gives the sockets the numbers under which it looks for them."""
+
+
+def check_possible() -> None:
+    """Whether this kernel can keep a port shut that is bound already.
+
+    Raises:
+        NetworkForbidden: it is older than 5.1.
+    """
+    with socket.socket() as tried:
+        _shut(tried)
+
+
+def _shut(listener: socket.socket) -> None:
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, _SO_BINDTOIFINDEX, _NO_DEVICE)
+    except OSError as error:
+        raise NetworkForbidden(f"no port can be kept shut here: {error}") from error
 
 
 class InheritedPort:
@@ -59,10 +76,7 @@ class InheritedPort:
 
     def _bind(self, host: str, port: int) -> None:
         self._tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            self._tcp.setsockopt(socket.SOL_SOCKET, _SO_BINDTOIFINDEX, _NO_DEVICE)
-        except OSError as error:
-            raise NetworkForbidden(f"no port can be kept shut here: {error}") from error
+        _shut(self._tcp)
         self._tcp.bind((host, port))
         self._tcp.listen(_BACKLOG)
         self._path.unlink(missing_ok=True)
