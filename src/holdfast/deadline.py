@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from asyncio import Timeout
     from datetime import timedelta
 
-__all__ = ["Deadline", "current_deadline", "seconds", "within"]
+__all__ = ["Deadline", "current_deadline", "reschedule", "seconds", "within"]
 
 
 _NEVER = float("inf")
@@ -89,6 +89,12 @@ CURRENT: ContextVar[Deadline | None] = ContextVar("holdfast_deadline", default=N
 
 current_deadline = CURRENT.get
 """The deadline of the calling context, or None."""
+
+
+def reschedule(timer: Timeout, when: float | None) -> None:
+    """Move an `asyncio.timeout` to `when` (the loop's time; None: never), unless it is too late: its cancellation comes then."""
+    if not timer.expired():
+        timer.reschedule(when)
 
 
 class within:

@@ -177,8 +177,8 @@ class FailoverGate:
             return sum(waiter.has_lost for waiter in self._waiters)
 
     @property
-    def turns_away(self) -> bool:
-        """Whether nobody should connect now, because the search does that for everybody."""
+    def is_searching(self) -> bool:
+        """Whether the server is to be looked for: the search does that for everybody, and nobody else should connect."""
         return self._phase in _SEARCHED
 
     def has_let_through(self, outages: int) -> bool:

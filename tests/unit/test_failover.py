@@ -55,15 +55,15 @@ def test_suspicion_holds_only_those_who_lost_the_server() -> None:
 def test_nobody_connects_while_there_is_a_search() -> None:
     """Who would connect is turned away while somebody finds out for all, and has lost nothing by it."""
     with world() as w:
-        assert not w.gate.turns_away
+        assert not w.gate.is_searching
         w.lose()
-        assert w.gate.turns_away
+        assert w.gate.is_searching
         turned = w.join(lost=True, turned_away=True)
         assert (turned.waits, w.gate.waiting, w.gate.bereft) == (True, 2, 1)
         w.gate.close()
-        assert w.gate.turns_away
+        assert w.gate.is_searching
         w.gate.proven()
-        assert not w.gate.turns_away
+        assert not w.gate.is_searching
         w.gate.release(2)
         assert turned.end() is True
 

@@ -30,7 +30,7 @@ from dataclasses import replace
 from typing import ClassVar, Protocol
 
 from ..clock import SYSTEM_CLOCK, Clock
-from ..deadline import current_deadline
+from ..deadline import current_deadline, reschedule
 from ..errors import ConfigurationError, InProgress, NotCommitted, OutcomeUnknown
 from ..outcome import Outcome
 from .answers import Answer, AnswerBuffer, StoredAnswer, without_ways_around
@@ -193,7 +193,7 @@ class KeyedRun:
 
     def _begin(self) -> None:
         if self._patience is not None:
-            _move(self._patience, None)  # the key is ours: from here on the deadline alone counts
+            reschedule(self._patience, None)  # the key is ours: from here on the deadline alone counts
             self._patience = None
         if not self._took and self._quota is not None:
             if not self._quota.take(self.identity.scope):
@@ -260,10 +260,10 @@ class KeyedRun:
             return
         now = asyncio.get_running_loop().time()
         if waits:
-            _move(patience, now + self._patience_s)
+            reschedule(patience, now + self._patience_s)
         else:
             self._patience_s = (patience.when() or now) - now
-            _move(patience, None)
+            reschedule(patience, None)
 
 
 class _AtWork:
@@ -402,10 +402,12 @@ class Idempotency:
                     if other.kept:
                         break
                 if has_until_deadline:
-                    _move(patience, None)  # the store keeps to the deadline, and tells a held key from a slow server
+                    reschedule(
+                        patience, None
+                    )  # the store keeps to the deadline, and tells a held key from a slow server
                 else:
                     if wait_s == 0:
-                        _move(patience, asyncio.get_running_loop().time() + _ASKING_THE_STORE_S)
+                        reschedule(patience, asyncio.get_running_loop().time() + _ASKING_THE_STORE_S)
                     run.until_begun(patience)
                 return await self._alone(row, run)
         except TimeoutError:
@@ -479,11 +481,6 @@ class Idempotency:
 
 def _nobody(context: RequestContext) -> Problem:
     return replace(_NOBODY, headers=tuple(header(b"www-authenticate", one) for one in challenges_of(context)))
-
-
-def _move(patience: asyncio.Timeout, when: float | None) -> None:
-    if not patience.expired():  # else its cancellation is under way, and comes with the next wait
-        patience.reschedule(when)
 
 
 def _in_progress() -> InProgress:

@@ -237,7 +237,8 @@ def _told(result: DrillResult) -> dict[str, Any]:
 
 # -- what has to be shown ------------------------------------------------------------------------------------------------
 
-_FLAVOURS = ("sqlite", "mariadb", "mysql", "postgresql")
+_SERVED = ("mariadb", "mysql", "postgresql")
+_FLAVOURS = ("sqlite", *_SERVED)
 _WORKLOADS = ("bank", "set", "unique", "counter", "rmw", "replay")
 _RATES = {"sqlite": 60.0, "mariadb": 200.0, "mysql": 200.0, "postgresql": 120.0}
 """Operations a second that were due where two cores worked beside the server, each connection anew after every fifth
@@ -281,7 +282,7 @@ def _others() -> Iterable[LongDrill]:
 
 def _deadlines() -> Iterable[LongDrill]:
     """Answers come in time although the network says nothing at all."""
-    for flavour in ("mariadb", "mysql", "postgresql"):
+    for flavour in _SERVED:
         yield LongDrill(
             f"deadlines-{flavour}",
             "Black holes and waits for locks: every answer comes by its deadline and 0.25 s.",
@@ -300,7 +301,7 @@ def _deadlines() -> Iterable[LongDrill]:
 
 def _outages() -> Iterable[LongDrill]:
     """200 callers, and nobody answers for 30 s."""
-    for flavour in ("mariadb", "mysql", "postgresql"):
+    for flavour in _SERVED:
         yield LongDrill(
             f"outage-{flavour}",
             "An outage of 30 s with 200 callers: at most 1.1 times the load at the wire, and back within a second.",
@@ -320,7 +321,7 @@ _CROWDED = 64
 
 def _overloads() -> Iterable[LongDrill]:
     """Twice as much is due as can be served, and more, for 30 s."""
-    for flavour in ("mariadb", "mysql", "postgresql"):
+    for flavour in _SERVED:
         for limit in ("off", "on"):
             yield LongDrill(
                 f"overload-{flavour}-limit-{limit}",
@@ -340,7 +341,7 @@ def _overloads() -> Iterable[LongDrill]:
 
 def _other_overloads() -> Iterable[LongDrill]:
     """The same for those who do without Holdfast."""
-    for flavour in ("mariadb", "mysql", "postgresql"):
+    for flavour in _SERVED:
         for subject in ("plain", "tenacity"):
             for name, connections in (("", _OVERLOADED.connections), ("-crowded", _CROWDED)):
                 yield LongDrill(
@@ -373,7 +374,7 @@ def _killed_clients() -> Iterable[LongDrill]:
 def _servers() -> Iterable[LongDrill]:
     """Everything that a server can do to its clients."""
     faults = ("kill-server", "restart-server", "freeze-server", "slow-server", "kill-sessions", "read-only")
-    for flavour in ("mariadb", "mysql", "postgresql"):
+    for flavour in _SERVED:
         more = ("no-connections", "lock-storm") if flavour == "mysql" else ("no-connections", "lock-storm", "disk-full")
         yield LongDrill(
             f"servers-{flavour}",

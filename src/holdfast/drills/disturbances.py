@@ -202,7 +202,7 @@ def check_faults(settings: DrillSettings) -> None:
         ConfigurationError: no; the text says what can.
     """
     served = settings.database is not None or settings.server != "sqlite"
-    own = settings.database is None and settings.server not in ("sqlite", "galera", "postgresql-pair")
+    own = settings.database is None and settings.server in ("mariadb", "mysql", "postgresql")
     for name in settings.faults:
         if name not in LASTING and name not in PASSING:
             raise ConfigurationError(f"unknown fault {name!r}; choose {', '.join((*LASTING, *PASSING))}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from .history import HistoryWriter
     from .servers import Server
-    from .servers.galera import Galera
-    from .servers.postgresql_pair import PostgreSQLPair
+    from .servers.galera import Galera, GaleraNode
+    from .servers.postgresql_pair import PairNode, PostgreSQLPair
     from .settings import DrillSettings
 
 __all__ = ["NAMED", "Place", "open_place"]
@@ -110,28 +110,27 @@ def _small_disk(stack: ExitStack, settings: DrillSettings) -> SmallDisk | None:
 def _cluster(stack: ExitStack, settings: DrillSettings, wire: HistoryWriter) -> Place:
     cluster = galera.start()
     stack.callback(cluster.close)
-    proxies = {node.name: _proxy(stack, settings, wire, node.name, (node.host, node.port)) for node in cluster.nodes}
+    url, proxies = _through_each(stack, settings, wire, cluster.nodes, "pymysql")
     first = cluster.nodes[0]
-    direct_url = first.url("pymysql")
-    hosts = ",".join(f"{_name_of(proxy, settings)}:{proxy.port}" for proxy in proxies.values())
-    url = direct_url.replace(f"{first.host}:{first.port}", hosts)
-    return Place(url, direct_url, first.admin_url("pymysql"), proxies, cluster=cluster)
+    return Place(url, first.url("pymysql"), first.admin_url("pymysql"), proxies, cluster=cluster)
 
 
 def _pair(stack: ExitStack, settings: DrillSettings, wire: HistoryWriter) -> Place:
     pair = postgresql_pair.start()
     stack.callback(pair.close)
-    proxies = {node.name: _proxy(stack, settings, wire, node.name, (node.host, node.port)) for node in pair.nodes}
-    url = pair.primary.url("psycopg")
+    url, proxies = _through_each(stack, settings, wire, pair.nodes, "psycopg")
+    direct_url, admin_url = pair.primary.url("psycopg"), pair.primary.admin_url("psycopg")
+    return Place(url, _to_the_primary(direct_url, pair), _to_the_primary(admin_url, pair), proxies, pair=pair)
+
+
+def _through_each(
+    stack: ExitStack, settings: DrillSettings, wire: HistoryWriter, nodes: Sequence[GaleraNode | PairNode], driver: str
+) -> tuple[str, dict[str, FaultProxy]]:
+    """One URL of all nodes, each behind a proxy of its own; and the proxies."""
+    proxies = {node.name: _proxy(stack, settings, wire, node.name, (node.host, node.port)) for node in nodes}
     hosts = ",".join(f"{_name_of(proxy, settings)}:{proxy.port}" for proxy in proxies.values())
-    through = url.replace(f"{pair.primary.host}:{pair.primary.port}", hosts)
-    return Place(
-        through,
-        _to_the_primary(url, pair),
-        _to_the_primary(pair.primary.admin_url("psycopg"), pair),
-        proxies,
-        pair=pair,
-    )
+    first = nodes[0]
+    return first.url(driver).replace(f"{first.host}:{first.port}", hosts), proxies
 
 
 def _to_the_primary(url: str, pair: PostgreSQLPair) -> str:

@@ -15,8 +15,8 @@ from .workloads import WORKLOADS
 __all__ = ["LIMITS", "SCOPES", "SERVERS", "DrillSettings"]
 
 SERVERS = ("sqlite", "mariadb", "mysql", "postgresql", "galera", "postgresql-pair")
-_BACKENDS = {"galera": "mariadb", "postgresql-pair": "postgresql"}
 """What a drill can start by itself."""
+_BACKENDS = {"galera": "mariadb", "postgresql-pair": "postgresql"}
 
 SCOPES = ("any", *(scope.value for scope in Scope))
 """How many nodes of a cluster a fault may meet."""

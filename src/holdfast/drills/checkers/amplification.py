@@ -94,7 +94,8 @@ def check(history: History, limit: float = LIMIT, floor_per_second: float = FLOO
     counts |= {"asked": asked, "tries": tried, "ratio": tried / asked if asked else 0.0, "by_the_floor": granted}
     for kind in ("outage", "overload"):
         counts[f"{kind}_s"] = sum(each.seconds for each in judged if each.kind == kind)
-    sentence = "; ".join(_sentence(kind, [each for each in judged if each.kind == kind]) for kind in _kinds(judged))
+    kinds = sorted({each.kind for each in judged})
+    sentence = "; ".join(_sentence(kind, [each for each in judged if each.kind == kind]) for kind in kinds)
     if granted:
         sentence += f" ({granted:.0f} tries beyond {limit:g} times by the budget's floor)"
     return judge(
@@ -120,10 +121,6 @@ def _judged(history: History, tries: Sequence[int]) -> list[_Judged]:
         _Judged(kind, *span, _within(asked[kind], span), _within(tries, span))
         for kind, span in sorted(spans, key=lambda entry: entry[1])
     ]
-
-
-def _kinds(judged: Iterable[_Judged]) -> list[str]:
-    return sorted({each.kind for each in judged})
 
 
 def _sentence(kind: str, judged: Sequence[_Judged]) -> str:

@@ -48,7 +48,7 @@ class AsyncUnit(Generic[T]):
             self._on_waiting(False)
         unit, runtime = self.unit, self.unit.runtime
         failover = runtime.failover
-        if failover is not None and failover.gate.closed and not failover.gate.has_let_through(unit.let_through_at):
+        if failover is not None and failover.gate.closed and not failover.gate.has_let_through(unit.outages):
             await failover.gate.enter_async(unit.expires_at, urgent=unit.has_doubt)
             unit.check_time()
         while True:
@@ -113,7 +113,7 @@ class AsyncUnit(Generic[T]):
         assert failover is not None
         gate = failover.gate
         was_away = await gate.enter_async(unit.expires_at, lost_at_outage=unit.outages, urgent=unit.has_doubt)
-        unit.let_through_at = gate.outages
+        unit.outages = gate.outages
         return was_away
 
     async def probe(self) -> ProbeAnswer:

@@ -21,7 +21,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from ...deadline import seconds, within
+from ...deadline import reschedule, seconds, within
 from ...dialects import classify
 from ...events import FailoverEnded, FailoverStarted
 from ...failover import Ask, FailoverGate, FailoverSettings, Pause, Phase, Proof, search
@@ -175,7 +175,7 @@ class Failover:
 
     def _turn_away(self, *_: object) -> None:
         """Before an operation connects: it may have waited for that, since the gate let it pass, until others lost the server."""
-        if self.gate.turns_away and opening_or_ending_unit() is not None:
+        if self.gate.is_searching and opening_or_ending_unit() is not None:
             raise TurnedAway(self.gate)
 
     # -- looking after them ----------------------------------------------------------------------------------------------
@@ -231,7 +231,7 @@ class Failover:
 
     @property
     def _is_wanted(self) -> bool:
-        return not self._closed and self.gate.phase in {Phase.SUSPECT, Phase.AWAY}
+        return not self._closed and self.gate.is_searching
 
     def _gives_up(self, alone_since: float | None) -> bool:
         return self._closed or (alone_since is not None and self._clock.monotonic() - alone_since > _ALONE_S)
@@ -410,9 +410,8 @@ class _ThreadFailover(Failover):
 
 
 def _prolong(timer: asyncio.Timeout, seconds: float) -> None:
-    """Begin to count anew, unless it is too late."""
-    if not timer.expired():
-        timer.reschedule(asyncio.get_running_loop().time() + seconds)
+    """Begin to count anew."""
+    reschedule(timer, asyncio.get_running_loop().time() + seconds)
 
 
 class _TaskFailover(Failover):

@@ -103,8 +103,8 @@ class Unit(_OneAttempt, Generic[T]):
 
     Attributes:
         isolation, read_only: as above.
-        outages: how many outages of the server had ended when the attempt, or the last question about it, began.
-        let_through_at: how many had when the gate last let the operation through; -1 before it did.
+        outages: how many outages of the server had ended when the attempt, or the last question about it, began, or when the gate
+            let the operation through.
         has_doubt: whether a COMMIT was sent whose fate is not known.
         outer: the unit of another database inside whose body this one's runs.
         holder: the task or thread that runs the body; None while no body runs.
@@ -114,7 +114,6 @@ class Unit(_OneAttempt, Generic[T]):
     """
 
     outages = 0
-    let_through_at = -1
     has_doubt = False
     outer: Unit[Any] | None = None
     holder: object | None = None
@@ -168,7 +167,7 @@ class Unit(_OneAttempt, Generic[T]):
         """Pass the failover gate and the limit, take a connection, and open the transaction."""
         runtime = self.runtime
         failover = runtime.failover
-        if failover is not None and failover.gate.closed and not failover.gate.has_let_through(self.let_through_at):
+        if failover is not None and failover.gate.closed and not failover.gate.has_let_through(self.outages):
             failover.gate.enter(self.expires_at, urgent=self.has_doubt)
             self.check_time()
         while True:
@@ -399,7 +398,7 @@ class Unit(_OneAttempt, Generic[T]):
         failover = self.runtime.failover
         assert failover is not None
         was_away = failover.gate.enter(self.expires_at, lost_at_outage=self.outages, urgent=self.has_doubt)
-        self.let_through_at = failover.gate.outages
+        self.outages = failover.gate.outages
         return was_away
 
     def probe(self) -> ProbeAnswer:
