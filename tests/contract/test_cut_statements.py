@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import logging
+import threading
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.util import greenlet_spawn
 
+from holdfast.clock import SYSTEM_CLOCK
 from holdfast.errors import DeadlineExceeded
 from holdfast.ext.sqlalchemy import AsyncDatabase
+from holdfast.ext.sqlalchemy.pool import AsyncDeadlinePool
 from tests.contract.faces import Base, User, usernames
 
 SLOW = text("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 5000000) SELECT max(i) FROM n")
@@ -91,3 +96,58 @@ async def test_a_body_that_waits_for_something_else_is_cut_as_any_other(db: Asyn
         await db.run(give_up)
     assert not isinstance(own.value, DeadlineExceeded)
     assert await stored(db) == []
+
+
+class Busy:
+    """A connection whose thread does nothing else until it is let go."""
+
+    def __init__(self, driver_connection: Any) -> None:
+        self._thread: threading.Thread = getattr(driver_connection, "_thread", driver_connection)
+        self._held = threading.Event()
+        driver_connection._tx.put_nowait((None, self._held.wait))
+
+    async def cancelled(self, call: Awaitable[object]) -> list[asyncio.Task[Any]]:
+        """Cancel a call to the connection in its middle; the tasks that are left when the connection has ended."""
+        others = asyncio.all_tasks()
+        task = asyncio.ensure_future(call)
+        await SYSTEM_CLOCK.sleep_async(0)
+        task.cancel()
+        await SYSTEM_CLOCK.sleep_async(0)
+        self._held.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await asyncio.to_thread(self._thread.join)
+        for _ in range(3):
+            await SYSTEM_CLOCK.sleep_async(0)  # what the thread has said is heard
+        return list(asyncio.all_tasks() - others - {task})
+
+
+async def test_a_cancelled_farewell_leaves_no_task_behind(db: AsyncDatabase) -> None:
+    """It would be destroyed pending, which asyncio logs as an error of the program's."""
+    connection = await db.engine.connect()
+    raw = await connection.get_raw_connection()
+    assert await Busy(raw.driver_connection).cancelled(connection.invalidate()) == []
+
+
+async def test_a_cancelled_reset_is_no_error(db: AsyncDatabase, caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever was cancelled knows, and the connection is thrown away."""
+    raw = await db.engine.raw_connection()
+    with caplog.at_level(logging.DEBUG):
+        assert await Busy(raw.driver_connection).cancelled(greenlet_spawn(raw.close)) == []
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
+    assert isinstance(db.engine.pool, AsyncDeadlinePool)
+    assert db.engine.pool.checkedout() == 0
+
+
+async def test_a_reset_that_fails_is_logged(
+    db: AsyncDatabase, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The log is quiet about cancellations alone."""
+    raw = await db.engine.raw_connection()
+
+    async def rollback() -> None:
+        raise OSError("no disk")
+
+    monkeypatch.setattr(raw.driver_connection, "rollback", rollback)
+    await greenlet_spawn(raw.close)
+    assert "Exception during reset or similar" in caplog.messages

@@ -238,7 +238,8 @@ async def soak(folder: Path, requests: int, seed: int, url: str | None = None, *
         result.seconds = time.monotonic() - began
         served.end()
         status = await served.ended()
-        if status or '"level":"ERROR"' in served.said():
+        result.wrong += [line for line in served.said().splitlines() if '"level":"ERROR"' in line]
+        if status:
             result.wrong.append(f"it ended with {status}: {served.said()[-2000:]}")
         engine = open_endpoint(place, asynchronous=True).async_engine
         assert engine is not None

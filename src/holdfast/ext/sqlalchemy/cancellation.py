@@ -9,7 +9,8 @@ And a connection that was cancelled while it was being made stays open until the
 may be when the garbage collector comes by: a session on the server that no pool knows of.
 
 SQLite has no session to end, only a statement in a thread, and an interrupt reaches the one that is running at that moment.
-It may not have begun yet: so the watchdog interrupts until the thread has got to the ROLLBACK.
+It may not have begun yet: so the watchdog interrupts until the thread has got to the ROLLBACK. And aiosqlite closes in two
+requests, the second of which nobody answers where the connection's thread was told to stop between them: so it is one here.
 
 asyncmy and aiomysql connect with `asyncio.wait_for`, which up to Python 3.11 drops a cancellation that comes just when the
 connection stands: the caller then waits for the server's greeting, and nobody cancels twice. So they connect in a task of
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import Engine
     from sqlalchemy.engine.interfaces import Dialect
+    from sqlalchemy.pool import ConnectionPoolEntry
 
 __all__ = ["leave_at_once", "opener", "patient_opener", "roll_back_unseen"]
 
@@ -62,6 +64,9 @@ def leave_at_once(engine: Engine) -> None:
     dbapi: Any = dialect.loaded_dbapi
     if not dialect.is_async:
         return
+    if dialect.driver == "aiosqlite":
+        _close_at_once(engine, dbapi.aiosqlite)
+        return
     if dialect.driver == "psycopg":
         creator = opener(dbapi.psycopg)
     elif dialect.driver in _DROPS_CANCELLATIONS:
@@ -73,6 +78,28 @@ def leave_at_once(engine: Engine) -> None:
         parameters.setdefault("async_creator_fn", creator)
 
     event.listen(engine, "do_connect", connecting)
+
+
+def _close_at_once(engine: Engine, aiosqlite: ModuleType) -> None:
+    """Have closing be one request to a connection's thread."""
+    base: Any = aiosqlite.Connection
+    if not hasattr(base, "stop"):
+        return  # before 0.22 nobody tells the thread to stop but `close` itself
+
+    async def close(self: Any) -> None:
+        if self._running:
+            stopped = self.stop()
+            if stopped is not None:
+                await stopped
+
+    kind: Any = type("Connection", (base,), {"__module__": base.__module__, "__doc__": base.__doc__, "close": close})
+
+    def connected(_connection: object, record: ConnectionPoolEntry) -> None:
+        driver_connection: Any = record.driver_connection
+        if type(driver_connection) is base:
+            driver_connection.__class__ = kind
+
+    event.listen(engine, "connect", connected)
 
 
 @cache

@@ -3,6 +3,7 @@
 - A caller waits for a connection until its own deadline, and no longer.
 - A server that has no connection left for us (1040, 53300) is not asked again for a while: whoever needs one waits for one that
   comes back. Only when none of ours is out is there nothing to wait for, and the error is raised.
+- Who is cancelled while a connection is cleaned up knows, and the connection is thrown away: that is not logged as an error.
 
 The pool's own queue is used as it is. What is replaced is how one gets a connection out of it (`_do_get`), which in SQLAlchemy
 waits once, for the whole time, and looks neither at a limit that has moved nor at a server that has room again.
@@ -10,6 +11,8 @@ waits once, for the whole time, and looks neither at a limit that has moved nor 
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -135,5 +138,15 @@ class DeadlinePool(_WaitsUntilTheDeadline):
     """For threads."""
 
 
+def _is_worth_logging(record: logging.LogRecord) -> bool:
+    return record.exc_info is None or not isinstance(record.exc_info[1], asyncio.CancelledError)
+
+
 class AsyncDeadlinePool(_WaitsUntilTheDeadline, sa_pool.AsyncAdaptedQueuePool):
     """For tasks: waiting happens in SQLAlchemy's greenlets."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        # With `echo_pool` the pool's own only wraps a logger.
+        logger = self.logger if isinstance(self.logger, logging.Logger) else self.logger.logger
+        logger.addFilter(_is_worth_logging)
