@@ -9,7 +9,8 @@ multiplying the load (four attempts without a budget: 4.0 times; with this one: 
 
 The arithmetic is that of Finagle's `RetryBudget` and tower's `TpsBudget` with a floor of 1 a second instead of 10: a floor
 is multiplied by the number of processes. The refund for a retry that succeeded is the AWS SDKs': a service in which
-something always fails once, and then works, is not in an outage.
+something always fails once, and then works, is not in an outage. A server that had too much to do is
+(`outcome.FailureClass.budget_refund`).
 """
 
 from __future__ import annotations

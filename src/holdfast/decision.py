@@ -154,14 +154,14 @@ class Decision(NamedTuple):
         verdict: what to do next.
         delay_s: how long to wait before it, in seconds (0.0 for `GIVE_UP`).
         reason: why not, for `GIVE_UP`; otherwise None.
-        cost: tokens that were taken from the budget.
+        refund: tokens for the budget, if what is tried next succeeds.
         checks: (question, answer) pairs in the order asked; the last one decided.
     """
 
     verdict: Verdict
     delay_s: float = 0.0
     reason: StopReason | None = None
-    cost: float = 0.0
+    refund: float = 0.0
     checks: tuple[tuple[str, str], ...] = ()
 
     def explain(self) -> str:
@@ -218,14 +218,13 @@ def decide(situation: Situation, policy: RetryPolicy, budget: Budget | None = No
         if delay_s >= left_s:
             return give_up(StopReason.DEADLINE)
 
-    cost = failure_class.budget_cost
+    cost, refund = failure_class.budget_cost, 0.0
     if budget is not None and cost > 0:
         granted = budget.try_spend(cost, situation.now)
         checks.append(("within the budget?", "yes" if granted else "no"))
         if not granted:
             return give_up(StopReason.BUDGET)
-    else:
-        cost = 0.0
+        refund = failure_class.budget_refund
 
     verdict = Verdict.RESOLVE if ambiguous and not situation.idempotent else Verdict.RETRY
-    return Decision(verdict, delay_s=delay_s, cost=cost, checks=tuple(checks))
+    return Decision(verdict, delay_s=delay_s, refund=refund, checks=tuple(checks))

@@ -47,16 +47,19 @@ class FailureClass(StrEnum):
         """
         return 0.0 if self is FailureClass.CONTENTION else 1.0
 
+    @property
+    def budget_refund(self) -> float:
+        """Tokens that one retry gives back if it succeeds.
 
-_SERVER_TROUBLE = frozenset(
-    {
-        FailureClass.UNSENT,
-        FailureClass.LOST,
-        FailureClass.AMBIGUOUS,
-        FailureClass.OVERLOAD,
-        FailureClass.EXHAUSTED,
-    }
-)
+        All that it took, unless the server had too much to do: then a retry was load that it could have done without, and more
+        of it is no better for having been served.
+        """
+        return 0.0 if self in _TOO_MUCH_TO_DO else self.budget_cost
+
+
+_TOO_MUCH_TO_DO = frozenset({FailureClass.OVERLOAD, FailureClass.EXHAUSTED})
+
+_SERVER_TROUBLE = _TOO_MUCH_TO_DO | {FailureClass.UNSENT, FailureClass.LOST, FailureClass.AMBIGUOUS}
 
 
 class Stage(StrEnum):

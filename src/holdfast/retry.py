@@ -275,7 +275,7 @@ def _tell_cut(events: EventStream, name: str, call: _Call | None, elapsed_s: flo
 class _Call:
     """One call that has failed at least once: what a retry must remember, and the shell around `decide`."""
 
-    __slots__ = ("_failures", "_name", "_nested", "_policy", "_since", "_spent", "_started")
+    __slots__ = ("_failures", "_name", "_nested", "_policy", "_refund", "_since", "_started")
 
     def __init__(self, policy: retry, name: str, started: float, since: int, *, nested: bool) -> None:
         self._policy = policy
@@ -284,7 +284,7 @@ class _Call:
         self._since = since  # reports from before are about other calls, even on the same exception object
         self._nested = nested
         self._failures = 0
-        self._spent = 0.0
+        self._refund = 0.0
 
     def failed(self, error: Exception) -> float | None:
         """The seconds to wait before the next attempt, or None: `error` now carries its report and must be raised."""
@@ -317,17 +317,17 @@ class _Call:
         if policy._events.subscriptions:
             self._tell_failure(failure, decision)
         if decision.reason is None:
-            self._spent = decision.cost
+            self._refund = decision.refund
             return decision.delay_s
         self._give_up(error, failure.failure_class, decision, now)
         return None
 
     def succeeded(self) -> None:
-        """An attempt after a failed one succeeded: the last retry was worth its tokens, which go back."""
+        """An attempt after a failed one succeeded: the tokens of the last retry go back, unless the server had too much to do."""
         policy = self._policy
         now = policy._clock.monotonic()
-        if policy._budget is not None and self._spent > 0:
-            policy._budget.refund(self._spent, now)
+        if policy._budget is not None and self._refund > 0:
+            policy._budget.refund(self._refund, now)
         if policy._events.subscriptions:
             _tell_end(policy._events, self._name, self._failures + 1, now - self._started, succeeded=True)
 

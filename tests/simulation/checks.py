@@ -172,8 +172,12 @@ def _budget_respected(story: Story) -> Iterator[str]:
         # Inside another retry layer it is that layer which counts the success.
         if not call.crashed and purse.deposits != (committed and not call.plan.nested):
             yield f"the {call.name} call made {purse.deposits} deposits"
-        if committed and purse.refunded != purse.spent:
-            yield f"the {call.name} call got {purse.refunded} of {purse.spent} tokens back"
+        back = f"the {call.name} call got {purse.refunded} of {purse.spent} tokens back"
+        if purse.refunded > 1.0:
+            yield f"{back}: more than those of one retry"
+        failed = [failure_class for _, _, failure_class in call.client.failures]
+        if committed and purse.granted == len(failed) == 1 and purse.refunded != failed[0].budget_refund:
+            yield f"{back} for its only retry, after {failed[0]}"
 
 
 @_check

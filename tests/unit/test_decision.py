@@ -29,7 +29,7 @@ class Asked:
 def test_a_usual_failure_is_retried() -> None:
     """Half of the first ceiling later, for one token."""
     decision = decide(USUAL, RetryPolicy(), Asked())
-    assert (decision.verdict, decision.delay_s, decision.cost) == (Verdict.RETRY, 0.025, 1.0)
+    assert (decision.verdict, decision.delay_s, decision.refund) == (Verdict.RETRY, 0.025, 1.0)
     assert decision.reason is None
 
 
@@ -88,7 +88,15 @@ def test_contention_costs_nothing() -> None:
     """It is not the server's trouble: the budget is not even asked."""
     budget = Asked()
     decision = decide(USUAL._replace(failure=Failure(FailureClass.CONTENTION, Stage.BODY)), RetryPolicy(), budget)
-    assert (decision.verdict, decision.cost, budget.costs) == (Verdict.RETRY, 0.0, [])
+    assert (decision.verdict, decision.refund, budget.costs) == (Verdict.RETRY, 0.0, [])
+
+
+@pytest.mark.parametrize("failure_class, refund", [(FailureClass.LOST, 1.0), (FailureClass.OVERLOAD, 0.0)])
+def test_what_had_too_much_to_do_gives_no_token_back(failure_class: FailureClass, refund: float) -> None:
+    """The retry was load that it could have done without, whatever came of it."""
+    budget = Asked()
+    decision = decide(USUAL._replace(failure=Failure(failure_class, Stage.BODY)), RetryPolicy(), budget)
+    assert (decision.verdict, decision.refund, budget.costs) == (Verdict.RETRY, refund, [1.0])
 
 
 def test_a_hint_is_honoured_within_bounds_and_within_the_deadline() -> None:

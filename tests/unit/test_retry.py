@@ -9,6 +9,7 @@ import ssl
 import subprocess
 import threading
 import traceback
+from contextlib import suppress
 from datetime import timedelta
 
 import httpx2
@@ -334,6 +335,29 @@ def test_a_retry_that_succeeds_gets_its_token_back(run: Run, clock: ManualClock)
     budget = RetryBudget(ratio=0, floor_per_s=1)
     run(make(clock, budget=budget, backoff=Backoff(base=0)), Flaky(REFUSED(), REFUSED()))
     assert budget.balance(clock.monotonic()) == 9.0
+
+
+@pytest.mark.parametrize("turned_away", [0.1, 0.3, 0.7])
+def test_a_server_with_too_much_to_do_gets_no_more_than_a_tenth_more(clock: ManualClock, turned_away: float) -> None:
+    """Also where it turns only some away, so that most retries succeed: each was load that it could do without."""
+    draw = seeded_random(7)
+    budget = RetryBudget(clock=clock)
+    policy = make(clock, lambda error: FailureClass.OVERLOAD, budget=budget, backoff=Backoff(base=0))
+    tries = 0
+
+    @policy
+    def ask() -> None:
+        nonlocal tries
+        tries += 1
+        if draw() < turned_away:
+            raise REFUSED
+
+    calls, seconds = 6_000, 60.0
+    for _ in range(calls):
+        clock.advance(seconds / calls)
+        with suppress(REFUSED):
+            ask()
+    assert tries <= 1.1 * calls + 1.0 * (seconds + 10.0)
 
 
 def test_contention_is_free(run: Run, clock: ManualClock) -> None:

@@ -180,10 +180,10 @@ class _Request:
         "_held",
         "_position",
         "_receive",
+        "_refund",
         "_retry",
         "_send",
         "_since",
-        "_spent",
         "_started",
         "_status",
         "_tape",
@@ -202,7 +202,7 @@ class _Request:
         self._taped = self._position = self._failures = self._status = 0
         self._gone = self._started = self._too_long = self._with_a_time = False
         self._held: list[Message] | None = None
-        self._spent = 0.0
+        self._refund = 0.0
 
     async def handle(self, scope: Scope, context: RequestContext) -> None:
         """Call the application until there is an answer to give."""
@@ -333,7 +333,7 @@ class _Request:
         self._tell(failure, decision.reason, decision.delay_s)
         if decision.reason is not None:
             return None
-        self._spent = decision.cost
+        self._refund = decision.refund
         return decision.delay_s
 
     def _tell(self, failure: Failure, reason: StopReason | None, delay_s: float) -> None:
@@ -351,8 +351,8 @@ class _Request:
         if budget is not None and self._status < 500:
             now = self._retry._clock.monotonic()
             budget.deposit(now)
-            if self._spent:
-                budget.refund(self._spent, now)
+            if self._refund:
+                budget.refund(self._refund, now)
 
 
 _HOLDABLE = frozenset({"http.response.start", "http.response.body"})

@@ -86,7 +86,7 @@ class Engine:
         "_may_rerun",
         "_plan",
         "_reason",
-        "_spent",
+        "_refund",
         "_started_at",
         "_waits",
         "attempts",
@@ -113,7 +113,7 @@ class Engine:
         self._doubt: Failure | None = None
         self._doubt_since = 0.0
         self._may_rerun = True
-        self._spent = 0.0
+        self._refund = 0.0
         self._ending: Action | None = None
         self._reason = StopReason.SUCCEEDED
         self._explanation = ""
@@ -255,8 +255,8 @@ class Engine:
         budget = self._plan.budget
         if budget is not None and not self._plan.nested:
             budget.deposit(now)  # a layer around this one counts the success itself
-            if self._spent:
-                budget.refund(self._spent, now)
+            if self._refund:
+                budget.refund(self._refund, now)
         return Action(Do.RETURN, attempt=attempt, record=record if replayed else None)
 
     # -- failures ----------------------------------------------------------------------------------------------------
@@ -385,7 +385,7 @@ class Engine:
         if decision.checks:
             self._explanation = decision.explain()
         if decision.reason is None:
-            self._spent += decision.cost
+            self._refund = decision.refund
             return self._sleep(decision.delay_s, failure)
         if self._may_rerun:
             self._reason = decision.reason

@@ -109,8 +109,8 @@ class Call:
         "_failures",
         "_maybe_done",
         "_nested",
+        "_refund",
         "_since",
-        "_spent",
         "_started",
         "deadline",
         "number",
@@ -124,7 +124,7 @@ class Call:
         self._since = REPORTS[0]  # reports from before are about other calls, even on the same exception object
         self._failures: dict[Allowance | None, int] = {}
         self._attempts: list[Attempt] = []  # those whose breaker waits to hear
-        self._spent = 0.0
+        self._refund = 0.0
         self._maybe_done = False
         self.deadline = current_deadline()
         self.outgoing = Outgoing(request, desk.rules, desk.new_key)
@@ -209,7 +209,7 @@ class Call:
         decision = self._decide(failure, result)
         self._tell_failure(failure, decision)
         if decision.reason is None:
-            self._spent = decision.cost
+            self._refund = decision.refund
             return decision.delay_s
         self._tell_denial(failure, decision.reason)
         self._report_on(result, _Ending(decision.reason, decision.explain()))
@@ -292,8 +292,8 @@ class Call:
         if not self.outgoing.safe and isinstance(result, httpx2.Response) and result.status_code < 400:
             note_applied()  # of the request that this call is made for: it stands, whatever fails next
         if budget is not None and isinstance(result, httpx2.Response) and result.status_code < 500:
-            if self._spent > 0:
-                budget.refund(self._spent, now)
+            if self._refund > 0:
+                budget.refund(self._refund, now)
             if not self._nested:
                 budget.deposit(now)
         self._tell_end(now - self._started, succeeded=True)
