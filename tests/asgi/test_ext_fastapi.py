@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,6 +12,7 @@ import pytest
 from fastapi import APIRouter, Depends, FastAPI, HTTPException
 from pydantic import BaseModel
 
+import holdfast
 from holdfast.asgi.authentication import Principal
 from holdfast.errors import ConfigurationError
 from holdfast.ext.fastapi import EdgeSettings, current_principal, edge, install, require
@@ -271,6 +273,24 @@ def test_openapi_has_the_edge(service: Service) -> None:
     who = document["paths"]["/who"]["get"]
     assert [one["name"] for one in who["parameters"]] == ["X-Request-Timeout-Ms"]
     assert "403" not in who["responses"]
+
+
+def test_openapi_has_every_member_that_a_problem_may_have(service: Service) -> None:
+    """Those of every problem, and what one or the other says besides."""
+    found = {"request_id", "trace_id"}
+    for file in Path(holdfast.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") in {"Problem", "replace"}:
+                found |= {
+                    key.value
+                    for keyword in node.keywords
+                    if keyword.arg == "extensions" and isinstance(keyword.value, ast.Dict)
+                    for key in keyword.value.keys
+                    if isinstance(key, ast.Constant) and isinstance(key.value, str)
+                }
+    schema = service.app.openapi()["components"]["schemas"]["Problem"]
+    assert len(found) > 4
+    assert found <= set(schema["properties"])
 
 
 async def test_openapi_tells_public_routes_and_the_proof_that_is_asked_for() -> None:

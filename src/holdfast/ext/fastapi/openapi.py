@@ -43,6 +43,7 @@ _SCHEMA: dict[str, Any] = {
         "status": {"type": "integer"},
         "detail": {"type": "string"},
         "request_id": {"type": "string"},
+        "trace_id": {"type": "string"},
         "outcome": {"type": "string", "enum": ["committed", "not_committed", "unknown"]},
         "errors": {
             "type": "array",
@@ -51,6 +52,8 @@ _SCHEMA: dict[str, Any] = {
                 "properties": {"field": {"type": "string"}, "error": {"type": "string"}},
             },
         },
+        "violated-policies": {"type": "array", "items": {"type": "string"}},
+        "answered": {"type": "integer", "description": "The status that the first request with this key got."},
     },
 }
 _HEADERS: dict[str, dict[str, Any]] = {
