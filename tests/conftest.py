@@ -12,7 +12,7 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NoReturn
 
 import hypothesis
 import pytest
@@ -101,12 +101,18 @@ def rng(request: pytest.FixtureRequest) -> random.Random:
     return random.Random(f"{SEED}:{request.node.nodeid}")
 
 
+def _do_without(error: ServerMissing) -> NoReturn:
+    """Where tests are a gate a missing server is a failure: nothing may pass because it did not run."""
+    if IN_CI:
+        pytest.fail(str(error))
+    pytest.skip(str(error))
+
+
 def _serve(module: ModuleType, **how: Any) -> Iterator[Any]:
     try:
         server: Server | Galera = module.start(**how)
     except ServerMissing as error:
-        # Where tests are a gate a missing server is a failure: nothing may pass because it did not run.
-        (pytest.fail if IN_CI else pytest.skip)(str(error))
+        _do_without(error)
     _started.append(server)
     try:
         yield server
@@ -153,7 +159,7 @@ def private_network() -> Iterator[PrivateNetwork]:
     except NetworkForbidden as error:
         pytest.skip(str(error))  # a container may not let anybody make one, and no package helps
     except ServerMissing as error:
-        (pytest.fail if IN_CI else pytest.skip)(str(error))
+        _do_without(error)
     try:
         yield network
     finally:
