@@ -259,11 +259,12 @@ async def test_attempts_deadline_and_budget_end_it() -> None:
     assert len(app.bodies) == 2
 
 
-async def test_a_retry_that_was_worth_it_is_paid_back() -> None:
-    """Successes fill the budget, and a retry that succeeded gives back what it took."""
+@pytest.mark.parametrize("way, balance", [(ConnectionResetError(), 1.5), (503, 0.5)], ids=["error", "503"])
+async def test_a_retry_that_was_worth_it_is_paid_back(way: Exception | int, balance: float) -> None:
+    """Successes fill the budget, and a retry that succeeded gives back what it took; not of an overload."""
     budget = RetryBudget(0.5, 0.1, clock=ManualClock())
-    assert (await call(retrying(Flaky(503), budget=budget))).status == 200
-    assert budget.balance() == pytest.approx(1.5)
+    assert (await call(retrying(Flaky(way), budget=budget))).status == 200
+    assert budget.balance() == pytest.approx(balance)
 
 
 async def test_a_cancelled_request_stays_cancelled() -> None:

@@ -60,6 +60,22 @@ async def test_forced_failures_are_repeated_a_fifth_at_most(way: int | Exception
     assert REQUESTS <= app.calls <= 1.2 * REQUESTS
 
 
+async def test_an_overload_that_turns_a_third_away_gets_a_tenth_more() -> None:
+    """Most retries succeed there, and each was load that the service could have done without."""
+    clock, draw = ManualClock(), seeded_random(8)
+    app, fine = Failing(503), Failing(200)
+
+    async def overloaded(scope: Scope, receive: Receive, send: Send) -> None:
+        await (app if draw() < 1 / 3 else fine)(scope, receive, send)
+
+    layer = RequestRetry(overloaded, budget=RetryBudget(clock=clock), clock=clock, random=seeded_random(4))
+    started = clock.monotonic()
+    for number in range(4 * REQUESTS):
+        clock.advance(max(0.0, started + number / 100 - clock.monotonic()))
+        await call(layer)
+    assert app.calls + fine.calls <= 1.1 * 4 * REQUESTS + (clock.monotonic() - started) + 10
+
+
 async def test_failures_among_successes_are_repeated_a_fifth_at_most() -> None:
     """An attacker among honest clients, half of all requests: their successes do not pay for more than a fifth."""
     clock = ManualClock()

@@ -278,6 +278,35 @@ def test_an_error_that_the_body_swallows_is_not_committed_over(face: Face, netwo
     assert (len(attempts), face.read(entries)) == (2, 1)
 
 
+@pytest.mark.parametrize("times", [1, 2])
+def test_what_a_failed_rollback_leaves_is_not_committed_by_the_next(face: Face, times: int) -> None:
+    """Somebody's KILL QUERY hits the ROLLBACK: the transaction is still open, and must not go back to the pool with its work."""
+    dialect = face.db.engine.dialect
+    really_roll_back = dialect.do_rollback
+    left = [face.db.engine.dialect.loaded_dbapi.OperationalError(1317, "interrupted") for _ in range(times)]
+
+    def roll_back(connection: Any) -> None:
+        if left:
+            raise left.pop()
+        really_roll_back(connection)
+
+    def fail(session: Session) -> None:
+        book(session, 1, 5)
+        dialect.do_rollback = roll_back
+        raise KeyError("the body's own")
+
+    try:
+        for _ in range(times):
+            with pytest.raises(KeyError):
+                face.run(fail)
+    finally:
+        dialect.do_rollback = really_roll_back
+    assert left == []
+
+    assert face.run(book, 2, 5) == 1
+    assert face.read(entries) == 1
+
+
 def test_two_operations_that_deadlock_both_succeed(face: Face) -> None:
     """Opposite lock orders: the loser is rerun as a whole, and no money is lost."""
 

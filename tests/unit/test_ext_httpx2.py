@@ -435,6 +435,19 @@ def test_a_service_that_is_down_gets_a_tenth_more_and_the_floor(sender: Sender) 
     assert 200 < len(service.requests) <= 200 * 1.1 + 10 * windows
 
 
+@pytest.mark.parametrize("status", [429, 502, 503])
+def test_a_service_that_turns_a_third_away_gets_a_tenth_more(sender: Sender, status: int) -> None:
+    """Most retries succeed there, and each was load that the service could have done without."""
+    budget = RetryBudget(ratio=0.1, floor_per_s=1.0, window=10.0, clock=sender.clock)
+    began, tries = sender.clock.monotonic(), 0
+    for number in range(3_000):
+        sender.clock.advance(max(0.0, began + number / 100 - sender.clock.monotonic()))
+        service = Service(*([status, 200] if number % 3 == 0 else [200]))
+        sender.send(service, rules={"budget": budget, "breaker": None})
+        tries += len(service.requests)
+    assert tries <= 1.1 * 3_000 + (sender.clock.monotonic() - began) + 10
+
+
 def test_a_breaker_opens_for_its_host_alone(sender: Sender) -> None:
     """A host that only fails is not called any more; another one is. The refusal names the host and what became of it."""
 

@@ -62,6 +62,17 @@ def test_a_server_that_turns_away_is_asked_once_for_all_that_gathered() -> None:
     assert (engine.came, told, clock.slept) == (2, [False] * (1 + MANY), [PAUSE_S] * 2)
 
 
+def test_nobody_is_forgotten_who_comes_while_the_rest_is_given_up() -> None:
+    """Another thread has the list in its hand, and puts somebody in a moment later."""
+    told: list[bool] = []
+    killer: Any = Killer(Engine())  # type: ignore[arg-type]
+    in_hand = killer._waiting
+    for _ in range(2):
+        in_hand.append((identity(1), told.append))
+        killer._give_up(ConnectionRefusedError())
+    assert told == [False, False]
+
+
 async def test_the_same_in_tasks_and_closing_does_not_wait_for_the_pause() -> None:
     """In tasks: likewise, and `aclose` ends the pause."""
     clock, engine = ManualClock(), Engine()

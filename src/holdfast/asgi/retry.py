@@ -308,7 +308,7 @@ class _Request:
             return None
         self._failures += 1
         if error is None:
-            failure = Failure(FailureClass.LOST, Stage.BODY, code=self._status or None, name="status")
+            failure = Failure(FailureClass.OVERLOAD, Stage.BODY, code=self._status or None, name="status")
             exhausted = False
         else:
             error = _only(error)

@@ -274,6 +274,7 @@ class Engine:
             return self._cleaned(now, draw)
         self._failure = failure
         self._failed_at = asked
+        self._refund = 0.0  # what was tried again has failed
         if asked is Do.CLAIM and failure.failure_class in _HELD_UP:
             self._key_is_held = True
         elif now < self._plan.expires_at:

@@ -209,7 +209,8 @@ class Call:
         decision = self._decide(failure, result)
         self._tell_failure(failure, decision)
         if decision.reason is None:
-            self._refund = decision.refund
+            # A service that still answers, with this, has trouble enough.
+            self._refund = 0.0 if isinstance(result, httpx2.Response) else decision.refund
             return decision.delay_s
         self._tell_denial(failure, decision.reason)
         self._report_on(result, _Ending(decision.reason, decision.explain()))

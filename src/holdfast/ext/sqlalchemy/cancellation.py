@@ -99,7 +99,7 @@ def _close_at_once(engine: Engine, aiosqlite: ModuleType) -> None:
         if type(driver_connection) is base:
             driver_connection.__class__ = kind
 
-    event.listen(engine, "connect", connected)
+    event.listen(engine, "connect", connected, insert=True)  # before SQLAlchemy's own, which may be cancelled, too
 
 
 @cache

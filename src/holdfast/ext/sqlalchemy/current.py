@@ -22,10 +22,10 @@ __all__ = ["AT_WORK", "body_of", "open_unit", "opening_or_ending_unit", "running
 _current: ContextVar[Unit[Any] | None] = ContextVar("holdfast_unit", default=None)
 
 AT_WORK: ContextVar[Unit[Any] | None] = ContextVar("holdfast_unit_at_work", default=None)
-"""Set by a unit while it takes its connection or sends its COMMIT."""
+"""Set by a unit while it takes its connection or ends its transaction."""
 
 opening_or_ending_unit = AT_WORK.get
-"""The unit that is taking its connection or sending its COMMIT in the calling context, or None."""
+"""The unit that is taking its connection or ending its transaction in the calling context, or None."""
 
 
 def open_unit(runtime: Runtime) -> Unit[Any] | None:

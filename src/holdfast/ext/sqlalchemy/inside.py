@@ -11,11 +11,30 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import exc
 
+from ...errors import UsageError
+
 if TYPE_CHECKING:
     from ...operation import OperationKey, Record, ResultCodec
     from .unit import Unit
 
-__all__ = ["claim", "purge", "store"]
+__all__ = ["claim", "purge", "store", "under"]
+
+
+@contextmanager
+def under(unit: Unit[Any], key: OperationKey, name: str) -> Iterator[None]:
+    """Be inside of the keyed operation `name`, which is part of `unit`.
+
+    Raises:
+        UsageError: the same key is at work around it: its result is not there yet, so there is nothing to replay.
+    """
+    outer_keys = unit.keys
+    if key in outer_keys:
+        raise UsageError(f"{name} calls itself under the key that it has already; give the inner call a key of its own")
+    unit.keys = (*outer_keys, key)
+    try:
+        yield
+    finally:
+        unit.keys = outer_keys
 
 
 def claim(unit: Unit[Any], key: OperationKey, fingerprint: str, attempt: int = 0) -> Record | None:

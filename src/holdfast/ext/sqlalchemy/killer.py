@@ -68,7 +68,9 @@ class _Queue:
                     told(killed)
 
     def _give_up(self, error: BaseException) -> None:
-        left, self._waiting = self._waiting, []
+        # Who asks meanwhile, in another thread, puts it into the same list.
+        left = list(self._waiting)
+        del self._waiting[: len(left)]
         _log.warning("could not end sessions on the server: %s", type(error).__name__)
         for _, told in left:
             if told is not None:

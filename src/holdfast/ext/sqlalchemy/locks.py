@@ -25,11 +25,13 @@ def lock_statement(model: type[M], ids: Iterable[Any]) -> Any:
         ids: primary keys; tuples where the key has several columns. Doubles are harmless.
 
     Raises:
-        ConfigurationError: `model` is not mapped.
+        ConfigurationError: `model` is not mapped, or `ids` is no list.
     """
     mapper: Mapper[M] | None = inspect(model, raiseerr=False)
     if mapper is None or not hasattr(mapper, "primary_key"):
-        raise ConfigurationError(f"lock() takes a mapped class, not {model!r}")
+        raise ConfigurationError(f"lock() takes a mapped class, not {type(model).__name__}")
+    if isinstance(ids, (str, bytes)) or not isinstance(ids, Iterable):
+        raise ConfigurationError(f"lock() takes a list of primary keys, not one of type {type(ids).__name__}: [id]")
     columns = mapper.primary_key
     wanted = list(dict.fromkeys(ids))
     condition = columns[0].in_(wanted) if len(columns) == 1 else tuple_(*columns).in_(wanted)

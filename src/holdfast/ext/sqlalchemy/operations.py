@@ -20,6 +20,9 @@ from types import AsyncGeneratorType, CoroutineType, FunctionType, GeneratorType
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, TypeVar, cast
 
 from sqlalchemy import exc
+from sqlalchemy.engine.result import ResultInternal
+from sqlalchemy.ext.asyncio.result import AsyncCommon
+from sqlalchemy.orm import Query
 from sqlalchemy.util import greenlet_spawn
 
 from ...callables import code_of, name_of
@@ -95,11 +98,12 @@ def _refuse_unfinished(name: str, result: Any) -> None:
     """What is still to be awaited or iterated would run after COMMIT, or never.
 
     Raises:
-        UsageError: `result` is an awaitable or a generator. A task or future is neither: it runs whoever awaits it.
+        UsageError: `result` is an awaitable, a generator, or rows that are still to be fetched. A task or future is not: it
+            runs whoever awaits it; nor is the result of a statement without rows.
     """
     kind = type(result)
-    if (hasattr(kind, "__await__") and not hasattr(kind, "add_done_callback")) or issubclass(
-        kind, (GeneratorType, AsyncGeneratorType)
+    if (hasattr(kind, "__await__") and not hasattr(kind, "add_done_callback")) or (
+        issubclass(kind, _UNFINISHED) and getattr(result, "returns_rows", True)
     ):
         if isinstance(result, (CoroutineType, GeneratorType)):
             result.close()  # it has not begun; nobody else will say that it never does
@@ -107,6 +111,9 @@ def _refuse_unfinished(name: str, result: Any) -> None:
             f"{name} returned a {kind.__name__}, which would run after the transaction; nothing was applied. Return the result "
             "itself: await or iterate it inside"
         )
+
+
+_UNFINISHED = (GeneratorType, AsyncGeneratorType, map, filter, zip, ResultInternal, AsyncCommon, Query)
 
 
 class _SignatureForCallers:
@@ -330,7 +337,7 @@ def _joined(
     if key is None:
         return body(session)
     # Its row must go with its work: the outer function may live on after this one failed, or undo it with a savepoint of its own.
-    with session.begin_nested():
+    with inside.under(outer, key, options.name), session.begin_nested():
         session.connection()  # SQLAlchemy sends SAVEPOINT late, and does not see the row
         found = inside.claim(outer, key, asked)
         if found is not None:
@@ -367,6 +374,18 @@ async def _joined_async(
 ) -> R:
     if key is None:
         return await body(session)
+    with inside.under(outer, key, options.name):
+        return await _joined_keyed_async(outer, session, options, key, asked, body)
+
+
+async def _joined_keyed_async(
+    outer: Unit[Any],
+    session: UnitAsyncSession,
+    options: OperationOptions,
+    key: OperationKey,
+    asked: str,
+    body: Callable[[UnitAsyncSession], Awaitable[R]],
+) -> R:
     async with session.begin_nested():
         await session.connection()
         found = await greenlet_spawn(inside.claim, outer, key, asked)

@@ -96,18 +96,21 @@ class _WaitsUntilTheDeadline(sa_pool.QueuePool):
                 if opened is not None:
                     return opened
             if now >= give_up_at:
-                raise exc.TimeoutError(
-                    f"no connection came free in time; {self.checkedout()} are in use, and no more may be opened",
-                    code="3o7r",
-                )
+                raise self._too_late()
             with suppress(queue.Empty):
                 came_back = self._pool.get(timeout=min(_LOOK_EVERY_S, max(give_up_at - now, 0.001)))
                 if self._timeout > 0:
                     return came_back
                 # Too late. A task had been cancelled for it, but `asyncio.wait_for` up to Python 3.11 drops a cancellation that
                 # comes together with what was waited for, and nobody would cancel what it did with the connection.
-                self._pool.put(came_back, block=False)
-                give_up_at = now
+                # Others may have come back meanwhile, and left no room for this one.
+                self._do_return_conn(came_back)
+                raise self._too_late()
+
+    def _too_late(self) -> exc.TimeoutError:
+        return exc.TimeoutError(
+            f"no connection came free in time; {self.checkedout()} are in use, and no more may be opened", code="3o7r"
+        )
 
     def _open(self) -> ConnectionPoolEntry | None:
         """A new connection; None when the server has none left and another one can be waited for."""

@@ -285,9 +285,13 @@ class Runtime:
         """A transaction body whose result, once that is committed, is what became of the operation.
 
         Raises:
-            UsageError: the operation had no key to ask by, or a transaction is open here.
+            UsageError: it is another error, the operation had no key to ask by, or a transaction is open here.
         """
         self.refuse_inside("outcome_of()")
+        if not isinstance(unknown, OutcomeUnknown):
+            raise UsageError(
+                f"outcome_of() takes an OutcomeUnknown, not {type(unknown).__name__}, whose `outcome` is known already"
+            )
         if unknown.operation_scope is None or unknown.operation_key is None:
             raise UsageError(
                 "this operation had no key, so what became of it cannot be found out any more; "
@@ -401,7 +405,7 @@ def _listen(engine: Engine, units: Mapping[Connection, Unit[Any]]) -> None:
     machinery, which costs more than all of Holdfast; so this engine's dialect is told to say it itself.
     """
     dialect = engine.dialect
-    do_commit = dialect.do_commit
+    do_commit, do_rollback = dialect.do_commit, dialect.do_rollback
 
     def commit_if_open(dbapi_connection: PoolProxiedConnection) -> None:
         driver_connection: Any = dbapi_connection.driver_connection
@@ -422,7 +426,14 @@ def _listen(engine: Engine, units: Mapping[Connection, Unit[Any]]) -> None:
             body.refuse_commit()
         send(dbapi_connection)
 
+    def rollback(dbapi_connection: PoolProxiedConnection) -> None:
+        do_rollback(dbapi_connection)
+        unit = opening_or_ending_unit()
+        if unit is not None:
+            unit.has_rolled_back()
+
     dialect.do_commit = commit  # type: ignore[method-assign]
+    dialect.do_rollback = rollback  # type: ignore[method-assign]
     _listen_to_savepoints(dialect, units)
     _notice_strangers(engine)
 

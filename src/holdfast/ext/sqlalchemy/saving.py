@@ -64,6 +64,10 @@ class Saving(Generic[M]):
     __slots__ = ("_made", "_reached", "_related", "name", "objects")
 
     def __init__(self, objs: Iterable[M]) -> None:
+        if isinstance(objs, (str, bytes)) or not isinstance(objs, Iterable):
+            raise ConfigurationError(
+                f"save_all() takes a list, not one {type(objs).__name__}; save() is for one object"
+            )
         self.objects: list[M] = list(objs)
         names = {type(obj).__name__ for obj in self.objects}
         self.name = f"save.{names.pop()}" if len(names) == 1 else "save"
@@ -79,6 +83,7 @@ class Saving(Generic[M]):
 
         Raises:
             ConfigurationError: an object is no instance of a mapped class, or its `validate()` is a coroutine function.
+            UsageError: two objects of the caller's have one primary key.
             ForeignTransaction: it belongs to a session of the caller's.
             InvalidData: a value is missing or too long; names the table and columns, not the value.
             Exception: whatever an object's `validate()` raises.
@@ -128,7 +133,20 @@ class Saving(Generic[M]):
                 waiting += members
                 self._related.update(map(id, members))
 
+    def _refuse_twins(self) -> None:
+        """Of two that are one row only the last would be saved, and both would look like it."""
+        seen: dict[tuple[type[Any], tuple[Any, ...]], Any] = {}
+        for obj in self.objects:
+            state = _state_of(obj)
+            mapper = state.mapper
+            key = tuple(state.dict.get(mapper.get_property_by_column(column).key) for column in mapper.primary_key)
+            if None not in key and seen.setdefault((mapper.base_mapper.class_, key), obj) is not obj:
+                raise UsageError(
+                    f"save_all() was given two objects of {type(obj).__name__} with the same primary key; leave one out"
+                )
+
     def _make_keys(self) -> None:
+        self._refuse_twins()
         for obj in self._reached:
             made = _made_keys(_state_of(obj))
             if made:

@@ -29,6 +29,7 @@ class UnitSession(orm.Session):
 
     What would end the transaction is refused: Holdfast commits when the function returns and rolls back when it raises.
     `begin_nested()` (a savepoint) works as usual; hooks that were registered inside one that rolls back are forgotten with it.
+    Once the function has ended it does nothing more: what a task in the background did with it would be nobody's transaction.
 
     Attributes:
         hooks: what the attempt wants called after COMMIT; the unit's own list.
@@ -93,6 +94,15 @@ class UnitSession(orm.Session):
         self._marks[savepoint] = len(self.hooks)
         return savepoint
 
+    def _autobegin_t(self, begin: bool = False) -> orm.SessionTransaction:
+        # Where every use of a session comes by that needs a transaction.
+        if self._is_over:
+            raise UsageError(
+                "the transaction function has ended, and its session with it; do inside what needs the session, hand the "
+                "results out, and give a background task an operation of its own (db.run)"
+            )
+        return super()._autobegin_t(begin)
+
     def _refuse_to_end(self, how: str) -> None:
         if not self._is_over:
             raise UsageError(
@@ -123,9 +133,18 @@ def _remember_acknowledgement(session: orm.Session) -> None:
     session.info[_ACKNOWLEDGED] = True
 
 
+_ONLY_READS = "db.read() only reads; use a transaction function (db.run, db.transaction) to write"
+
+
 @event.listens_for(ReadSession, "before_flush")
-def _refuse_a_write(_session: orm.Session, _context: object, _instances: object) -> None:
-    raise UsageError("db.read() only reads; use a transaction function (db.run, db.transaction) to write")
+def _refuse_a_flush(_session: orm.Session, _context: object, _instances: object) -> None:
+    raise UsageError(_ONLY_READS)
+
+
+@event.listens_for(ReadSession, "do_orm_execute")
+def _refuse_a_change(state: orm.ORMExecuteState) -> None:
+    if state.is_insert or state.is_update or state.is_delete:
+        raise UsageError(_ONLY_READS)
 
 
 def _forget_hooks(session: orm.Session, ended: orm.SessionTransaction) -> None:
@@ -152,7 +171,7 @@ def end_by_rollback(session: UnitSession) -> None:
 
 
 def close(session: UnitSession) -> None:
-    """Let go of what `session` holds; from here on it is the caller's."""
+    """Let go of what `session` holds, and of the session."""
     session._is_over = True
     orm.Session.close(session)
 

@@ -72,10 +72,12 @@ class _OneAttempt:
     _transaction: SessionTransaction | None = None
     _pooled: PooledSession | None = None
     _commit_sent: bool = False
+    _ends_by_rollback: bool = False
     _last_words: Callable[[PoolProxiedConnection], None] | None = None
     _refusal: UsageError | None = None
     _swallowed: BaseException | None = None
     _swallowed_failure: Failure | None = None
+    _refused: BaseException | None = None
     _transaction_id: str | None = None
     _permit: Permit | None = None
     _admission: Admission | None = None
@@ -103,6 +105,7 @@ class Unit(_OneAttempt, Generic[T]):
 
     Attributes:
         isolation, read_only: as above.
+        keys: of the operations that the body is inside of.
         outages: how many outages of the server had ended when the attempt, or the last question about it, began, or when the gate
             let the operation through.
         has_doubt: whether a COMMIT was sent whose fate is not known.
@@ -148,6 +151,7 @@ class Unit(_OneAttempt, Generic[T]):
         self._body = body
         self._protection = protection
         self._key = key
+        self.keys = () if key is None else (key,)
         self._fingerprint = fingerprint
         self._ttl_s = ttl_s
         self._codec = codec
@@ -279,6 +283,8 @@ class Unit(_OneAttempt, Generic[T]):
             )
         if self._swallowed is not None:
             self._raise_swallowed(self._swallowed)  # first: the session of a failed flush would only say that it failed
+        if self._refused is not None and not self.session.is_active:
+            self._raise_swallowed(self._refused)
         self.session.flush()
         if self._swallowed is not None:
             self._raise_swallowed(self._swallowed)
@@ -338,16 +344,14 @@ class Unit(_OneAttempt, Generic[T]):
             session.expunge_all()  # what was loaded stays readable; a rollback would expire it
             self.roll_back()
             return
-        # The connection goes back to the pool inside the call, and only if COMMIT was answered.
-        self._pooled.is_clean = True
         token = AT_WORK.set(self)
         try:
             sessions.end_by_commit(session)
         except BaseException as error:
-            self._pooled.is_clean = acknowledged = sessions.was_acknowledged(session)
+            acknowledged = sessions.was_acknowledged(session)
             if acknowledged:
                 note_applied()
-            if not self._pooled.is_clean or not isinstance(error, Exception):
+            if not acknowledged or not isinstance(error, Exception):
                 raise
             # A listener of the session raised after the server had answered: the save stands.
             self._hook_failed("after_commit", error)
@@ -366,8 +370,12 @@ class Unit(_OneAttempt, Generic[T]):
         if self._pooled is not None:
             # SQLAlchemy sends no ROLLBACK after a failed COMMIT, and none where the body has interfered. Then the pool does.
             open_still = session.get_transaction() is self._transaction and self.connected().in_transaction()
-            self._pooled.is_clean = open_still and not self._commit_sent
-        sessions.end_by_rollback(session)
+            self._ends_by_rollback = open_still and not self._commit_sent
+        token = AT_WORK.set(self)
+        try:
+            sessions.end_by_rollback(session)
+        finally:
+            AT_WORK.reset(token)
         self._release(self._last_class)
         sessions.close(session)
 
@@ -486,6 +494,14 @@ class Unit(_OneAttempt, Generic[T]):
         if self._attempt is not None:
             self._attempt.committing_since = self.runtime.clock.monotonic()
         (self._last_words or do_commit)(connection)
+        # The connection goes back to the pool inside `commit`, and without a ROLLBACK only because this was answered.
+        assert self._pooled is not None
+        self._pooled.is_clean = True
+
+    def has_rolled_back(self) -> None:
+        """The server has answered a ROLLBACK."""
+        if self._ends_by_rollback and self._pooled is not None:
+            self._pooled.is_clean = True
 
     def on_error(self, context: ExceptionContext) -> None:
         """A statement failed. If the body swallows it, the transaction may be gone and must not be committed."""
@@ -495,6 +511,7 @@ class Unit(_OneAttempt, Generic[T]):
 
     def note(self, error: BaseException) -> None:
         """A statement of the body failed with `error`."""
+        self._refused = error
         failure = classify(error, stage=Stage.BODY, flavour=self.runtime.flavour_or_none, handled=self._handled)
         ruined = failure.failure_class is not FailureClass.PERMANENT or self.runtime.flavour is Flavour.POSTGRESQL
         if ruined and self._swallowed is None:
