@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sqlite3
 import threading
 from collections.abc import AsyncIterator, Awaitable
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.orm import Session
 from sqlalchemy.util import greenlet_spawn
 
 from holdfast.clock import SYSTEM_CLOCK
 from holdfast.errors import DeadlineExceeded
-from holdfast.ext.sqlalchemy import AsyncDatabase
+from holdfast.ext.sqlalchemy import AsyncDatabase, Database
+from holdfast.ext.sqlalchemy.cancellation import roll_back_unseen
 from holdfast.ext.sqlalchemy.pool import AsyncDeadlinePool
 from tests.contract.faces import Base, User, usernames
 
@@ -151,3 +154,42 @@ async def test_a_reset_that_fails_is_logged(
     monkeypatch.setattr(raw.driver_connection, "rollback", rollback)
     await greenlet_spawn(raw.close)
     assert "Exception during reset or similar" in caplog.messages
+
+
+async def test_rows_that_nobody_has_fetched_do_not_keep_the_file(db: AsyncDatabase, tmp_path: Path) -> None:
+    """After an interrupt SQLite would refuse the ROLLBACK as well, as long as a statement is under way."""
+    raw = await db.engine.raw_connection()
+    connection: Any = raw.driver_connection
+    await connection.execute("BEGIN IMMEDIATE")
+    await connection.execute("INSERT INTO contract_users (username, age) VALUES ('ada', 1), ('bob', 2)")
+    kept = await connection.execute("SELECT id FROM contract_users")
+    connection._conn.interrupt()
+    roll_back_unseen(connection)
+    await connection.close()
+    with closing(sqlite3.connect(tmp_path / "cut.db", timeout=0)) as other:
+        other.execute("BEGIN IMMEDIATE")
+    assert kept is not None
+    await greenlet_spawn(raw.close)
+
+
+def test_the_same_in_threads(tmp_path: Path) -> None:
+    """The next operation on the same connection finds no transaction open, and the file is free."""
+    kept: list[Any] = []
+
+    def interrupted(tx: Session) -> None:
+        tx.add_all([User(username="ada", age=1), User(username="bob", age=2)])
+        tx.flush()
+        kept.append(tx.execute(text("SELECT id FROM contract_users")))
+        kept[0].fetchone()
+        driver_connection: Any = tx.connection().connection.driver_connection
+        driver_connection.interrupt()
+        raise KeyError("the body's own")
+
+    with Database(f"sqlite:///{tmp_path / 'cut.db'}") as made:
+        made.migrate(Base.metadata)
+        with pytest.raises(KeyError):
+            made.run(interrupted)
+        with closing(sqlite3.connect(tmp_path / "cut.db", timeout=0)) as other:
+            other.execute("BEGIN IMMEDIATE")
+        made.run(lambda tx: tx.add(User(username="eve", age=3)))
+        assert made.read(usernames) == ["eve"]

@@ -16,7 +16,6 @@ import pytest
 from holdfast.asgi.context import CURRENT, RequestContext
 from holdfast.backoff import Backoff
 from holdfast.breaker import BreakerState, CircuitBreaker
-from holdfast.budget import RetryBudget
 from holdfast.deadline import within
 from holdfast.decision import Allowance, RetryPolicy
 from holdfast.errors import BreakerOpen, DeadlineExceeded, Report, report_of
@@ -401,7 +400,7 @@ def test_trace_and_name_of_the_current_request_go_along(sender: Sender) -> None:
     assert sent == [[context.traceparent, "a=b", "r1"], ["mine", None, "mine"], [None, None, None]]
 
 
-# -- one layer, budget, breaker ------------------------------------------------------------------------------------------
+# -- one layer, breaker ------------------------------------------------------------------------------------------
 
 
 def test_an_outer_retry_layer_is_the_only_one(sender: Sender) -> None:
@@ -418,34 +417,6 @@ def test_an_outer_retry_layer_is_the_only_one(sender: Sender) -> None:
     with pytest.raises(httpx2.ConnectError):
         outer.call(lambda: sender.send(service))
     assert len(service.requests) == 2
-
-
-def test_a_service_that_is_down_gets_a_tenth_more_and_the_floor(sender: Sender) -> None:
-    """A storm: 200 callers of a dead service send at most 1.1 times as much as without retries, and the floor."""
-    budget = RetryBudget(ratio=0.1, floor_per_s=1.0, window=10.0, clock=sender.clock)
-    steady = Service(200)
-    for _ in range(200):
-        sender.send(steady, rules={"budget": budget, "breaker": None})
-    service = Service(httpx2.ReadError("x"))
-    began = sender.clock.monotonic()
-    for _ in range(200):
-        with pytest.raises(httpx2.ReadError):
-            sender.send(service, rules={"budget": budget, "breaker": None})
-    windows = 1 + (sender.clock.monotonic() - began) // 10
-    assert 200 < len(service.requests) <= 200 * 1.1 + 10 * windows
-
-
-@pytest.mark.parametrize("status", [429, 502, 503])
-def test_a_service_that_turns_a_third_away_gets_a_tenth_more(sender: Sender, status: int) -> None:
-    """Most retries succeed there, and each was load that the service could have done without."""
-    budget = RetryBudget(ratio=0.1, floor_per_s=1.0, window=10.0, clock=sender.clock)
-    began, tries = sender.clock.monotonic(), 0
-    for number in range(3_000):
-        sender.clock.advance(max(0.0, began + number / 100 - sender.clock.monotonic()))
-        service = Service(*([status, 200] if number % 3 == 0 else [200]))
-        sender.send(service, rules={"budget": budget, "breaker": None})
-        tries += len(service.requests)
-    assert tries <= 1.1 * 3_000 + (sender.clock.monotonic() - began) + 10
 
 
 def test_a_breaker_opens_for_its_host_alone(sender: Sender) -> None:

@@ -42,7 +42,7 @@ from .killer import AsyncKiller, Killer
 from .pool import AsyncDeadlinePool, DeadlinePool, shortened
 from .pushdown import LimitsSet, limits_for, statements_for
 from .settings import PoolSettings, SessionSettings, client_check, login_settings, pragmas, session_statement
-from .watchdog import WATCHDOG, Watchdog
+from .watchdog import WATCHDOG, Guard, Watchdog
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -58,6 +58,7 @@ READ_ONLY = "holdfast_read_only"
 SIDE_CONNECT_TIMEOUT_S = 2.0
 _SESSION = "holdfast_session"
 _HOST = "holdfast_host"
+_WATCH = "holdfast_watch"
 _UNKNOWN_VARIABLE = 1193
 
 
@@ -178,10 +179,11 @@ class Endpoint:
         made = self._create(asynchronous, {**self._pool_options(asynchronous), **engine_options})
         self.async_engine = made if isinstance(made, AsyncEngine) else None
         self.engine: Engine = made.sync_engine if isinstance(made, AsyncEngine) else made
-        _bound_connecting(self.engine, address, seconds(pool.connect_timeout))
+        self._bound_connecting(self.engine, seconds(pool.connect_timeout))
         if address.hosts:
             event.listen(self.engine, "do_connect", self._steer)
         self._listen()
+        event.listen(self.engine, "connect", _end_watch)
 
     # -- what is known -----------------------------------------------------------------------------------------------
 
@@ -291,7 +293,12 @@ class Endpoint:
         if backend == "sqlite":
             busy_ms = limits_for(Flavour.SQLITE, self.session.deadline_s)["busy_timeout"]
             # The pool hands a connection from thread to thread, one at a time.
-            return {"timeout": int(busy_ms) / 1000, "check_same_thread": False}
+            options: dict[str, Any] = {"timeout": int(busy_ms) / 1000, "check_same_thread": False}
+            if driver in ("pysqlite", "aiosqlite"):
+                from .sqlite import INTERRUPTIBLE  # a Python may be built without SQLite
+
+                options["factory"] = INTERRUPTIBLE
+            return options
         if backend == "postgresql":
             settings = login_settings(self.session)
             if driver == "asyncpg":
@@ -308,7 +315,8 @@ class Endpoint:
             options["isolation_level"] = "AUTOCOMMIT"
         made = self._create(self.async_engine is not None, options)
         engine = made.sync_engine if isinstance(made, AsyncEngine) else made
-        _bound_connecting(engine, self.address, SIDE_CONNECT_TIMEOUT_S)
+        self._bound_connecting(engine, SIDE_CONNECT_TIMEOUT_S)
+        event.listen(engine, "connect", _end_watch)
         if host is not None:
 
             def steer(_dialect: Dialect, _record: object, _arguments: object, parameters: dict[str, Any]) -> None:
@@ -316,6 +324,21 @@ class Endpoint:
 
             event.listen(engine, "do_connect", steer)
         return made
+
+    def _bound_connecting(self, engine: Engine, longest_s: float) -> None:
+        """Have every connect of `engine` end within `longest_s` seconds, or by the caller's deadline; a cancelled one at once."""
+        leave_at_once(engine)
+        _bound_login(engine, self.address, longest_s)
+        if self.address.backend == "sqlite" or engine.dialect.is_async:
+            return
+
+        def watch(_connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
+            # Before SQLAlchemy's first questions and ours. By its identity MySQLdb's connection is known to whoever cuts it.
+            identify(record.driver_connection, Flavour.MYSQL)
+            expires_at = self._clock.monotonic() + shortened(longest_s)
+            record.info[_WATCH] = self._watchdog.guard(record.driver_connection, expires_at)
+
+        event.listen(engine, "connect", watch, insert=True)
 
     def _steer(
         self, _dialect: Dialect, record: ConnectionPoolEntry, _arguments: object, parameters: dict[str, Any]
@@ -351,7 +374,10 @@ class Endpoint:
             if flavour is Flavour.MARIADB and self._in_cluster is None:
                 self._in_cluster = _value(connection, "SHOW GLOBAL VARIABLES LIKE 'wsrep_on'") == "ON"
         except BaseException:
-            connection.close()  # the pool forgets a connection whose listener raised, and would leave it open
+            # The pool forgets a connection whose listener raised, and would leave it open. And asyncpg would wait for an answer.
+            _end_watch(connection, record)
+            cut(record.driver_connection)
+            dialect.do_terminate(connection)
             raise
         driver_connection = record.driver_connection
         # One that was on its way to the old server during a move belongs to those that the move retired.
@@ -457,6 +483,12 @@ class Endpoint:
         connection.exec_driver_sql("BEGIN" if options.get(READ_ONLY) else "BEGIN IMMEDIATE")
 
 
+def _end_watch(_connection: object, record: ConnectionPoolEntry) -> None:
+    watch: Guard | None = record.info.pop(_WATCH, None)
+    if watch is not None:
+        watch.close()
+
+
 def _hang_up(_connection: object, record: ConnectionPoolEntry, error: BaseException | None) -> None:
     """Cut what is given up: SQLAlchemy would take leave of the server and wait 2 s for the answer of one that is gone."""
     if type(error) is not exc.DisconnectionError:  # that one is retired, and well
@@ -494,9 +526,7 @@ _SHORTEST_S = 0.05
 """Drivers take 0 for "for ever"."""
 
 
-def _bound_connecting(engine: Engine, address: Address, longest_s: float) -> None:
-    """Have every connect of `engine` end within `longest_s` seconds, or by the caller's deadline; a cancelled one at once."""
-    leave_at_once(engine)
+def _bound_login(engine: Engine, address: Address, longest_s: float) -> None:
     if address.driver not in _CONNECT_TIMEOUTS:
         return
     name, rounded = _CONNECT_TIMEOUTS[address.driver]
