@@ -9,13 +9,15 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import pymysql
 import pytest
 from sqlalchemy import Column, Integer, MetaData, Table, create_engine, event, inspect
 from sqlalchemy.engine import Connection
 
 from holdfast.drills.servers import Server
-from holdfast.errors import ConfigurationError, InProgress
+from holdfast.errors import ConfigurationError, InProgress, Unavailable
 from holdfast.ext.sqlalchemy.migrate import migrate
+from holdfast.outcome import Outcome
 from tests.integration.at_once import PROCESSES, at_once
 from tests.integration.endpoints import Case, Opened, on, opening, url_of
 from tests.integration.migration_models import first, second
@@ -239,3 +241,46 @@ def test_lock_wait_of_nothing_is_refused(sqlite_url: str) -> None:
     """0 would mean "for ever" to some servers."""
     with pytest.raises(ConfigurationError, match="lock_wait must be more than 0"):
         migrate(create_engine(sqlite_url), first(), lock_wait=0)
+
+
+@pytest.mark.parametrize("lost", ["the answer", "what came after"])
+@pytest.mark.parametrize("flavour", ["mariadb", "mysql"])
+def test_a_change_that_may_be_there_is_not_denied(flavour: str, lost: str, request: pytest.FixtureRequest) -> None:
+    """MySQL and MariaDB commit each change by itself: after a lost connection the only one may be there, and here it is."""
+    server: Server = request.getfixturevalue(f"{flavour}_server")
+    engine = create_engine(server.url("pymysql"))
+    before, after = MetaData(), MetaData()
+    Table("lost_changes", before, Column("id", Integer, primary_key=True))
+    Table("lost_changes", after, Column("id", Integer, primary_key=True), Column("extra", Integer))
+    migrate(engine, before)
+    changed: list[str] = []
+
+    def fail(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if statement.startswith("ALTER"):
+            changed.append(statement)
+        if changed and (lost == "the answer") is statement.startswith("ALTER"):
+            raise pymysql.err.OperationalError(2013, "Lost connection to server during query")
+
+    dialect: Any = engine.dialect
+    for name in ("do_execute", "do_execute_no_params"):
+        setattr(dialect, name, failing_after(getattr(dialect, name), fail))
+    try:
+        with pytest.raises(Unavailable) as caught:
+            migrate(engine, after)
+        assert Outcome.UNKNOWN is caught.value.outcome
+        migrate(create_engine(engine.url), after, lock_wait=30.0)  # the lock went with its session
+        assert "extra" in {column["name"] for column in inspect(create_engine(engine.url)).get_columns("lost_changes")}
+    finally:
+        before.drop_all(create_engine(engine.url))
+        engine.dispose()
+
+
+def failing_after(really_do: Any, fail: Any) -> Any:
+    """Do it, and then fail as `fail(None, cursor, statement)` does."""
+
+    def do(cursor: Any, statement: str, *rest: Any, **options: Any) -> Any:
+        done = really_do(cursor, statement, *rest, **options)
+        fail(None, cursor, statement)
+        return done
+
+    return do

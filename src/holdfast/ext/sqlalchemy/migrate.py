@@ -33,6 +33,7 @@ from ...errors import ConfigurationError, DeadlineExceeded, HoldfastError, InPro
 from ...outcome import FailureClass, Outcome, Stage
 from .address import server_of
 from .engines import flavour_of
+from .interrupt import cut
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -147,6 +148,7 @@ def _run_until_done(connection: Connection, models: list[MetaData], trying: _Try
             return migration.run()
         except exc.DBAPIError as error:
             trying.has_changed = trying.has_changed or migration.has_changed
+            trying.is_changing = migration.is_changing
             if run == _RUNS or error.orig is None or not _DONE_ELSEWHERE.intersection(error.orig.args[:1]):
                 raise
     raise AssertionError("unreachable")
@@ -157,7 +159,7 @@ class _Trying:
 
     def __init__(self, engine: Engine, lock_wait_s: float) -> None:
         self.stage = Stage.CONNECT
-        self.has_changed = False
+        self.has_changed = self.is_changing = False
         self.lock_wait_s = lock_wait_s
         self._engine = engine
 
@@ -170,7 +172,8 @@ class _Trying:
             return None
         if failure.failure_class is FailureClass.UNSENT and not isinstance(error, exc.TimeoutError):
             failure = failure._replace(server=server_of(self._engine.url))
-        if self.stage is Stage.BODY and dialect.name in ("mysql", "mariadb") and self.has_changed:
+        may_be_changed = self.has_changed or (self.is_changing and not failure.connection_usable)
+        if self.stage is Stage.BODY and dialect.name in ("mysql", "mariadb") and may_be_changed:
             told = error_for(failure, operation="migrate", advice=_PARTLY)
             told.outcome = Outcome.UNKNOWN
             return told
@@ -185,8 +188,8 @@ class _Trying:
 
 
 _PARTLY = (
-    "a change failed, and what ran before it stays, as MySQL and MariaDB commit every change of the schema by itself; see to the "
-    "cause and run it again, which does the rest"
+    "a change failed or its answer was lost, and what ran before it stays, as MySQL and MariaDB commit every change of the "
+    "schema by itself; see to the cause and run it again, which does the rest"
 )
 
 
@@ -210,6 +213,7 @@ def _alone(connection: Connection, flavour: Flavour, trying: _Trying) -> Iterato
     elif flavour is not Flavour.SQLITE:
         # The limits and the lock belong to this session, which ends here instead of going back to the pool.
         connection.detach()
+    driver_connection: Any = connection.connection.driver_connection
     with _busy_timeout(connection, lock_wait_s) if flavour is Flavour.SQLITE else _nothing():
         try:
             _take_lock(connection, flavour, lock_wait_s)
@@ -217,9 +221,16 @@ def _alone(connection: Connection, flavour: Flavour, trying: _Trying) -> Iterato
             if classify(error, stage=Stage.BODY, flavour=flavour).failure_class is FailureClass.CONTENTION:
                 raise _still_migrating(lock_wait_s, flavour) from error
             raise
-        yield
-        trying.stage = Stage.COMMIT
-        connection.commit()
+        try:
+            yield
+            trying.stage = Stage.COMMIT
+            connection.commit()
+        except BaseException:
+            if connection.invalidated:
+                cut(
+                    driver_connection
+                )  # no pool closes a detached one, and as long as it is open its session has the lock
+            raise
 
 
 def _take_lock(connection: Connection, flavour: Flavour, lock_wait_s: float) -> None:
@@ -277,7 +288,14 @@ def _nothing() -> Iterator[None]:
 
 
 class _Migration:
-    """One look at the database, and the changes that follow from it: run, or for a dry run only written down."""
+    """One look at the database, and the changes that follow from it: run, or for a dry run only written down.
+
+    Attributes:
+        has_changed: whether a change was answered.
+        is_changing: whether one was sent that was not.
+    """
+
+    has_changed = is_changing = False
 
     def __init__(self, connection: Connection, models: list[MetaData], *, dry_run: bool) -> None:
         from alembic.migration import MigrationContext
@@ -314,11 +332,6 @@ class _Migration:
         with self._recording():
             skipped = self._complete(found, created, added)
         return MigrationReport(tuple(self._statements), tuple(skipped), self._dry_run)
-
-    @property
-    def has_changed(self) -> bool:
-        """Whether a change was sent, and another one after it."""
-        return len(self._statements) > 1
 
     def _differences(self) -> list[ops.MigrateOperation]:
         from alembic.autogenerate import produce_migrations
@@ -442,12 +455,19 @@ class _Migration:
         def record(_connection: object, _cursor: object, statement: str, _p: object, context: Any, _many: bool) -> None:
             if context is not None and context.isddl:
                 self._statements.append(_tidy(statement))
+                self.is_changing = True
+
+        def answered(*_: object) -> None:
+            self.has_changed = self.has_changed or self.is_changing
+            self.is_changing = False
 
         event.listen(self._connection, "before_cursor_execute", record)
+        event.listen(self._connection, "after_cursor_execute", answered)
         try:
             yield
         finally:
             event.remove(self._connection, "before_cursor_execute", record)
+            event.remove(self._connection, "after_cursor_execute", answered)
 
 
 class _Lines:
