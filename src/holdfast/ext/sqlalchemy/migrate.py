@@ -207,13 +207,13 @@ def _require_alembic() -> None:
 def _alone(connection: Connection, flavour: Flavour, trying: _Trying) -> Iterator[None]:
     """Hold the database's migration lock, with the session's limits made for changes of the schema, and commit at the end."""
     lock_wait_s = trying.lock_wait_s
+    driver_connection: Any = connection.connection.driver_connection
     if flavour is Flavour.POSTGRESQL:
         # A snapshot taken before the wait for the lock would not show what its holder has created meanwhile.
         connection.execution_options(isolation_level="READ COMMITTED")
     elif flavour is not Flavour.SQLITE:
         # The limits and the lock belong to this session, which ends here instead of going back to the pool.
         connection.detach()
-    driver_connection: Any = connection.connection.driver_connection
     with _busy_timeout(connection, lock_wait_s) if flavour is Flavour.SQLITE else _nothing():
         try:
             _take_lock(connection, flavour, lock_wait_s)
@@ -227,9 +227,8 @@ def _alone(connection: Connection, flavour: Flavour, trying: _Trying) -> Iterato
             connection.commit()
         except BaseException:
             if connection.invalidated:
-                cut(
-                    driver_connection
-                )  # no pool closes a detached one, and as long as it is open its session has the lock
+                # No pool closes a detached one, and as long as it is open its session has the lock.
+                cut(driver_connection)
             raise
 
 
