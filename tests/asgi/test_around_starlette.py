@@ -14,11 +14,11 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from starlette.routing import Route
 
 from holdfast.asgi.authentication import Authentication, Principal, require
-from holdfast.asgi.interface import App, Scope
+from holdfast.asgi.interface import App, Receive, Scope, Send
 from holdfast.asgi.recovery import Recovery
 from holdfast.asgi.request_id import RequestId
 from holdfast.asgi.stack import Stack
-from holdfast.errors import Unavailable
+from holdfast.errors import Conflict, Unavailable
 from holdfast.ext.fastapi import EdgeSettings, edge, install
 from holdfast.shutdown import Drain
 from tests.asgi.asgi_calls import call
@@ -112,7 +112,23 @@ async def test_another_answer_that_was_begun_stands_and_the_log_says_which() -> 
         answer = await call(app, "GET", "/refused")
     assert (answer.status, answer.json) == (500, {"sorry": True})
     assert "answered before this by 500" in log.lines[0]["message"]
+    assert log.lines[0]["level"] == "INFO"
     assert "403 forbidden" in log.lines[0]["message"]
+
+
+async def test_a_success_that_was_none_is_an_error_in_the_log() -> None:
+    """FastAPI answers before its dependencies end: if the save fails only then, the caller takes it for done."""
+
+    async def answers_and_fails(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 201, "headers": []})
+        await send({"type": "http.response.body", "body": b"{}"})
+        raise Conflict("there already")
+
+    with log_of("holdfast.asgi.recovery") as log:
+        answer = await call(Stack(answers_and_fails, *LAYERS), "POST", "/users")
+    assert answer.status == 201
+    assert "answered before this by 201: Conflict" in log.lines[0]["message"]
+    assert log.lines[0]["level"] == "ERROR"
 
 
 async def test_a_mounted_application_s_errors_are_answered_by_what_they_mean() -> None:

@@ -15,6 +15,8 @@ from holdfast.asgi.quotas import Quota
 from holdfast.deadline import current_deadline
 from holdfast.errors import ConfigurationError
 from holdfast.ext.fastapi import EdgeSettings, edge, install, require
+from holdfast.ext.sqlalchemy import Database
+from holdfast.ext.sqlalchemy.idempotency import SqlIdempotency
 from holdfast.shutdown import Drain
 
 from .asgi_calls import call, run_lifespan, until
@@ -255,7 +257,27 @@ def test_copied_options_are_refused() -> None:
     async def nothing() -> None: ...
 
     with pytest.raises(ConfigurationError, match="copy"):
-        install(app, None, EdgeSettings(), idempotency=Kept(), drain=Drain())
+        install(app, None, EdgeSettings(), idempotency=Kept(), anonymous_keys="all", drain=Drain())
+
+
+def test_keys_need_to_know_whose_they_are() -> None:
+    """Without an authenticator each keyed request would be refused: that is said where it is set up."""
+    with pytest.raises(ConfigurationError, match="anonymous_keys"):
+        install(FastAPI(), None, EdgeSettings(), idempotency=Kept(), drain=Drain())
+
+
+def test_a_permission_needs_somebody_to_have_it() -> None:
+    """Without an authenticator the route would refuse everybody."""
+    app = FastAPI()
+    app.get("/orders", **edge(permission="orders:read"))(nothing)
+    with pytest.raises(ConfigurationError, match="authenticator"):
+        install(app, None, EdgeSettings(), drain=Drain())
+
+
+def test_keys_in_the_database_need_an_asynchronous_one() -> None:
+    """Not found out with the first keyed request."""
+    with Database("sqlite://") as db, pytest.raises(ConfigurationError, match="AsyncDatabase"):
+        SqlIdempotency(db)  # type: ignore[arg-type]
 
 
 def test_setting_that_cannot_work_fails_at_once() -> None:
@@ -317,7 +339,7 @@ def test_a_required_key_needs_a_method_whose_keys_count(methods: list[str]) -> N
     app = FastAPI()
     app.api_route("/g", methods=methods, **edge(key="required"))(nothing)
     with pytest.raises(ConfigurationError, match="not for GET"):
-        install(app, None, EdgeSettings(), idempotency=Kept(), drain=Drain())
+        install(app, None, EdgeSettings(), idempotency=Kept(), anonymous_keys="all", drain=Drain())
 
 
 async def test_allow_names_all_methods_of_a_path() -> None:

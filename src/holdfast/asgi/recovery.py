@@ -176,7 +176,9 @@ def _tell(error: Exception, problem: Problem, context: RequestContext, *, gone: 
     elif isinstance(error, RequestRefused) or (isinstance(error, HoldfastError) and problem.status != 500):
         words = "ended with" if answered is None else "was answered before this by"
         status = problem.status if answered is None else answered
-        _log.info("request %s %s %d: %s: %s", context.request_id or "-", words, status, kind, _text(error))
+        # Whoever was told that all is well will not come again: somebody else has to see to it.
+        level = logging.ERROR if answered is not None and answered < 400 else logging.INFO
+        _log.log(level, "request %s %s %d: %s: %s", context.request_id or "-", words, status, kind, _text(error))
     else:
         _log.error("request %s failed\n%s", context.request_id or "-", trace_of(error, RequestRefused))
 

@@ -14,7 +14,7 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from fastapi import FastAPI
 from pydantic import SecretStr
@@ -110,17 +110,23 @@ def install(
         drain: what ends the process; default its own.
 
     Raises:
-        ConfigurationError: a setting cannot work, it was called before, the application runs already, or a route asks by
-            `edge(...)` for what is off.
+        ConfigurationError: a setting cannot work, it was called before, the application runs already, a route asks by
+            `edge(...)` for what is off, or nothing tells whose an idempotency key is.
     """
     if getattr(app.state, "holdfast", None) is not None:
         raise ConfigurationError("the edge is around this application already; call install once")
     if app.middleware_stack is not None:
         raise ConfigurationError("the application serves already; call install where it is made")
     settings = settings if settings is not None else EdgeSettings.load()
+    if idempotency is not None and authenticator is None and anonymous_keys is None:
+        raise ConfigurationError(
+            "idempotency needs to know whose a key is, so each request with one would be refused: give install an authenticator, "
+            "or, if all callers may share their keys, anonymous_keys='public'"
+        )
     routes = Routes(app)
+    has = _Has(keys=idempotency is not None, callers=authenticator is not None)
     for route in routes:
-        refusal = _refusal(route, settings, has_keys=idempotency is not None)
+        refusal = _refusal(route, settings, has)
         if refusal is not None:
             raise ConfigurationError(refusal)
     health = Health([*(db.health_checks() if db is not None else ()), *checks])
@@ -144,7 +150,7 @@ def install(
     result = Edge(health, _names(layers, is_on=True), _names(layers, is_on=False))
     used = [layer for is_on, layer in layers if is_on]
     Stack(_nothing, *used)  # what cannot work fails here and not with the first request
-    routes.refuse_later(_later(routes, settings, has_keys=idempotency is not None))
+    routes.refuse_later(_later(routes, settings, has))
     app.add_middleware(partial(Stack), *used, partial(LaterRoutes, routes=routes))
     install_errors(app, routes, problems or {})
     schemes = () if authenticator is None else (authenticator.challenge.split(" ", 1)[0].lower(),)
@@ -160,10 +166,19 @@ async def _nothing(scope: Scope, receive: Receive, send: Send) -> None:
     """An application to try the layers on."""
 
 
-def _refusal(route: Route, settings: EdgeSettings, *, has_keys: bool) -> str | None:
+class _Has(NamedTuple):
+    """What `install` was given: a store for `keys`, and an authenticator, which tells the `callers`."""
+
+    keys: bool
+    callers: bool
+
+
+def _refusal(route: Route, settings: EdgeSettings, has: _Has) -> str | None:
     """Why what the route asks for cannot be held to, and the cure; None if it can."""
     asked, cure = route.options, ""
-    if asked.key == "required" and not has_keys:
+    if asked.permission is not None and not has.callers:
+        cure = f"permission={asked.permission!r}); give install an authenticator: without one nobody is known"
+    elif asked.key == "required" and not has.keys:
         cure = 'key="required"); give install a store: idempotency=SqlIdempotency(db)'
     elif asked.key == "required" and not route.methods <= KEYED_METHODS:
         others = ", ".join(sorted(route.methods - KEYED_METHODS))
@@ -183,7 +198,7 @@ def _refusal(route: Route, settings: EdgeSettings, *, has_keys: bool) -> str | N
     return f"{route.path} has edge({cure}" if cure else None
 
 
-def _later(routes: Routes, settings: EdgeSettings, *, has_keys: bool) -> Refusal:
+def _later(routes: Routes, settings: EdgeSettings, has: _Has) -> Refusal:
     """The same for routes that come after `install`: rules and quotas were read, and what they lack cannot be held to."""
     rules = {(route.pattern, route.options.allowlist) for route in routes}
     quotas = {id(route.options.quota) for route in routes if route.options.quota is not None}
@@ -201,7 +216,7 @@ def _later(routes: Routes, settings: EdgeSettings, *, has_keys: bool) -> Refusal
             return (
                 f"{route.path} has edge({what}=...) and was added after install; call install when the routes are there"
             )
-        return _refusal(route, settings, has_keys=has_keys)
+        return _refusal(route, settings, has)
 
     return refusal
 

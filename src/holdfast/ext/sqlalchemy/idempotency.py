@@ -24,8 +24,10 @@ from typing import TYPE_CHECKING
 
 from ...asgi.answers import Answer, AnswerCodec, StoredAnswer
 from ...asgi.keyed_request import Fate
+from ...bounds import instance_of
 from ...errors import NotCommitted, OutcomeUnknown
 from ...operation import OperationKey, ResultCodec
+from .async_database import AsyncDatabase
 from .current import running_unit
 from .keyrows import live_keys
 from .operations import run_async
@@ -34,7 +36,6 @@ from .options import OperationOptions
 if TYPE_CHECKING:
     from ...asgi.idempotency import KeyedRun
     from ...asgi.keyed_request import KeyIdentity
-    from .async_database import AsyncDatabase
     from .sessions import UnitAsyncSession
 
 __all__ = ["SqlIdempotency"]
@@ -51,10 +52,13 @@ class SqlIdempotency:
     Args:
         db: the database that the handlers write to; its `migrate` makes the table.
         codec: turns a `StoredAnswer` into text and back; default `AnswerCodec()`. Wrap it to encrypt.
+
+    Raises:
+        ConfigurationError: `db` is no `AsyncDatabase`.
     """
 
     def __init__(self, db: AsyncDatabase, *, codec: ResultCodec | None = None) -> None:
-        self._db = db
+        self._db = instance_of(db, AsyncDatabase, "SqlIdempotency.db")
         self._runtime = db._runtime
         self._codec = codec or AnswerCodec()
 
