@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from holdfast.drills.arrivals import arriving, watch
 from holdfast.drills.history import RETRY_AFTER, SHED, Answer
 from holdfast.drills.subjects import SUBJECTS, Remote, Subject, Terms, check_subject, open_subject, with_driver
+from holdfast.drills.subjects.app import AppSubject, opener_named
 from holdfast.drills.workloads import Call, TableWorkload, workload_named
 from holdfast.errors import ConfigurationError, NotCommitted, OutcomeUnknown
 from holdfast.ext.sqlalchemy import Database
@@ -155,8 +157,6 @@ class Telling:
 )
 async def test_an_apps_errors_are_read_as_its_callers_would(error: Exception, answer: Answer) -> None:
     """Holdfast's errors say what became of the save; any other is taken for a failure."""
-    from holdfast.drills.subjects.app import AppSubject
-
     subject = AppSubject("sqlite://", lambda _url: Telling(error), TERMS)
     reply = await subject.perform(Call("keyed", {"id": "a"}, "key-a"))
     assert (reply.answer, reply.error) == (answer, type(error).__name__)
@@ -248,3 +248,27 @@ async def test_who_is_being_connected_has_come_to_the_wire(tmp_path: Path) -> No
         with arriving() as second:
             await asyncio.create_task(subject.perform(insert("b")))
     assert (first.connecting, second.connecting) == (True, False)
+
+
+def test_an_app_is_found_in_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An installed command looks only where it lies itself. A function that has to be awaited is refused with the cure."""
+    (tmp_path / "shop_of_this_test.py").write_text("def open_app(url): ...\nasync def open_later(url): ...\n")
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
+    monkeypatch.chdir(tmp_path)
+    assert opener_named("shop_of_this_test:open_app")("sqlite://") is None
+    with pytest.raises(ConfigurationError, match="set_up"):
+        opener_named("shop_of_this_test:open_later")
+
+
+async def test_effects_of_an_app_are_counted_by_id() -> None:
+    """A list would not say how often each is there."""
+
+    class Listing:
+        async def save(self, identity: str, key: str) -> None: ...
+
+        async def effects(self) -> list[str]:
+            return ["a"]
+
+    subject = AppSubject("sqlite://", lambda _url: Listing(), TERMS)
+    with pytest.raises(ConfigurationError, match="list"):
+        await subject.final()

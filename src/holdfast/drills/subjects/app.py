@@ -22,8 +22,10 @@ import asyncio
 import hashlib
 import inspect
 import json
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import ConfigurationError, HoldfastError, report_of
@@ -40,16 +42,19 @@ __all__ = ["AppSubject", "opener_named"]
 
 
 def opener_named(name: str) -> Callable[[str], Any]:
-    """The function that `module:function` names.
+    """The function that `module:function` names; the module may lie in the current folder.
 
     Raises:
-        ConfigurationError: there is no such module or function.
+        ConfigurationError: there is no such module or function, or it is a coroutine function.
     """
     module_name, _, attribute = name.partition(":")
     if not module_name or not attribute:
         raise ConfigurationError(
             f"{name!r} does not name a function; write module:function, such as shop.drill:open_app"
         )
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)  # an installed command looks only where it lies itself
     try:
         opener = getattr(import_module(module_name), attribute, None)
     except ImportError as error:
@@ -58,6 +63,10 @@ def opener_named(name: str) -> Callable[[str], Any]:
         ) from error
     if not callable(opener):
         raise ConfigurationError(f"{module_name} has no function {attribute!r}")
+    if inspect.iscoroutinefunction(opener):
+        raise ConfigurationError(
+            f"{name} is a coroutine function; write `def`, and open what has to be awaited in the app's `set_up`"
+        )
     made: Callable[[str], Any] = opener
     return made
 
@@ -102,6 +111,11 @@ class AppSubject(Remote):
     async def final(self) -> dict[str, Any]:
         """What the app finds."""
         effects = await _called(self._app.effects)
+        if not isinstance(effects, Mapping):
+            raise ConfigurationError(
+                f"the app's effects() returned a {type(effects).__name__}; it returns a dict from each id to how often it is "
+                "there"
+            )
         return {"effects": {str(identity): int(times) for identity, times in effects.items()}}
 
     async def close(self) -> None:

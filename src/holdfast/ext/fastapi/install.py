@@ -118,13 +118,9 @@ def install(
     if app.middleware_stack is not None:
         raise ConfigurationError("the application serves already; call install where it is made")
     settings = settings if settings is not None else EdgeSettings.load()
-    if idempotency is not None and authenticator is None and anonymous_keys is None:
-        raise ConfigurationError(
-            "idempotency needs to know whose a key is, so each request with one would be refused: give install an authenticator, "
-            "or, if all callers may share their keys, anonymous_keys='public'"
-        )
-    routes = Routes(app)
-    has = _Has(keys=idempotency is not None, callers=authenticator is not None)
+    routes, has = Routes(app), _Has(keys=idempotency is not None, callers=authenticator is not None)
+    if has.keys and not has.callers and anonymous_keys is None:
+        raise ConfigurationError(_NOBODYS_KEYS)
     for route in routes:
         refusal = _refusal(route, settings, has)
         if refusal is not None:
@@ -166,6 +162,12 @@ async def _nothing(scope: Scope, receive: Receive, send: Send) -> None:
     """An application to try the layers on."""
 
 
+_NOBODYS_KEYS = (
+    "idempotency needs to know whose a key is, so each request with one would be refused: give install an authenticator, or, if "
+    "all callers may share their keys, anonymous_keys='public'"
+)
+
+
 class _Has(NamedTuple):
     """What `install` was given: a store for `keys`, and an authenticator, which tells the `callers`."""
 
@@ -176,9 +178,7 @@ class _Has(NamedTuple):
 def _refusal(route: Route, settings: EdgeSettings, has: _Has) -> str | None:
     """Why what the route asks for cannot be held to, and the cure; None if it can."""
     asked, cure = route.options, ""
-    if asked.permission is not None and not has.callers:
-        cure = f"permission={asked.permission!r}); give install an authenticator: without one nobody is known"
-    elif asked.key == "required" and not has.keys:
+    if asked.key == "required" and not has.keys:
         cure = 'key="required"); give install a store: idempotency=SqlIdempotency(db)'
     elif asked.key == "required" and not route.methods <= KEYED_METHODS:
         others = ", ".join(sorted(route.methods - KEYED_METHODS))
@@ -195,6 +195,8 @@ def _refusal(route: Route, settings: EdgeSettings, has: _Has) -> str | None:
         cure = (
             f"allowlist={asked.allowlist!r}); give the settings these networks: networks={{{asked.allowlist!r}: [...]}}"
         )
+    elif asked.permission is not None and not has.callers:
+        cure = f"permission={asked.permission!r}); give install an authenticator: without one nobody is known"
     return f"{route.path} has edge({cure}" if cure else None
 
 
