@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -21,7 +22,7 @@ SILENT_FOR_S = 20.0
 
 
 def test_a_deadline_holds_while_a_new_connection_is_set_up(
-    make_face: Callable[..., Face], kind: Kind, server: Server
+    make_face: Callable[..., Face], kind: Kind, server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The network falls silent between the login and the first answer."""
     protocol: Any = "postgresql" if kind.server == "postgresql" else "mysql"
@@ -40,3 +41,5 @@ def test_a_deadline_holds_while_a_new_connection_is_set_up(
         assert SYSTEM_CLOCK.monotonic() - began < SILENT_FOR_S / 2
         hole.remove()
         assert face.read(one) == 1
+        face.wait(face.db.close())
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == []

@@ -374,10 +374,12 @@ class Endpoint:
             if flavour is Flavour.MARIADB and self._in_cluster is None:
                 self._in_cluster = _value(connection, "SHOW GLOBAL VARIABLES LIKE 'wsrep_on'") == "ON"
         except BaseException:
-            # The pool forgets a connection whose listener raised, and would leave it open. And asyncpg would wait for an answer.
+            # Before SQLAlchemy 2.1 the pool forgets a connection whose listener raised, and leaves it open. In tasks it has to
+            # be closed, but not by asking first, as asyncpg does; those of threads complain about being closed twice.
             _end_watch(connection, record)
             cut(record.driver_connection)
-            dialect.do_terminate(connection)
+            if dialect.is_async:
+                dialect.do_terminate(connection)
             raise
         driver_connection = record.driver_connection
         # One that was on its way to the old server during a move belongs to those that the move retired.
