@@ -24,8 +24,8 @@ class _Connection(sqlite3.Connection):
         super().__init__(*arguments, **options)
         self._cursors: weakref.WeakSet[Any] = weakref.WeakSet()
 
-    def cursor(self, *arguments: Any) -> Any:
-        made = super().cursor(*arguments)
+    def cursor(self, factory: Any = sqlite3.Cursor) -> Any:
+        made = super().cursor(factory)
         self._cursors.add(made)
         return made
 

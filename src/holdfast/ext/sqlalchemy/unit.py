@@ -151,7 +151,7 @@ class Unit(_OneAttempt, Generic[T]):
         self._body = body
         self._protection = protection
         self._key = key
-        self.keys = () if key is None else (key,)
+        self.keys: tuple[OperationKey, ...] = () if key is None else (key,)
         self._fingerprint = fingerprint
         self._ttl_s = ttl_s
         self._codec = codec
