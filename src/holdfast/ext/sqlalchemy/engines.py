@@ -59,6 +59,10 @@ SIDE_CONNECT_TIMEOUT_S = 2.0
 _SESSION = "holdfast_session"
 _HOST = "holdfast_host"
 _WATCH = "holdfast_watch"
+
+_ANSWERS_MAX = 6
+"""How many answers SQLAlchemy and Holdfast wait for on a new connection, each as long as for the login: a slow server is there."""
+
 _UNKNOWN_VARIABLE = 1193
 
 
@@ -183,7 +187,7 @@ class Endpoint:
         if address.hosts:
             event.listen(self.engine, "do_connect", self._steer)
         self._listen()
-        event.listen(self.engine, "connect", _end_watch)
+        self._watch_set_up(self.engine, seconds(pool.connect_timeout))
 
     # -- what is known -----------------------------------------------------------------------------------------------
 
@@ -316,7 +320,6 @@ class Endpoint:
         made = self._create(self.async_engine is not None, options)
         engine = made.sync_engine if isinstance(made, AsyncEngine) else made
         self._bound_connecting(engine, SIDE_CONNECT_TIMEOUT_S)
-        event.listen(engine, "connect", _end_watch)
         if host is not None:
 
             def steer(_dialect: Dialect, _record: object, _arguments: object, parameters: dict[str, Any]) -> None:
@@ -329,16 +332,20 @@ class Endpoint:
         """Have every connect of `engine` end within `longest_s` seconds, or by the caller's deadline; a cancelled one at once."""
         leave_at_once(engine)
         _bound_login(engine, self.address, longest_s)
+
+    def _watch_set_up(self, engine: Engine, longest_s: float) -> None:
+        """Have what follows on a login end as well; the search for servers does so by itself, on its side connections."""
         if self.address.backend == "sqlite" or engine.dialect.is_async:
             return
 
         def watch(_connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
             # Before SQLAlchemy's first questions and ours. By its identity MySQLdb's connection is known to whoever cuts it.
             identify(record.driver_connection, Flavour.MYSQL)
-            expires_at = self._clock.monotonic() + shortened(longest_s)
+            expires_at = self._clock.monotonic() + shortened(_ANSWERS_MAX * longest_s)
             record.info[_WATCH] = self._watchdog.guard(record.driver_connection, expires_at)
 
         event.listen(engine, "connect", watch, insert=True)
+        event.listen(engine, "connect", _end_watch)
 
     def _steer(
         self, _dialect: Dialect, record: ConnectionPoolEntry, _arguments: object, parameters: dict[str, Any]
