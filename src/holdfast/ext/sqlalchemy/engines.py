@@ -61,7 +61,7 @@ _HOST = "holdfast_host"
 _WATCH = "holdfast_watch"
 
 _ANSWERS_MAX = 6
-"""How many answers SQLAlchemy and Holdfast wait for on a new connection, each as long as for the login: a slow server is there."""
+"""How many answers are waited for on a new connection, each as long as for the login: a slow server is there, too."""
 
 _UNKNOWN_VARIABLE = 1193
 
