@@ -1,4 +1,7 @@
-"""What looks right and would lose something: refused, with the cure, before anything is lost."""
+"""What looks right and would lose something: refused, with the cure, before anything is lost.
+
+On SQLite alone: the same on every server.
+"""
 
 from __future__ import annotations
 
@@ -7,21 +10,14 @@ from typing import Any
 
 import pytest
 from sqlalchemy import delete, insert, select, update
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
+from sqlalchemy.util import await_only
 
-from holdfast.errors import ConfigurationError, Conflict, Contended, InvalidData, UsageError
+from holdfast.errors import ConfigurationError, Contended, InvalidData, UsageError
 from holdfast.ext.sqlalchemy import Database
-from tests.contract.faces import ON_SQLITE, ONE_A_SERVER, Account, Face, Kind, User, balances, only, usernames
+from tests.contract.faces import ON_SQLITE, Account, Face, User, balances, only, usernames
 
-kind = only(ONE_A_SERVER)
-
-
-@pytest.fixture
-def on_sqlite(kind: Kind) -> None:
-    """For what does not depend on the server."""
-    if kind not in ON_SQLITE:
-        pytest.skip("the same on every server")
+kind = only(ON_SQLITE)
 
 
 def adding(username: str) -> User:
@@ -45,7 +41,6 @@ LATE_USES: dict[str, Callable[[Session], object]] = {
 }
 
 
-@pytest.mark.usefixtures("on_sqlite")
 @pytest.mark.parametrize("read", [False, True], ids=["write", "read"])
 @pytest.mark.parametrize("use", LATE_USES.values(), ids=LATE_USES)
 def test_a_session_that_outlives_its_function_is_of_no_use(
@@ -76,7 +71,6 @@ CHANGES = [
 ]
 
 
-@pytest.mark.usefixtures("on_sqlite")
 @pytest.mark.parametrize("change", CHANGES, ids=str)
 def test_a_read_refuses_to_change_anything(face: Face, change: Any) -> None:
     """It ends with ROLLBACK, so the change would be gone without a word."""
@@ -97,7 +91,6 @@ UNFINISHED: dict[str, Callable[[Session], object]] = {
 }
 
 
-@pytest.mark.usefixtures("on_sqlite")
 @pytest.mark.parametrize("result", UNFINISHED.values(), ids=UNFINISHED)
 def test_rows_that_are_still_to_be_fetched_are_no_result(face: Face, result: Callable[[Session], object]) -> None:
     """After COMMIT there is nothing to fetch them from."""
@@ -111,14 +104,12 @@ def test_rows_that_are_still_to_be_fetched_are_no_result(face: Face, result: Cal
     assert face.read(usernames) == []
 
 
-@pytest.mark.usefixtures("on_sqlite")
 def test_a_statement_without_rows_may_be_the_result(face: Face) -> None:
     """What `lambda tx: tx.execute(update(...))` returns has nothing left to fetch."""
     assert face.run(lambda session: session.execute(update(Account).values(balance=5))).rowcount == 3
     assert set(face.read(balances).values()) == {5}
 
 
-@pytest.mark.usefixtures("on_sqlite")
 def test_two_objects_with_one_primary_key_are_refused(face: Face) -> None:
     """Only the second would be saved, and both would look like it."""
     one, other = Account(id=50, balance=1), Account(id=50, balance=2)
@@ -129,7 +120,6 @@ def test_two_objects_with_one_primary_key_are_refused(face: Face) -> None:
     assert face.save_all([adding("ada"), adding("bob")])[1].username == "bob"
 
 
-@pytest.mark.usefixtures("on_sqlite")
 @pytest.mark.parametrize("ids", ["12", b"12", 1, None], ids=repr)
 def test_ids_to_lock_are_a_list(face: Face, ids: Any) -> None:
     """A text would be taken for the list of its letters."""
@@ -137,7 +127,6 @@ def test_ids_to_lock_are_a_list(face: Face, ids: Any) -> None:
         face.run(lambda session: face_lock(face, ids))
 
 
-@pytest.mark.usefixtures("on_sqlite")
 @pytest.mark.parametrize("objects", [7, "ab", Account(id=1, balance=1)], ids=["number", "text", "object"])
 def test_what_is_saved_together_is_a_list(face: Face, objects: Any) -> None:
     """The message says which method is for one object."""
@@ -152,7 +141,6 @@ class Secret:
         return "hunter2"
 
 
-@pytest.mark.usefixtures("on_sqlite")
 def test_what_is_no_model_is_named_by_its_type(face: Face) -> None:
     """An object in the place of its class may hold values."""
     with pytest.raises(ConfigurationError, match="Secret") as caught:
@@ -162,51 +150,10 @@ def test_what_is_no_model_is_named_by_its_type(face: Face) -> None:
 
 def face_lock(face: Face, ids: Any, model: Any = Account) -> Any:
     """Lock inside of a transaction function that runs synchronously."""
-    from sqlalchemy.util import await_only
-
     locked = face.db.lock(model, ids)
     return await_only(locked) if face.kind.asynchronous else locked
 
 
-def save_and_go_on(session: Session) -> str:
-    """What `get_or_create` looks like when somebody writes it for the first time."""
-    session.add(adding("ada"))
-    try:
-        session.flush()
-    except IntegrityError:
-        return "there already"
-    return "new"
-
-
-@pytest.mark.parametrize("key", [None, "k"], ids=["unkeyed", "keyed"])
-def test_a_swallowed_conflict_is_still_a_conflict(face: Face, key: str | None) -> None:
-    """The transaction cannot go on; on every server the caller hears why, without the value."""
-    assert face.run(save_and_go_on) == "new"
-    with pytest.raises(Conflict) as caught:
-        face.run(save_and_go_on, key=key)
-    assert "ada" not in str(caught.value)
-    with pytest.raises(Conflict):
-        face.block(save_and_go_on)
-    assert face.read(usernames) == ["ada"]
-
-
-def test_a_conflict_in_a_savepoint_is_dealt_with(face: Face) -> None:
-    """That is the way to go on after one."""
-
-    def get_or_create(session: Session) -> str:
-        try:
-            with session.begin_nested():
-                session.add(adding("ada"))
-        except IntegrityError:
-            session.add(adding("bob"))
-            return "there already"
-        return "new"
-
-    assert [face.run(get_or_create), face.run(get_or_create)] == ["new", "there already"]
-    assert face.read(usernames) == ["ada", "bob"]
-
-
-@pytest.mark.usefixtures("on_sqlite")
 def test_only_what_is_not_known_can_be_asked_for(face: Face) -> None:
     """Every other error tells its outcome by itself."""
     with pytest.raises(UsageError, match="Contended"):
@@ -215,7 +162,6 @@ def test_only_what_is_not_known_can_be_asked_for(face: Face) -> None:
         face.wait(face.db.outcome_of(InvalidData("bad")))
 
 
-@pytest.mark.usefixtures("on_sqlite")
 def test_a_keyed_operation_inside_itself_is_refused(face: Face) -> None:
     """Its result is not there yet, so there is nothing to replay."""
     if face.kind.asynchronous:

@@ -400,7 +400,7 @@ def test_trace_and_name_of_the_current_request_go_along(sender: Sender) -> None:
     assert sent == [[context.traceparent, "a=b", "r1"], ["mine", None, "mine"], [None, None, None]]
 
 
-# -- one layer, breaker ------------------------------------------------------------------------------------------
+# -- one layer, breaker --------------------------------------------------------------------------------------------------
 
 
 def test_an_outer_retry_layer_is_the_only_one(sender: Sender) -> None:

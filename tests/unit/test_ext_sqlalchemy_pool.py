@@ -14,12 +14,16 @@ from holdfast.ext.sqlalchemy.pool import DeadlinePool
 from holdfast.testing import ManualClock
 
 
-def test_connection_that_comes_too_late_goes_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever waited for it is told that none came in time, and the next caller gets it."""
+def make_pool(*, overflow: int) -> DeadlinePool:
+    """A pool that keeps one connection."""
     creator: Any = lambda: sqlite3.connect(":memory:")  # noqa: E731 - SQLAlchemy's type for it has more than it needs
-    pool = DeadlinePool(creator, pool_size=1, max_overflow=0, timeout=10.0)
-    clock = ManualClock()
-    first = pool.connect()
+    return DeadlinePool(creator, pool_size=1, max_overflow=overflow, timeout=10.0)
+
+
+def come_back_late(
+    monkeypatch: pytest.MonkeyPatch, pool: DeadlinePool, clock: ManualClock, first: Any, *others: Any
+) -> None:
+    """Whoever waits next gets `first` after 2 s; before he can give it back the `others` come back, too."""
     really_get = pool._pool.get
 
     def came_back_late(block: bool = True, timeout: float | None = None) -> Any:
@@ -28,9 +32,18 @@ def test_connection_that_comes_too_late_goes_back(monkeypatch: pytest.MonkeyPatc
         monkeypatch.undo()
         first.close()
         clock.advance(2.0)
-        return really_get(block=False)
+        taken = really_get(block=False)
+        for other in others:
+            other.close()
+        return taken
 
     monkeypatch.setattr(pool._pool, "get", came_back_late)
+
+
+def test_connection_that_comes_too_late_goes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever waited for it is told that none came in time, and the next caller gets it."""
+    pool, clock = make_pool(overflow=0), ManualClock()
+    come_back_late(monkeypatch, pool, clock, pool.connect())
     with within(1.0, clock=clock), pytest.raises(exc.TimeoutError):
         pool.connect()
     assert pool.checkedout() == 0
@@ -41,23 +54,8 @@ def test_connection_that_comes_too_late_goes_back(monkeypatch: pytest.MonkeyPatc
 
 def test_connection_that_comes_too_late_for_a_full_queue_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Another one came back meanwhile and took the last place: the late one's place is given up, and not lost."""
-    creator: Any = lambda: sqlite3.connect(":memory:")  # noqa: E731 - as above
-    pool = DeadlinePool(creator, pool_size=1, max_overflow=1, timeout=10.0)
-    clock = ManualClock()
-    first, second = pool.connect(), pool.connect()
-    really_get = pool._pool.get
-
-    def came_back_late(block: bool = True, timeout: float | None = None) -> Any:
-        if not block:
-            raise queue.Empty
-        monkeypatch.undo()
-        first.close()
-        clock.advance(2.0)
-        taken = really_get(block=False)
-        second.close()
-        return taken
-
-    monkeypatch.setattr(pool._pool, "get", came_back_late)
+    pool, clock = make_pool(overflow=1), ManualClock()
+    come_back_late(monkeypatch, pool, clock, pool.connect(), pool.connect())
     with within(1.0, clock=clock), pytest.raises(exc.TimeoutError):
         pool.connect()
     assert pool.checkedout() == 0

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import exc
 
+from holdfast.budget import RetryBudget
 from holdfast.decision import RetryPolicy
 from holdfast.errors import DeadlineExceeded, OutcomeUnknown, Unavailable
 from holdfast.ext.sqlalchemy.unit import Unit
@@ -41,23 +42,6 @@ READ_ONLY = doubtful(FailureClass.ROLE_CHANGED, Stage.BODY)
 AMBIGUOUS = doubtful(FailureClass.AMBIGUOUS, Stage.COMMIT, connection_usable=False)
 WAS_AWAY = Happening(What.AWAITED, server_was_away=True)
 WAS_THERE = Happening(What.AWAITED, server_was_away=False)
-
-
-class Paid:
-    """A budget that has enough, and writes down what came back."""
-
-    def __init__(self) -> None:
-        self.spent = self.refunded = 0.0
-
-    def try_spend(self, cost: float, now: float) -> bool:
-        self.spent += cost
-        return True
-
-    def refund(self, cost: float, now: float) -> None:
-        self.refunded += cost
-
-    def deposit(self, now: float) -> None:
-        pass
 
 
 class Purse:
@@ -280,12 +264,12 @@ def test_question_that_fails_after_an_outage_is_news() -> None:
 
 def test_a_retry_that_failed_gets_no_token_back() -> None:
     """Also where the next attempt was free, because the server was away: the token was for the one that failed."""
-    budget = Paid()
+    budget = RetryBudget(ratio=0, floor_per_s=1)
     driven = Driven(budget=budget)
     failure = Failure(FailureClass.LOST, Stage.BODY, code=1, connection_usable=False)
     driven.lose(Do.RUN, Happening(What.FAILED, failure=failure))
-    assert budget.spent == 1.0
+    assert budget.balance(driven.now) == 9.0
     assert driven.lose(Do.RUN, LOST) is Do.AWAIT_SERVER
     driven.tell(WAS_AWAY)
     driven.until(Do.RETURN)
-    assert (budget.spent, budget.refunded) == (1.0, 0.0)
+    assert budget.balance(driven.now) == 9.0

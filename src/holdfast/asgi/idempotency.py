@@ -402,9 +402,8 @@ class Idempotency:
                     if other.kept:
                         break
                 if has_until_deadline:
-                    reschedule(
-                        patience, None
-                    )  # the store keeps to the deadline, and tells a held key from a slow server
+                    # The store keeps to the deadline, and tells a held key from a slow server.
+                    reschedule(patience, None)
                 else:
                     if wait_s == 0:
                         reschedule(patience, asyncio.get_running_loop().time() + _ASKING_THE_STORE_S)

@@ -183,11 +183,10 @@ class Endpoint:
         made = self._create(asynchronous, {**self._pool_options(asynchronous), **engine_options})
         self.async_engine = made if isinstance(made, AsyncEngine) else None
         self.engine: Engine = made.sync_engine if isinstance(made, AsyncEngine) else made
-        self._bound_connecting(self.engine, seconds(pool.connect_timeout))
+        _bound_connecting(self.engine, address, seconds(pool.connect_timeout))
         if address.hosts:
             event.listen(self.engine, "do_connect", self._steer)
         self._listen()
-        self._watch_set_up(self.engine, seconds(pool.connect_timeout))
 
     # -- what is known -----------------------------------------------------------------------------------------------
 
@@ -319,7 +318,7 @@ class Endpoint:
             options["isolation_level"] = "AUTOCOMMIT"
         made = self._create(self.async_engine is not None, options)
         engine = made.sync_engine if isinstance(made, AsyncEngine) else made
-        self._bound_connecting(engine, SIDE_CONNECT_TIMEOUT_S)
+        _bound_connecting(engine, self.address, SIDE_CONNECT_TIMEOUT_S)
         if host is not None:
 
             def steer(_dialect: Dialect, _record: object, _arguments: object, parameters: dict[str, Any]) -> None:
@@ -327,25 +326,6 @@ class Endpoint:
 
             event.listen(engine, "do_connect", steer)
         return made
-
-    def _bound_connecting(self, engine: Engine, longest_s: float) -> None:
-        """Have every connect of `engine` end within `longest_s` seconds, or by the caller's deadline; a cancelled one at once."""
-        leave_at_once(engine)
-        _bound_login(engine, self.address, longest_s)
-
-    def _watch_set_up(self, engine: Engine, longest_s: float) -> None:
-        """Have what follows on a login end as well; the search for servers does so by itself, on its side connections."""
-        if self.address.backend == "sqlite" or engine.dialect.is_async:
-            return
-
-        def watch(_connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
-            # Before SQLAlchemy's first questions and ours. By its identity MySQLdb's connection is known to whoever cuts it.
-            identify(record.driver_connection, Flavour.MYSQL)
-            expires_at = self._clock.monotonic() + shortened(_ANSWERS_MAX * longest_s)
-            record.info[_WATCH] = self._watchdog.guard(record.driver_connection, expires_at)
-
-        event.listen(engine, "connect", watch, insert=True)
-        event.listen(engine, "connect", _end_watch)
 
     def _steer(
         self, _dialect: Dialect, record: ConnectionPoolEntry, _arguments: object, parameters: dict[str, Any]
@@ -358,6 +338,8 @@ class Endpoint:
     def _listen(self) -> None:
         engine = self.engine
         event.listen(engine, "connect", self._connected)
+        if self.address.backend != "sqlite" and self.async_engine is None:
+            event.listen(engine, "connect", self._watch_set_up, insert=True)  # before SQLAlchemy's first questions
         event.listen(engine, "checkout", self._checked_out)
         event.listen(engine, "checkin", self._checked_in)
         event.listen(engine, "reset", self._reset)
@@ -367,6 +349,13 @@ class Endpoint:
             event.listen(engine, "invalidate", _free_file if self.address.driver == "aiosqlite" else _hang_up)
 
     # -- the life of a connection ------------------------------------------------------------------------------------
+
+    def _watch_set_up(self, _connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
+        """Have what follows on a login end as well; the search for servers does so by itself, on its side connections."""
+        # By its identity MySQLdb's connection is known to whoever cuts it.
+        identify(record.driver_connection, Flavour.MYSQL)
+        expires_at = self._clock.monotonic() + shortened(_ANSWERS_MAX * seconds(self.pool.connect_timeout))
+        record.info[_WATCH] = self._watchdog.guard(record.driver_connection, expires_at)
 
     def _connected(self, connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
         dialect = self.engine.dialect
@@ -383,11 +372,14 @@ class Endpoint:
         except BaseException:
             # Before SQLAlchemy 2.1 the pool forgets a connection whose listener raised, and leaves it open. In tasks it has to
             # be closed, but not by asking first, as asyncpg does; those of threads complain about being closed twice.
-            _end_watch(connection, record)
             cut(record.driver_connection)
             if dialect.is_async:
                 dialect.do_terminate(connection)
             raise
+        finally:
+            watch: Guard | None = record.info.pop(_WATCH, None)
+            if watch is not None:
+                watch.close()
         driver_connection = record.driver_connection
         # One that was on its way to the old server during a move belongs to those that the move retired.
         generation = self._generation if record.info.get(_HOST) == self.host else self._generation - 1
@@ -492,12 +484,6 @@ class Endpoint:
         connection.exec_driver_sql("BEGIN" if options.get(READ_ONLY) else "BEGIN IMMEDIATE")
 
 
-def _end_watch(_connection: object, record: ConnectionPoolEntry) -> None:
-    watch: Guard | None = record.info.pop(_WATCH, None)
-    if watch is not None:
-        watch.close()
-
-
 def _hang_up(_connection: object, record: ConnectionPoolEntry, error: BaseException | None) -> None:
     """Cut what is given up: SQLAlchemy would take leave of the server and wait 2 s for the answer of one that is gone."""
     if type(error) is not exc.DisconnectionError:  # that one is retired, and well
@@ -535,7 +521,9 @@ _SHORTEST_S = 0.05
 """Drivers take 0 for "for ever"."""
 
 
-def _bound_login(engine: Engine, address: Address, longest_s: float) -> None:
+def _bound_connecting(engine: Engine, address: Address, longest_s: float) -> None:
+    """Have every connect of `engine` end within `longest_s` seconds, or by the caller's deadline; a cancelled one at once."""
+    leave_at_once(engine)
     if address.driver not in _CONNECT_TIMEOUTS:
         return
     name, rounded = _CONNECT_TIMEOUTS[address.driver]

@@ -375,25 +375,14 @@ async def _joined_async(
     if key is None:
         return await body(session)
     with inside.under(outer, key, options.name):
-        return await _joined_keyed_async(outer, session, options, key, asked, body)
-
-
-async def _joined_keyed_async(
-    outer: Unit[Any],
-    session: UnitAsyncSession,
-    options: OperationOptions,
-    key: OperationKey,
-    asked: str,
-    body: Callable[[UnitAsyncSession], Awaitable[R]],
-) -> R:
-    async with session.begin_nested():
-        await session.connection()
-        found = await greenlet_spawn(inside.claim, outer, key, asked)
-        if found is not None:
-            return _replayed(outer, options, asked, found)  # type: ignore[no-any-return]
-        result = await body(session)
-        await session.flush()
-        await greenlet_spawn(inside.store, outer, key, options.codec, result)
+        async with session.begin_nested():
+            await session.connection()
+            found = await greenlet_spawn(inside.claim, outer, key, asked)
+            if found is not None:
+                return _replayed(outer, options, asked, found)  # type: ignore[no-any-return]
+            result = await body(session)
+            await session.flush()
+            await greenlet_spawn(inside.store, outer, key, options.codec, result)
     return result
 
 

@@ -98,6 +98,7 @@ class Saving(Generic[M]):
                     "method, or use AsyncDatabase"
                 )
             _check_columns(state)
+        self._refuse_twins()
         self._make_keys()
 
     async def check_async(self) -> None:
@@ -107,6 +108,7 @@ class Saving(Generic[M]):
             if returned is not None and isawaitable(returned):
                 await returned
             _check_columns(state)
+        self._refuse_twins()
         self._make_keys()
 
     def _reach(self) -> Iterator[tuple[Any, InstanceState[Any]]]:
@@ -135,6 +137,8 @@ class Saving(Generic[M]):
 
     def _refuse_twins(self) -> None:
         """Of two that are one row only the last would be saved, and both would look like it."""
+        if len(self.objects) == 1:
+            return
         seen: dict[tuple[type[Any], tuple[Any, ...]], Any] = {}
         for obj in self.objects:
             state = _state_of(obj)
@@ -146,7 +150,6 @@ class Saving(Generic[M]):
                 )
 
     def _make_keys(self) -> None:
-        self._refuse_twins()
         for obj in self._reached:
             made = _made_keys(_state_of(obj))
             if made:

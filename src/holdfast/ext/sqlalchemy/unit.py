@@ -77,7 +77,7 @@ class _OneAttempt:
     _refusal: UsageError | None = None
     _swallowed: BaseException | None = None
     _swallowed_failure: Failure | None = None
-    _refused: BaseException | None = None
+    _last_error: BaseException | None = None
     _transaction_id: str | None = None
     _permit: Permit | None = None
     _admission: Admission | None = None
@@ -283,8 +283,8 @@ class Unit(_OneAttempt, Generic[T]):
             )
         if self._swallowed is not None:
             self._raise_swallowed(self._swallowed)  # first: the session of a failed flush would only say that it failed
-        if self._refused is not None and not self.session.is_active:
-            self._raise_swallowed(self._refused)
+        if self._last_error is not None and not self.session.is_active:
+            self._raise_swallowed(self._last_error)
         self.session.flush()
         if self._swallowed is not None:
             self._raise_swallowed(self._swallowed)
@@ -511,7 +511,7 @@ class Unit(_OneAttempt, Generic[T]):
 
     def note(self, error: BaseException) -> None:
         """A statement of the body failed with `error`."""
-        self._refused = error
+        self._last_error = error
         failure = classify(error, stage=Stage.BODY, flavour=self.runtime.flavour_or_none, handled=self._handled)
         ruined = failure.failure_class is not FailureClass.PERMANENT or self.runtime.flavour is Flavour.POSTGRESQL
         if ruined and self._swallowed is None:

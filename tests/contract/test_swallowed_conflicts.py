@@ -1,0 +1,55 @@
+"""A conflict that the transaction function swallows: an error on every server, unless a savepoint has undone it."""
+
+from __future__ import annotations
+
+import pytest
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from holdfast.errors import Conflict
+from tests.contract.faces import ONE_A_SERVER, Face, User, only, usernames
+
+kind = only(ONE_A_SERVER)
+
+
+def adding(username: str) -> User:
+    """A user."""
+    return User(username=username, age=30)
+
+
+def save_and_go_on(session: Session) -> str:
+    """What `get_or_create` looks like when somebody writes it for the first time."""
+    session.add(adding("ada"))
+    try:
+        session.flush()
+    except IntegrityError:
+        return "there already"
+    return "new"
+
+
+@pytest.mark.parametrize("key", [None, "k"], ids=["unkeyed", "keyed"])
+def test_a_swallowed_conflict_is_still_a_conflict(face: Face, key: str | None) -> None:
+    """The transaction cannot go on; on every server the caller hears why, without the value."""
+    assert face.run(save_and_go_on) == "new"
+    with pytest.raises(Conflict) as caught:
+        face.run(save_and_go_on, key=key)
+    assert "ada" not in str(caught.value)
+    with pytest.raises(Conflict):
+        face.block(save_and_go_on)
+    assert face.read(usernames) == ["ada"]
+
+
+def test_a_conflict_in_a_savepoint_is_dealt_with(face: Face) -> None:
+    """That is the way to go on after one."""
+
+    def get_or_create(session: Session) -> str:
+        try:
+            with session.begin_nested():
+                session.add(adding("ada"))
+        except IntegrityError:
+            session.add(adding("bob"))
+            return "there already"
+        return "new"
+
+    assert [face.run(get_or_create), face.run(get_or_create)] == ["new", "there already"]
+    assert face.read(usernames) == ["ada", "bob"]
