@@ -27,6 +27,24 @@ def save_and_go_on(session: Session) -> str:
     return "new"
 
 
+def save_and_look(session: Session) -> list[str]:
+    """The same, by somebody who thinks that the session can still be asked."""
+    save_and_go_on(session)
+    return usernames(session)
+
+
+@pytest.mark.parametrize("key", [None, "k"], ids=["unkeyed", "keyed"])
+def test_asking_on_after_a_swallowed_conflict_is_still_that_conflict(face: Face, key: str | None) -> None:
+    """SQLAlchemy's error about the session only says that it was used after the one that matters."""
+    assert face.run(save_and_look) == ["ada"]
+    with pytest.raises(Conflict) as caught:
+        face.run(save_and_look, key=key)
+    assert "ada" not in str(caught.value)
+    with pytest.raises(Conflict):
+        face.block(save_and_look)
+    assert face.read(usernames) == ["ada"]
+
+
 @pytest.mark.parametrize("key", [None, "k"], ids=["unkeyed", "keyed"])
 def test_a_swallowed_conflict_is_still_a_conflict(face: Face, key: str | None) -> None:
     """The transaction cannot go on; on every server the caller hears why, without the value."""

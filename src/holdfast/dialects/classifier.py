@@ -11,6 +11,7 @@ import errno
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from ..errors import ConfigurationError
 from ..outcome import Failure, FailureClass, Rejection, Stage
 from . import mariadb, mysql, postgresql, sqlite
 from .details import NOTHING_NAMED, Details, read
@@ -85,7 +86,7 @@ def classify(
 
     An exception of the caller's own, and the few database errors that only report the ruin an earlier one left, are
     looked behind: `__cause__`, then `__context__` unless suppressed (`raise ... from None`), and the members of a
-    group. Pure and safe to call from any thread.
+    group. Not behind a ConfigurationError: what cannot work is not tried again. Pure and safe to call from any thread.
 
     Args:
         error: any exception.
@@ -106,7 +107,7 @@ def classify(
     meaning = _meaning_of(error, stage, server)
     if stage is Stage.COMMIT:
         return _after_commit_was_sent(error, meaning, server, handled)
-    if not (meaning.own or meaning.hides_cause):
+    if isinstance(error, ConfigurationError) or not (meaning.own or meaning.hides_cause):
         return _failure(meaning, stage)
     usable = meaning.connection_usable
     for hidden in _behind(error, handled):

@@ -19,8 +19,6 @@ What happens when, by SQLAlchemy's own events:
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy
@@ -35,7 +33,8 @@ from ...dialects import Flavour, classify
 from ...errors import ConfigurationError
 from ...outcome import Stage
 from .address import Address, Host, resolve
-from .cancellation import leave_at_once, roll_back_unseen
+from .cancellation import roll_back_unseen
+from .connecting import bound_connecting
 from .interrupt import Identity, cut, identify
 from .isolation import level_of
 from .killer import AsyncKiller, Killer
@@ -183,7 +182,7 @@ class Endpoint:
         made = self._create(asynchronous, {**self._pool_options(asynchronous), **engine_options})
         self.async_engine = made if isinstance(made, AsyncEngine) else None
         self.engine: Engine = made.sync_engine if isinstance(made, AsyncEngine) else made
-        _bound_connecting(self.engine, address, seconds(pool.connect_timeout))
+        bound_connecting(self.engine, address, seconds(pool.connect_timeout))
         if address.hosts:
             event.listen(self.engine, "do_connect", self._steer)
         self._listen()
@@ -318,7 +317,7 @@ class Endpoint:
             options["isolation_level"] = "AUTOCOMMIT"
         made = self._create(self.async_engine is not None, options)
         engine = made.sync_engine if isinstance(made, AsyncEngine) else made
-        _bound_connecting(engine, self.address, SIDE_CONNECT_TIMEOUT_S)
+        bound_connecting(engine, self.address, SIDE_CONNECT_TIMEOUT_S)
         if host is not None:
 
             def steer(_dialect: Dialect, _record: object, _arguments: object, parameters: dict[str, Any]) -> None:
@@ -404,7 +403,7 @@ class Endpoint:
                 _execute(connection, pragma)
             return
         if self.address.driver == "pymysql" and "read_timeout" not in self.address.url.query:
-            connection._read_timeout = None  # `_bound_connecting` bounded the handshake by it
+            connection._read_timeout = None  # `bound_connecting` bounded the handshake by it
         try:
             _execute(connection, self._session_statement(flavour))
         except self.engine.dialect.loaded_dbapi.Error as error:
@@ -500,44 +499,6 @@ def _fill_in(parameters: dict[str, Any], host: Host) -> None:
         parameters["port"] = host.port
     else:
         parameters.pop("port", None)
-
-
-def _whole(timeout_s: float) -> int:
-    return max(1, math.ceil(timeout_s))
-
-
-_CONNECT_TIMEOUTS: dict[str, tuple[str, Callable[[float], float]]] = {
-    "pymysql": ("connect_timeout", float),
-    "asyncmy": ("connect_timeout", float),
-    "aiomysql": ("connect_timeout", float),
-    "mysqldb": ("connect_timeout", _whole),
-    "mysqlconnector": ("connection_timeout", _whole),
-    "mariadbconnector": ("connect_timeout", _whole),
-    "psycopg": ("connect_timeout", _whole),
-    "psycopg2": ("connect_timeout", _whole),
-    "asyncpg": ("timeout", float),
-}
-_SHORTEST_S = 0.05
-"""Drivers take 0 for "for ever"."""
-
-
-def _bound_connecting(engine: Engine, address: Address, longest_s: float) -> None:
-    """Have every connect of `engine` end within `longest_s` seconds, or by the caller's deadline; a cancelled one at once."""
-    leave_at_once(engine)
-    if address.driver not in _CONNECT_TIMEOUTS:
-        return
-    name, rounded = _CONNECT_TIMEOUTS[address.driver]
-
-    def bound(_dialect: Dialect, _record: object, _arguments: object, parameters: dict[str, Any]) -> None:
-        # What the URL says counts too: it is there when the driver's parameters are made.
-        longest = min(longest_s, float(parameters.get(name, longest_s)))
-        timeout_s = max(_SHORTEST_S, shortened(longest))
-        parameters[name] = rounded(timeout_s)
-        if address.driver == "pymysql":
-            # PyMySQL's connect timeout ends with TCP's handshake; the server's may take for ever.
-            parameters.setdefault("read_timeout", timeout_s)
-
-    event.listen(engine, "do_connect", bound)
 
 
 def flavour_of(dialect: Dialect) -> Flavour:

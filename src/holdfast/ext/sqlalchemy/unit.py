@@ -281,10 +281,9 @@ class Unit(_OneAttempt, Generic[T]):
                 f"{self.name} has rolled its own transaction back, so there is nothing to save; take what does so out "
                 "of the transaction function (the rollback of get_transaction(), say)"
             )
-        if self._swallowed is not None:
-            self._raise_swallowed(self._swallowed)  # first: the session of a failed flush would only say that it failed
-        if self._last_error is not None and not self.session.is_active:
-            self._raise_swallowed(self._last_error)
+        before = self._swallowed or (None if self.session.is_active else self._last_error)
+        if before is not None:
+            self._raise_swallowed(before)  # first: the session of a failed flush would only say that it failed
         self.session.flush()
         if self._swallowed is not None:
             self._raise_swallowed(self._swallowed)
@@ -442,8 +441,11 @@ class Unit(_OneAttempt, Generic[T]):
 
     def _classified(self, error: BaseException, doing: Do) -> Failure:
         stage = self._stage(doing)
-        if isinstance(error, exc.PendingRollbackError) and isinstance(self._swallowed, Exception):
-            error = self._swallowed  # it only says that the session was used after that
+        if isinstance(error, exc.PendingRollbackError):
+            before = self._swallowed or self._last_error
+            error = (
+                before if isinstance(before, Exception) else error
+            )  # it only says that the session was used after that
         if isinstance(error, (LoadShed, NoWriter)) and doing in _OUTSIDE:
             # Refused so that no queue builds: the caller is told when to come again, and nothing here waits for it.
             return Failure(FailureClass.PERMANENT, stage, name=type(error).__name__, retry_after_s=error.retry_after_s)
@@ -520,7 +522,7 @@ class Unit(_OneAttempt, Generic[T]):
 
     def on_savepoint_rollback(self) -> None:
         """A savepoint undid the statement that failed, where the server still had it."""
-        failure = self._swallowed_failure
+        self._last_error, failure = None, self._swallowed_failure
         if failure is None or not failure.connection_usable:
             return
         undone = failure.failure_class is FailureClass.PERMANENT or self.runtime.flavour is Flavour.POSTGRESQL

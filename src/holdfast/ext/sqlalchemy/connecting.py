@@ -1,0 +1,116 @@
+"""How an engine connects: within its caller's time, left at once by a cancellation, and told what its driver does not know.
+
+A URL's options go to the driver as they are, so a mistyped one is found when the first connection is made, in each driver's own
+way: a TypeError, a refusal that looks like the server's, or, from libpq, the same error as for a server that is not there, which
+would be tried again until the deadline. Whoever configured it is told at once and in the same words.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import event
+
+from ...errors import ConfigurationError
+from .cancellation import leave_at_once
+from .pool import shortened
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Engine
+    from sqlalchemy.engine.interfaces import DBAPIConnection, Dialect
+
+    from .address import Address
+
+__all__ = ["bound_connecting", "refuses_options"]
+
+
+def _whole(timeout_s: float) -> int:
+    return max(1, math.ceil(timeout_s))
+
+
+_CONNECT_TIMEOUTS: dict[str, tuple[str, Callable[[float], float]]] = {
+    "pymysql": ("connect_timeout", float),
+    "asyncmy": ("connect_timeout", float),
+    "aiomysql": ("connect_timeout", float),
+    "mysqldb": ("connect_timeout", _whole),
+    "mysqlconnector": ("connection_timeout", _whole),
+    "mariadbconnector": ("connect_timeout", _whole),
+    "psycopg": ("connect_timeout", _whole),
+    "psycopg2": ("connect_timeout", _whole),
+    "asyncpg": ("timeout", float),
+}
+_SHORTEST_S = 0.05
+"""Drivers take 0 for "for ever"."""
+
+_UNKNOWN_ARGUMENT = re.compile(r"keyword argument")
+# libpq's words, as of version 17; in another language they are taken for a server that is not there, and tried again.
+_LIBPQ = re.compile(
+    r"invalid (?:connection option|URI query parameter|\w+ value: )"
+    r"|invalid integer value .* for connection option"
+    r"|(?:certificate|private key|certificate revocation list) file .* (?:does not exist|has group or world access)"
+    r"|server does not support SSL, but SSL was required"
+    r"|(?:could not|cannot) (?:read|load) (?:root )?(?:certificate|private key) file"
+)
+
+
+def bound_connecting(engine: Engine, address: Address, longest_s: float) -> None:
+    """Have every connect of `engine` end within `longest_s` seconds, or by the caller's deadline; a cancelled one at once.
+
+    An option that the driver refuses is a ConfigurationError then.
+    """
+    leave_at_once(engine)
+    _name_refused_options(engine.dialect, address)
+    if address.driver not in _CONNECT_TIMEOUTS:
+        return
+    name, rounded = _CONNECT_TIMEOUTS[address.driver]
+
+    def bound(_dialect: Dialect, _record: object, _arguments: object, parameters: dict[str, Any]) -> None:
+        # What the URL says counts too: it is there when the driver's parameters are made.
+        try:
+            longest = min(longest_s, float(parameters.get(name, longest_s)))
+        except ValueError:
+            raise ConfigurationError(f"{name} in the database URL must be a number of seconds") from None
+        timeout_s = max(_SHORTEST_S, shortened(longest))
+        parameters[name] = rounded(timeout_s)
+        if address.driver == "pymysql":
+            # PyMySQL's connect timeout ends with TCP's handshake; the server's may take for ever.
+            parameters.setdefault("read_timeout", timeout_s)
+
+    event.listen(engine, "do_connect", bound)
+
+
+def refuses_options(error: Exception, *, by_network: bool) -> bool:
+    """Whether a driver's error while it connects is about what it was given, which no other try mends.
+
+    Args:
+        error: what `connect` raised.
+        by_network: whether it goes to a host: a file that is missing then is no server's socket.
+    """
+    if isinstance(error, TypeError):
+        return _UNKNOWN_ARGUMENT.search(str(error)) is not None
+    if isinstance(error, FileNotFoundError):
+        return by_network
+    return _LIBPQ.search(str(error)) is not None
+
+
+def _name_refused_options(dialect: Dialect, address: Address) -> None:
+    # Not a `do_connect` of our own that connects: the user's, registered later (a token for the login), would go unheard.
+    connect = dialect.connect
+    by_network = bool(address.hosts)
+
+    def connecting(*arguments: Any, **parameters: Any) -> DBAPIConnection:
+        try:
+            return connect(*arguments, **parameters)
+        except Exception as error:
+            if not refuses_options(error, by_network=by_network):
+                raise
+            said = str(error).strip()
+            raise ConfigurationError(
+                f"the driver {address.driver} cannot connect with the options of the database URL ({said}); see which ones it "
+                "knows, and that the files they name are there"
+            ) from error
+
+    dialect.connect = connecting  # type: ignore[method-assign]
