@@ -2,7 +2,10 @@
 
 Both are shared by all callers of a database, and a caller chooses its own deadline. So running out of time says something of the
 server only if there was time: half of what the database itself gives an operation, or more. Otherwise anybody could shrink the
-limit for all, and open the breaker, by asking for answers in no time (`holdfast.asgi.admission` does the same for requests).
+limit for all by asking for answers in no time (`holdfast.asgi.admission` does the same for requests).
+
+A pool whose connections are all in use says nothing to the breaker: how their work ends does. In an overload it would open, and
+refuse what can be done as well.
 """
 
 from __future__ import annotations
@@ -41,16 +44,15 @@ def tell_failure(
         starved: no connection came free in the pool in time.
         server_in_doubt: the server may be gone, which is the failover gate's to find out, and to wait for.
     """
-    hurried = time_is_up and not had_time
     if admission is not None:
-        too_slow = (time_is_up or starved) and not hurried
+        too_slow = (time_is_up or starved) and had_time
         if refused or too_slow or failure_class is FailureClass.OVERLOAD:
             admission.dropped()
         else:
             admission.ignored()
     if permit is None:
         return
-    if not failure_class.counts_for_breaker or server_in_doubt or (starved and hurried):
+    if not failure_class.counts_for_breaker or server_in_doubt or starved:
         permit.ignored()
     else:
         permit.failed()

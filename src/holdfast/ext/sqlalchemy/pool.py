@@ -1,6 +1,8 @@
 """SQLAlchemy's queue pools, for callers with a deadline and servers with a limit.
 
-- A caller waits for a connection until its own deadline, and no longer.
+- A caller waits for a connection as long as what is left of its deadline would do for the work, and no longer. One that gets its
+  connection too late is cut off in the middle of its work, and its connection with it; the next one has to open another, has
+  less time left for that, and is cut off as well. So more work than can be done would leave less and less of it done.
 - A server that has no connection left for us (1040, 53300) is not asked again for a while: whoever needs one waits for one that
   comes back. Only when none of ours is out is there nothing to wait for, and the error is raised.
 - Who is cancelled while a connection is cleaned up knows, and the connection is thrown away: that is not logged as an error.
@@ -23,6 +25,7 @@ from sqlalchemy.util import queue
 from ...clock import SYSTEM_CLOCK
 from ...deadline import current_deadline
 from ...dialects import classify
+from ...errors import BulkheadFull
 from ...outcome import Stage
 from .origin import NO_CONNECTION_LEFT
 
@@ -40,6 +43,17 @@ _FULL_FOR_S = 0.5
 _RETIRED_MAX = 10
 """How often connections may be retired in a row while one is made; far above what servers can do in that time."""
 
+_TAKEN = "holdfast_taken"
+
+_WEIGHT = 0.05
+"""Of each return in the average of how long connections are in use: it follows the last twenty or so."""
+
+_RESERVE = 3.0
+"""How many such times an operation needs once it has a connection: few take three times as long as the average."""
+
+_RESERVE_SHARE_MAX = 0.5
+"""Of all that an operation can wait. Whatever the average says, one that has just come waits for half of its time."""
+
 
 def shortened(longest_s: float) -> float:
     """`longest_s`, or what the caller's deadline leaves of it."""
@@ -52,6 +66,7 @@ class _WaitsUntilTheDeadline(sa_pool.QueuePool):
 
     _longest_wait_s: float
     _full_until = float("-inf")
+    _held_s = 0.0
 
     @property
     def _timeout(self) -> float:
@@ -82,30 +97,46 @@ class _WaitsUntilTheDeadline(sa_pool.QueuePool):
                     raise
 
     def _do_get(self) -> ConnectionPoolEntry:
+        began = SYSTEM_CLOCK.monotonic()
         try:
-            return self._pool.get(block=False)
+            record = self._pool.get(block=False)
         except queue.Empty:
-            return self._wait_or_open()
+            record, began = self._wait_or_open(began)
+        record.record_info[_TAKEN] = began
+        return record
 
-    def _wait_or_open(self) -> ConnectionPoolEntry:
-        give_up_at = SYSTEM_CLOCK.monotonic() + self._timeout
+    def _wait_or_open(self, began: float) -> tuple[ConnectionPoolEntry, float]:
+        """A connection, and since when it is in use: its opening counts."""
+        timeout_s = self._timeout
+        give_up_at = began + timeout_s
+        now = began
         while True:
-            now = SYSTEM_CLOCK.monotonic()
             if now >= self._full_until and self._inc_overflow():
                 opened = self._open()
                 if opened is not None:
-                    return opened
+                    return opened, now
             if now >= give_up_at:
                 raise self._too_late()
+            reserve_s = min(_RESERVE * self._held_s, _RESERVE_SHARE_MAX * timeout_s)
+            if now >= give_up_at - reserve_s:
+                raise self._hopeless(give_up_at - now)
             with suppress(queue.Empty):
-                came_back = self._pool.get(timeout=min(_LOOK_EVERY_S, max(give_up_at - now, 0.001)))
+                came_back = self._pool.get(timeout=min(_LOOK_EVERY_S, max(give_up_at - reserve_s - now, 0.001)))
                 if self._timeout > 0:
-                    return came_back
+                    return came_back, SYSTEM_CLOCK.monotonic()
                 # Too late. A task had been cancelled for it, but `asyncio.wait_for` up to Python 3.11 drops a cancellation that
                 # comes together with what was waited for, and nobody would cancel what it did with the connection.
                 # Others may have come back meanwhile, and left no room for this one.
                 self._do_return_conn(came_back)
                 raise self._too_late()
+            now = SYSTEM_CLOCK.monotonic()
+
+    def _hopeless(self, left_s: float) -> BulkheadFull:
+        return BulkheadFull(
+            f"all {self.checkedout()} connections to the database are in use, and the {left_s:.1f} s that are left would not do "
+            f"for work that takes {self._held_s:.1f} s on average",
+            retry_after_s=self._held_s,
+        )
 
     def _too_late(self) -> exc.TimeoutError:
         return exc.TimeoutError(
@@ -130,6 +161,9 @@ class _WaitsUntilTheDeadline(sa_pool.QueuePool):
         return self.checkedout() > 0 and self._timeout > 0
 
     def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
+        taken = record.record_info.pop(_TAKEN, None)
+        if taken is not None and record.dbapi_connection is not None:  # what was cut off says nothing of the work
+            self._held_s += _WEIGHT * (SYSTEM_CLOCK.monotonic() - taken - self._held_s)
         if record.dbapi_connection is None and SYSTEM_CLOCK.monotonic() < self._full_until:
             # Whoever got it next would have to connect, which the server has just refused.
             self._dec_overflow()

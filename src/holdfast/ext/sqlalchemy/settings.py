@@ -29,7 +29,9 @@ class PoolSettings:
     Attributes:
         size: connections kept open while idle; 1 or more. Where more callers than this are busy all the time, raise it:
             connections beyond it are opened and closed with every use.
-        open_max: connections open at once; at least `size`. Further callers wait, until their deadline.
+        open_max: connections open at once; at least `size`. Further callers wait, as long as what is then left of their
+            deadline would do for the work (three times as long as connections are in use on average, but no more than half of the
+            time they had), and get a `BulkheadFull` that says when to come again.
         ping_after: seconds (or `timedelta`) a connection may have been idle before it is asked for a sign of life on its way
             out of the pool, one round trip; 0: always, None: never. 0.5 s as in HikariCP (`aliveBypassWindowMs`): a busy pool
             pays nothing, and a connection that died unused costs no attempt.

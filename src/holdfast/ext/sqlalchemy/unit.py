@@ -15,7 +15,7 @@ from sqlalchemy.orm import exc as orm_exc
 
 from ...dialects import Flavour, classify
 from ...effects import note_applied
-from ...errors import HoldfastError, LoadShed, NoWriter, Rejected, UsageError
+from ...errors import BulkheadFull, HoldfastError, LoadShed, NoWriter, Rejected, UsageError
 from ...events import ConnectionDiscarded, HookFailed
 from ...operation import TOMBSTONE, replayed
 from ...outcome import Failure, FailureClass, Stage
@@ -238,11 +238,11 @@ class Unit(_OneAttempt, Generic[T]):
         except BaseException as error:
             if self.connection is None:
                 # Nothing is held, so no clean-up follows; the permit must not wait for one.
-                failure = self.classify(error, Do.BEGIN)
+                failure, starved = self.classify(error, Do.BEGIN), isinstance(error, (exc.TimeoutError, BulkheadFull))
                 self._settle_permits(
-                    failure.failure_class,
+                    FailureClass.UNSENT if starved else failure.failure_class,
                     refused=failure.code in NO_CONNECTION_LEFT,
-                    starved=isinstance(error, exc.TimeoutError),
+                    starved=starved,
                 )
                 sessions.close(session)
             raise
@@ -442,17 +442,13 @@ class Unit(_OneAttempt, Generic[T]):
     def _classified(self, error: BaseException, doing: Do) -> Failure:
         stage = self._stage(doing)
         if isinstance(error, exc.PendingRollbackError):
-            before = self._swallowed or self._last_error
-            error = (
-                before if isinstance(before, Exception) else error
-            )  # it only says that the session was used after that
-        if isinstance(error, (LoadShed, NoWriter)) and doing in _OUTSIDE:
-            # Refused so that no queue builds: the caller is told when to come again, and nothing here waits for it.
-            return Failure(FailureClass.PERMANENT, stage, name=type(error).__name__, retry_after_s=error.retry_after_s)
+            before = self._swallowed or self._last_error  # it only says that the session was used after that
+            error = before if isinstance(before, Exception) else error
         if isinstance(error, Rejected) and doing in _OUTSIDE:
-            return Failure(
-                FailureClass.UNSENT, Stage.CONNECT, name=type(error).__name__, retry_after_s=error.retry_after_s
-            )
+            # Refused so that no queue builds: the caller is told when to come again, and nothing here waits for it.
+            is_full = isinstance(error, (LoadShed, NoWriter, BulkheadFull))
+            failure_class, where = (FailureClass.PERMANENT, stage) if is_full else (FailureClass.UNSENT, Stage.CONNECT)
+            return Failure(failure_class, where, name=type(error).__name__, retry_after_s=error.retry_after_s)
         if isinstance(error, orm_exc.StaleDataError):
             # A version column says that another transaction was faster; a rerun reads the new version.
             return Failure(FailureClass.CONTENTION, stage, name="StaleDataError")
