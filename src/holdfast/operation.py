@@ -245,11 +245,12 @@ class ResultCodec(Protocol):
 
 
 class JsonCodec:
-    """JSON, with the types that services return besides JSON's own: `Decimal`, dates and times, `timedelta`, `UUID`, bytes,
-    tuples, sets, enumerations, dataclasses and Pydantic models.
+    """JSON, with the types that services return besides JSON's own: `Decimal`, dates and times (with their `ZoneInfo`),
+    `timedelta`, `UUID`, bytes, tuples, named tuples, sets, dictionaries with any of these as keys, enumerations, dataclasses and
+    Pydantic models.
 
-    Dataclasses, models and enumerations come back as what `result_type` (the operation's return annotation) says, also inside
-    lists, tuples, dictionaries and unions; nothing is ever imported by a name read from the database.
+    Dataclasses, models, named tuples and enumerations come back as what `result_type` (the operation's return annotation) says,
+    also inside lists, tuples, dictionaries and unions; nothing is ever imported by a name read from the database.
 
     Args:
         result_type: the type of the result, or None for plain values.
@@ -273,7 +274,7 @@ class JsonCodec:
             if type(result) is self._result_type and self._result_type in _KEPT_BY_JSON:
                 return text
             rebuilt = self.decode(text)
-        except (TypeError, ValueError, RecursionError) as error:
+        except (TypeError, ValueError, NameError, RecursionError) as error:
             raise ResultNotSerializable(
                 f"a result of type {type(result).__name__} cannot be stored under its key ({_reason(error)}); return plain "
                 "values, a dataclass or a model, and annotate the function's return type"
@@ -282,8 +283,9 @@ class JsonCodec:
             # A replay must return what the first call returned, down to the last dataclass in a list.
             came_back = "something else" if type(rebuilt) is type(result) else type(rebuilt).__name__
             raise ResultNotSerializable(
-                f"a result of type {type(result).__name__} would come back as {came_back}; "
-                "annotate the function's return type with what it returns (`list[Receipt]`, say)"
+                f"a result of type {type(result).__name__} would come back as {came_back}; annotate the function's return type "
+                "with what it returns (`list[Receipt]`, say). Where that is so, its stored form leaves something out (Pydantic "
+                "masks a secret): return what is to be kept as plain values, or give the operation a `codec` of its own"
             )
         return text
 
@@ -315,11 +317,39 @@ def replayed(record: Record, codec: ResultCodec, operation: str) -> Any:
 _KEPT_BY_JSON = frozenset({str, int, bool})
 """Types whose every value comes back as it was, so that nobody has to try."""
 
+
+def _moment(value: datetime) -> str | list[Any]:
+    """ISO 8601, which has no names for zones and one form for both of an hour that comes twice: those stand beside it."""
+    zone = getattr(value.tzinfo, "key", None)
+    if zone is None and not value.fold:
+        return value.isoformat()
+    written = value.replace(fold=0) if zone is None else value.replace(fold=0, tzinfo=None)
+    return [written.isoformat(), value.fold, zone]
+
+
+def _of_moment(content: str | list[Any]) -> datetime:
+    if isinstance(content, str):
+        return datetime.fromisoformat(content)
+    text, fold, zone = content
+    moment = datetime.fromisoformat(text).replace(fold=fold)
+    if zone is None:
+        return moment
+    from zoneinfo import ZoneInfo  # late: most results have none
+
+    return moment.replace(tzinfo=ZoneInfo(zone))
+
+
+def _time_of_day(value: time) -> str:
+    if value.tzinfo is not None and value.utcoffset() is None:
+        raise _NoForm("a time of day in a zone whose offset depends on the date has no stored form")
+    return value.isoformat()
+
+
 _ENCODERS: tuple[tuple[type, str, Callable[[Any], Any]], ...] = (
     (Decimal, "$decimal", str),
-    (datetime, "$datetime", datetime.isoformat),
+    (datetime, "$datetime", _moment),
     (date, "$date", date.isoformat),
-    (time, "$time", time.isoformat),
+    (time, "$time", _time_of_day),
     (timedelta, "$timedelta", lambda value: [value.days, value.seconds, value.microseconds]),
     (UUID, "$uuid", str),
     (bytes, "$bytes", bytes.hex),
@@ -330,6 +360,8 @@ _ENCODERS: tuple[tuple[type, str, Callable[[Any], Any]], ...] = (
 # In fingerprints. A subclass has the form of its base, under its own name.
 _FORMS: dict[type, tuple[str, Callable[[Any], Any]]] = {
     **{kind: (tag, encode) for kind, tag, encode in _ENCODERS},
+    datetime: ("$datetime", datetime.isoformat),
+    time: ("$time", time.isoformat),
     set: ("$set", _described_set),
     frozenset: ("$frozenset", _described_set),
     dict: ("$dict", _described_dict),
@@ -342,7 +374,7 @@ _FORMS: dict[type, tuple[str, Callable[[Any], Any]]] = {
 
 _DECODERS: dict[str, Callable[[Any], Any]] = {
     "$decimal": Decimal,
-    "$datetime": datetime.fromisoformat,
+    "$datetime": _of_moment,
     "$date": date.fromisoformat,
     "$time": time.fromisoformat,
     "$timedelta": lambda parts: timedelta(*parts),
@@ -351,6 +383,7 @@ _DECODERS: dict[str, Callable[[Any], Any]] = {
     "$frozenset": frozenset,
     "$set": set,
     "$tuple": tuple,
+    "$dict": dict,
 }
 
 
@@ -361,11 +394,8 @@ def _prepare(value: Any) -> Any:
     if isinstance(value, list):
         return [_prepare(item) for item in value]
     if isinstance(value, dict):
-        for key in value:
-            if not isinstance(key, str):
-                raise _NoForm(f"a dictionary key of type {type(key).__name__} would come back as text")
-            if key in _DECODERS:
-                raise _NoForm(f"the dictionary key {key!r} is reserved")
+        if not _TEXT.issuperset(map(type, value)) or not _DECODERS.keys().isdisjoint(value):
+            return {"$dict": [[_prepare(key), _prepare(item)] for key, item in value.items()]}
         return {key: _prepare(item) for key, item in value.items()}
     if isinstance(value, Enum):
         return value.value
@@ -420,6 +450,9 @@ def _rebuild(value: Any, kind: Any) -> Any:
         return _rebuild_parts(value, get_origin(kind), inside)
     if not isinstance(kind, type):
         return value
+    if isinstance(value, tuple) and issubclass(kind, tuple) and hasattr(kind, "_fields"):
+        hints = get_type_hints(kind)
+        return kind(*(_rebuild(item, hints.get(name)) for name, item in zip(kind._fields, value, strict=True)))
     if isinstance(value, dict):
         if is_dataclass(kind):
             hints = get_type_hints(kind)
@@ -437,7 +470,7 @@ def _rebuild_parts(value: Any, container: Any, inside: tuple[Any, ...]) -> Any:
     if container is list and isinstance(value, list):
         return [_rebuild(item, inside[0]) for item in value]
     if container is dict and isinstance(value, dict):
-        return {key: _rebuild(item, inside[1]) for key, item in value.items()}
+        return {_rebuild(key, inside[0]): _rebuild(item, inside[1]) for key, item in value.items()}
     if container is tuple and isinstance(value, tuple):
         kinds = (inside[0],) * len(value) if inside[-1] is Ellipsis else inside
         return tuple(_rebuild(item, kind) for item, kind in zip(value, kinds, strict=True))

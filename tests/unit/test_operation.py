@@ -6,13 +6,14 @@ import json
 import sys
 from collections import OrderedDict
 from dataclasses import dataclass, field, make_dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from enum import Enum, StrEnum
 from functools import cached_property
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import pytest
 from pydantic import BaseModel, ConfigDict, SecretStr
@@ -81,6 +82,16 @@ class Money(int):
 class Point(NamedTuple):
     x: int
     y: int
+
+
+class Placed(NamedTuple):
+    at: Point
+    name: str
+
+
+@dataclass
+class Unresolvable:
+    line: NowhereToBeFound  # type: ignore[name-defined]  # noqa: F821 - as after an import for type checkers alone
 
 
 @dataclass
@@ -382,6 +393,14 @@ def test_a_class_of_the_program_itself_is_named_as_the_program_was_started(monke
         (None, Receipt | None),
         (LINE, Receipt | Line),
         ([LINE, None], list[Line | None]),
+        ({1: "a", "1": "b", None: "c"}, None),
+        ({(1, date(2026, 1, 2)): Decimal(1)}, None),
+        ({"$decimal": "1"}, None),
+        ({"nested": {"$set": [1], "$dict": []}}, None),
+        ({Size.LARGE: LINE}, dict[Size, Line]),
+        ({Colour.RED: [1]}, dict[Colour, list[int]]),
+        (Point(1, 2), Point),
+        ([Placed(Point(1, 2), "here"), None], list[Placed | None]),
     ],
 )
 def test_a_result_comes_back_as_it_was(result: Any, kind: Any) -> None:
@@ -400,10 +419,6 @@ def test_a_result_comes_back_as_it_was(result: Any, kind: Any) -> None:
         ([Receipt(1)], None),
         ([Receipt(1)], list),
         ({"first": Receipt(1)}, dict[str, Line]),
-        ({1: "a"}, None),
-        ({"$decimal": "1"}, None),
-        ({"nested": {"$set": [1]}}, None),
-        (Point(1, 2), Point),
         ([Colour.RED], None),
         ("\ud800", str),
         (float("nan"), float),
@@ -414,6 +429,12 @@ def test_a_result_comes_back_as_it_was(result: Any, kind: Any) -> None:
         ({Size.LARGE: 1}, None),
         ({"nested": OrderedDict(a=1)}, None),
         ([(1, Money(2))], None),
+        (Point(1, 2), None),
+        ({Colour.RED: 1}, None),
+        (Placed(Point(1, 2), "here"), tuple[Point, str]),
+        (time(1, 2, tzinfo=ZoneInfo("Europe/Zurich")), time),
+        (SecretModel(pin=SecretStr("hidden")), SecretModel),
+        (Unresolvable(LINE), Unresolvable),
         (Loose([Point(1, 2)]), Loose),
         (Loose({"a": {Size.LARGE}}), Loose),
         (LooseModel(content=[Point(1, 2)]), LooseModel),
@@ -424,6 +445,42 @@ def test_a_result_that_would_come_back_as_something_else_is_refused(result: Any,
     """It is refused before COMMIT, with the cure, rather than handed to the second caller as another thing."""
     with pytest.raises(ResultNotSerializable, match=r"annotate the function's return type"):
         JsonCodec(kind).encode(result)
+
+
+ZURICH = ZoneInfo("Europe/Zurich")
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        datetime(2026, 7, 1, 12, tzinfo=ZURICH),
+        datetime(2026, 10, 25, 2, 30, tzinfo=ZURICH),
+        datetime(2026, 10, 25, 2, 30, tzinfo=ZURICH, fold=1),
+        datetime(2026, 10, 25, 2, 30, fold=1),  # noqa: DTZ001 - some have none
+        datetime(2026, 10, 25, 2, 30, tzinfo=timezone(timedelta(hours=2)), fold=1),
+        datetime(2026, 10, 25, 2, 30, tzinfo=UTC),
+    ],
+    ids=repr,
+)
+def test_a_moment_comes_back_with_its_zone(moment: datetime) -> None:
+    """Also in the hour that comes twice, where two moments are written alike and Python calls no two zones equal."""
+    again = JsonCodec(datetime).decode(JsonCodec(datetime).encode(moment))
+    assert again == moment
+    assert (again.tzinfo, again.fold, again.utcoffset()) == (moment.tzinfo, moment.fold, moment.utcoffset())
+
+
+def test_a_moment_that_was_stored_as_text_alone_can_still_be_read() -> None:
+    """As before zones were kept."""
+    assert JsonCodec(datetime).decode('{"$datetime":"2026-01-02T03:04:05+00:00"}') == datetime(
+        2026, 1, 2, 3, 4, 5, tzinfo=UTC
+    )
+
+
+def test_a_masked_secret_is_told_with_another_cure() -> None:
+    """The annotation is right already."""
+    with pytest.raises(ResultNotSerializable, match="masks a secret") as caught:
+        JsonCodec(SecretModel).encode(SecretModel(pin=SecretStr("hunter2")))
+    assert "hunter2" not in str(caught.value)
 
 
 def test_a_refused_result_stays_out_of_the_error() -> None:

@@ -102,7 +102,7 @@ class _WaitsUntilTheDeadline(sa_pool.QueuePool):
             record = self._pool.get(block=False)
         except queue.Empty:
             record, began = self._wait_or_open(began)
-        record.record_info[_TAKEN] = began
+        record.record_info[_TAKEN] = began  # type: ignore[index]  # a record always has it
         return record
 
     def _wait_or_open(self, began: float) -> tuple[ConnectionPoolEntry, float]:
@@ -161,7 +161,7 @@ class _WaitsUntilTheDeadline(sa_pool.QueuePool):
         return self.checkedout() > 0 and self._timeout > 0
 
     def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
-        taken = record.record_info.pop(_TAKEN, None)
+        taken = record.record_info.pop(_TAKEN, None)  # type: ignore[union-attr]
         if taken is not None and record.dbapi_connection is not None:  # what was cut off says nothing of the work
             self._held_s += _WEIGHT * (SYSTEM_CLOCK.monotonic() - taken - self._held_s)
         if record.dbapi_connection is None and SYSTEM_CLOCK.monotonic() < self._full_until:
