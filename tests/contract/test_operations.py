@@ -261,6 +261,18 @@ def test_hooks_run_once_after_commit_and_cannot_undo_it(face: Face) -> None:
     assert face.read(usernames) == ["ada"]
 
 
+def test_what_is_no_function_is_no_hook(face: Face) -> None:
+    """Told where it is registered: the call itself would fail after COMMIT, when nobody hears of it."""
+
+    def body(session: Session) -> None:
+        add_user(session, "ada")
+        face.db.after_commit([].append("ada"))
+
+    with pytest.raises(UsageError, match=r"not a NoneType: after_commit\(notify, user_id\)"):
+        face.run(body)
+    assert face.read(usernames) == []
+
+
 def test_hooks_of_a_failed_operation_never_run(face: Face) -> None:
     """No commit, no hook."""
     seen: list[str] = []

@@ -15,7 +15,7 @@ from ...outcome import Outcome
 from ...stream import EVENTS, EventStream
 from ...transaction import AsyncShell
 from .async_unit import AsyncUnit
-from .current import body_of, open_unit, running_unit
+from .current import body_of, call_after_commit, open_unit, running_unit
 from .database_settings import DatabaseSettings
 from .engines import Endpoint, open_endpoint
 from .health import database_checks, reading_async
@@ -256,7 +256,7 @@ class AsyncDatabase:
 
     def after_commit(self, hook: Callable[P, object], /, *args: P.args, **kwargs: P.kwargs) -> None:
         """As `Database.after_commit`; a hook may be a coroutine function."""
-        running_unit(self._runtime, "after_commit()").hooks.append((hook, args, kwargs))
+        call_after_commit(self._runtime, hook, args, kwargs)
 
     # -- the database ------------------------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ Context variables alone cannot tell, as a task that the body starts inherits the
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextvars import ContextVar
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,15 @@ if TYPE_CHECKING:
     from .runtime import Runtime
     from .unit import Unit
 
-__all__ = ["AT_WORK", "body_of", "open_unit", "opening_or_ending_unit", "running_unit", "unit_at_work_on"]
+__all__ = [
+    "AT_WORK",
+    "body_of",
+    "call_after_commit",
+    "open_unit",
+    "opening_or_ending_unit",
+    "running_unit",
+    "unit_at_work_on",
+]
 
 _current: ContextVar[Unit[Any] | None] = ContextVar("holdfast_unit", default=None)
 
@@ -58,6 +67,23 @@ def running_unit(runtime: Runtime, what: str) -> Unit[Any]:
     if unit is None:
         raise UsageError(f"{what} works inside a transaction function or block of this database")
     return unit
+
+
+def call_after_commit(
+    runtime: Runtime, hook: Callable[..., object], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> None:
+    """Have the running unit call `hook` once its transaction is known to be committed.
+
+    Raises:
+        UsageError: no transaction of this database is running here, or there is nothing to call.
+    """
+    unit = running_unit(runtime, "after_commit()")
+    if not callable(hook):
+        raise UsageError(
+            f"after_commit() takes a function and its arguments, not a {type(hook).__name__}: after_commit(notify, user_id) "
+            "calls it later, after_commit(notify(user_id)) has called it already"
+        )
+    unit.hooks.append((hook, args, kwargs))
 
 
 def unit_at_work_on(driver_connection: object) -> Unit[Any] | None:

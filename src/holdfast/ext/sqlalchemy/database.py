@@ -12,7 +12,7 @@ from ...errors import ConfigurationError
 from ...outcome import Outcome
 from ...stream import EVENTS, EventStream
 from ...transaction import Shell
-from .current import body_of, open_unit, running_unit
+from .current import body_of, call_after_commit, open_unit, running_unit
 from .database_settings import DatabaseSettings
 from .engines import Endpoint, open_endpoint
 from .health import database_checks, reading
@@ -322,9 +322,9 @@ class Database:
         hook is lost.
 
         Raises:
-            UsageError: no transaction of this database is running here.
+            UsageError: no transaction of this database is running here, or there is nothing to call.
         """
-        running_unit(self._runtime, "after_commit()").hooks.append((hook, args, kwargs))
+        call_after_commit(self._runtime, hook, args, kwargs)
 
     # -- the database ------------------------------------------------------------------------------------------------
 
