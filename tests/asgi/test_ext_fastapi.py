@@ -191,6 +191,23 @@ def test_settings_come_from_environment_and_file(monkeypatch: pytest.MonkeyPatch
     assert (settings.deadline_s, settings.concurrency, settings.trusted_proxies) == (5, 7, ("100.64.0.0/10",))
 
 
+def test_a_slip_in_a_name_is_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In the file it is refused; in the environment, where others have variables as well, it is logged, without the value."""
+    file = tmp_path / "edge.toml"
+    file.write_text("dedline_s = 3\nwholly_other = 4\n")
+    with pytest.raises(ConfigurationError, match=r"dedline_s \(did you mean deadline_s\?\), wholly_other$"):
+        EdgeSettings.load(file)
+    for name in ("HOLDFAST_DEADLINE", "holdfast_concurency", "HOLDFAST_QUEUE", "HOLDFAST_COLOUR", "DEADLINE"):
+        monkeypatch.setenv(name, "77")
+    EdgeSettings.load()
+    assert sorted(record.getMessage() for record in caplog.records) == [
+        "HOLDFAST_DEADLINE in the environment is no setting (did you mean deadline_s?)",
+        "holdfast_concurency in the environment is no setting (did you mean concurrency?)",
+    ]
+
+
 async def test_settings_reach_the_layers_that_keep_secrets_and_ids() -> None:
     """The fingerprint is an HMAC, the log has the tenant's hash, no id of a client is believed, and no secret is shown."""
     kept = Kept(), Kept()

@@ -5,7 +5,11 @@ settings = EdgeSettings.load("holdfast.toml")       # HOLDFAST_DEADLINE_S=5 in t
 
 from __future__ import annotations
 
+import logging
+import os
 import tomllib
+from collections.abc import Iterable
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal, Self
 
@@ -15,6 +19,12 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from ...errors import ConfigurationError
 
 __all__ = ["EdgeSettings"]
+
+_log = logging.getLogger("holdfast")
+
+_PREFIX = "HOLDFAST_"
+_ALIKE = 0.75
+"""How much of two names is the same, by `difflib`, where one may be a slip for the other."""
 
 
 class EdgeSettings(BaseSettings):
@@ -27,7 +37,7 @@ class EdgeSettings(BaseSettings):
         ValidationError: (from the constructor) the same.
     """
 
-    model_config = SettingsConfigDict(env_prefix="HOLDFAST_", extra="forbid", frozen=True, hide_input_in_errors=True)
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, extra="forbid", frozen=True, hide_input_in_errors=True)
 
     deadline_s: float | None = Field(
         default=None, gt=0.02, le=3600, description="Most seconds for a request; default off; above 0.02, at most 3600."
@@ -136,6 +146,8 @@ class EdgeSettings(BaseSettings):
     def load(cls, file: str | Path | None = None) -> Self:
         """The settings of the environment, and below them those of a TOML file.
 
+        Others may have variables that begin so, too. One whose name is nearly a setting's is logged as a warning.
+
         Args:
             file: the path of a TOML file with the names of the fields at its top; default None: no file.
 
@@ -148,12 +160,27 @@ class EdgeSettings(BaseSettings):
             raise ConfigurationError(f"the settings file cannot be read: {type(error).__name__}") from None
         unknown = sorted(found.keys() - cls.model_fields.keys())
         if unknown:
-            raise ConfigurationError(f"the settings file names what does not exist: {', '.join(unknown)}")
+            named = ", ".join(f"{name}{_meant(name, cls.model_fields)}" for name in unknown)
+            raise ConfigurationError(f"the settings file names what does not exist: {named}")
         try:
             set_outside = cls().model_fields_set
+            _warn_of_slips(cls.model_fields)
             return cls(**{name: value for name, value in found.items() if name not in set_outside})
         except (ValidationError, ValueError) as error:
             raise ConfigurationError(f"the settings cannot work: {_said(error)}") from None
+
+
+def _meant(name: str, fields: Iterable[str]) -> str:
+    """What `name` may be a slip for, in brackets; empty where nothing is like it."""
+    alike = get_close_matches(name.lower(), fields, 1, _ALIKE)
+    return f" (did you mean {alike[0]}?)" if alike else ""
+
+
+def _warn_of_slips(fields: Iterable[str]) -> None:
+    for name in sorted(os.environ):
+        setting = name.upper().removeprefix(_PREFIX).lower()
+        if name.upper().startswith(_PREFIX) and setting not in fields and (meant := _meant(setting, fields)):
+            _log.warning("%s in the environment is no setting%s", name, meant)
 
 
 def _said(error: ValueError) -> str:
