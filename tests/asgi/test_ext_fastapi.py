@@ -191,6 +191,27 @@ def test_settings_come_from_environment_and_file(monkeypatch: pytest.MonkeyPatch
     assert (settings.deadline_s, settings.concurrency, settings.trusted_proxies) == (5, 7, ("100.64.0.0/10",))
 
 
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ({"app": None}, "app must be a FastAPI, not None"),
+        ({"db": EdgeSettings()}, "db must be a Closable or None, not EdgeSettings"),
+        ({"db": "sqlite:///shop.db"}, "db must be a Closable or None, not str"),
+        ({"settings": {"deadline_s": 3}}, "settings must be a EdgeSettings or None, not dict"),
+        ({"authenticator": Names}, r"authenticator must be made first: Names\(\.\.\.\)"),
+        ({"idempotency": object()}, "idempotency must be a IdempotencyStore or None, not object"),
+        ({"quota_store": "redis://"}, "quota_store must be a QuotaStore or None, not str"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_what_is_of_another_kind_is_told_where_it_is_given(wrong: dict[str, Any], named: str) -> None:
+    """By the argument's name, before anything is switched on."""
+    app = FastAPI()
+    with pytest.raises(ConfigurationError, match=f"install: {named}"):
+        install(**{"app": app, "drain": Drain(), **wrong})
+    assert app.user_middleware == []
+
+
 def test_a_slip_in_a_name_is_told(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -30,7 +30,7 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 from ..errors import ConfigurationError, HoldfastError
 from .context import RequestContext, context_of, current_request
@@ -116,6 +116,7 @@ class Unauthenticated(Exception):
         self.reason = reason
 
 
+@runtime_checkable
 class Authenticator(Protocol):
     """One way to prove who one is. Shared by all requests of an event loop.
 

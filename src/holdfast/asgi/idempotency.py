@@ -27,7 +27,7 @@ import inspect
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 from ..clock import SYSTEM_CLOCK, Clock
 from ..deadline import current_deadline, reschedule
@@ -75,6 +75,7 @@ _TOO_MANY = Problem(
 _MAY_NOT = Problem(403, "replay-refused", detail="This was answered before; the answer is not for you any more.")
 
 
+@runtime_checkable
 class IdempotencyStore(Protocol):
     """Where keys and answers are. Implementations serve one event loop, and any number of its tasks."""
 

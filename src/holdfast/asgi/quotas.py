@@ -21,7 +21,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from heapq import heappop, heappush, heapreplace
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 from ..clock import SYSTEM_CLOCK, Clock
 from ..deadline import seconds
@@ -122,6 +122,7 @@ class Quota:
         return Decision(True, self.burst - -(-ahead_ns // self.interval_ns), 0.0, ahead_ns / _NS)
 
 
+@runtime_checkable
 class QuotaStore(Protocol):
     """Where subjects are counted."""
 

@@ -14,7 +14,7 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from fastapi import FastAPI
 from pydantic import SecretStr
@@ -40,6 +40,7 @@ from ...asgi.retry import RequestRetry
 from ...asgi.route_patterns import RoutePatterns
 from ...asgi.stack import Middleware, Stack
 from ...asgi.subjects import by_tenant
+from ...bounds import instance_of
 from ...errors import ConfigurationError
 from ...health import Health, HealthCheck
 from ...shutdown import DRAIN, Drain
@@ -55,6 +56,7 @@ _log = logging.getLogger("holdfast")
 _BODIES_MAX = 64 * 1_048_576
 
 
+@runtime_checkable
 class Closable(Protocol):
     """What `install` asks of a database; `Database` and `AsyncDatabase` are such."""
 
@@ -110,9 +112,11 @@ def install(
         drain: what ends the process; default its own.
 
     Raises:
-        ConfigurationError: a setting cannot work, it was called before, the application runs already, a route asks by
-            `edge(...)` for what is off, or nothing tells whose an idempotency key is.
+        ConfigurationError: a setting cannot work, something is of another kind, it was called before, the application runs
+            already, a route asks by `edge(...)` for what is off, or nothing tells whose an idempotency key is.
     """
+    given = {"db": db, "authenticator": authenticator, "idempotency": idempotency, "quota_store": quota_store}
+    _refuse_other_kinds(app, settings, given)
     if getattr(app.state, "holdfast", None) is not None:
         raise ConfigurationError("the edge is around this application already; call install once")
     if app.middleware_stack is not None:
@@ -160,6 +164,23 @@ def install(
 
 async def _nothing(scope: Scope, receive: Receive, send: Send) -> None:
     """An application to try the layers on."""
+
+
+_KINDS: dict[str, type] = {
+    "db": Closable,
+    "authenticator": Authenticator,
+    "idempotency": IdempotencyStore,
+    "quota_store": QuotaStore,
+}
+
+
+def _refuse_other_kinds(app: object, settings: object, given: Mapping[str, object]) -> None:
+    instance_of(app, FastAPI, "install: app")
+    instance_of(settings, EdgeSettings, "install: settings", optional=True)
+    for name, value in given.items():
+        instance_of(value, _KINDS[name], f"install: {name}", optional=True)
+        if isinstance(value, type):  # it has all that its instances have
+            raise ConfigurationError(f"install: {name} must be made first: {value.__name__}(...)")
 
 
 _NOBODYS_KEYS = (
