@@ -256,6 +256,38 @@ def test_an_object_named_beside_its_parent_is_saved_once(face: Face) -> None:
     assert face.read(children) == [(child.id, ada.id, "a")]
 
 
+@pytest.mark.parametrize("key", [None, "k"], ids=["unkeyed", "keyed"])
+def test_a_new_object_that_two_lead_to_is_one_row(face: Face, key: str | None) -> None:
+    """As with `Session.add_all`: whoever is given first, and however the two know of each other."""
+
+    def trees(session: Session) -> list[list[str]]:
+        return [sorted(leaf.note for leaf in tree.leaves) for tree in session.scalars(select(Tree).order_by(Tree.id))]
+
+    tree = Tree()
+    first, second = Leaf(note="one", tree=tree), Leaf(note="two", tree=tree)
+    face.save_all([first, second], **({} if key is None else {"key": key}))
+    assert face.read(trees) == [["one", "two"]]
+    assert None not in (tree.id, first.id, second.id)
+    assert first.tree_id == second.tree_id == tree.id
+
+    if key is not None:  # another process asks again
+        other = Tree()
+        again = [Leaf(note="one", tree=other), Leaf(note="two", tree=other)]
+        face.save_all(again, key=key)
+        assert [leaf.id for leaf in again] == [first.id, second.id]
+        assert other.id == tree.id
+        assert face.read(trees) == [["one", "two"]]
+
+
+def test_what_an_object_leads_to_by_way_of_another_is_saved_with_it(face: Face) -> None:
+    """The leaf's tree, and the tree's other leaf."""
+    tree = Tree()
+    first, second = Leaf(note="one", tree=tree), Leaf(note="two", tree=tree)
+    face.save(first)
+    assert None not in (tree.id, first.id, second.id)
+    assert second.tree_id == tree.id
+
+
 def test_children_are_checked_too(face: Face) -> None:
     """The error names the child's column."""
     with pytest.raises(InvalidData, match="saving_children") as caught:

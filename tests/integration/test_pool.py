@@ -14,7 +14,7 @@ from sqlalchemy import text
 from holdfast.drills.servers import Server
 from holdfast.ext.sqlalchemy import AsyncDatabase, Database, DatabaseSettings, PoolSettings
 
-SETTINGS = DatabaseSettings(deadline=20.0, pool=PoolSettings(size=24, open_max=24))
+SETTINGS = DatabaseSettings(deadline=60.0, pool=PoolSettings(size=24, open_max=24))
 CALLERS = 24
 
 

@@ -179,7 +179,7 @@ async def test_the_deadline_is_kept_by_a_dripping_server(caller: Caller) -> None
     async with serving("drip") as (_, url):
         began = SYSTEM_CLOCK.monotonic()
         with pytest.raises(httpx2.ReadTimeout, match="deadline"):
-            await caller.call("GET", url, within_s=0.3)
+            await caller.call("GET", url, within_s=1.0)
         assert SYSTEM_CLOCK.monotonic() - began < PLENTY_S / 2
 
 
@@ -188,7 +188,7 @@ async def test_the_deadline_is_kept_by_a_head_that_never_ends() -> None:
     async with serving("drip-head") as (_, url):
         began = SYSTEM_CLOCK.monotonic()
         with pytest.raises(httpx2.ReadTimeout) as caught:
-            await Caller(asynchronous=True).call("POST", url, within_s=0.3)
+            await Caller(asynchronous=True).call("POST", url, within_s=1.0)
         assert SYSTEM_CLOCK.monotonic() - began < PLENTY_S / 2
         assert report(caught.value).outcome is Outcome.UNKNOWN
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy
@@ -163,6 +164,20 @@ def test_seeded_faults_hit_the_share_in_equal_parts() -> None:
         assert first.count(kind) == pytest.approx(400, abs=100)
     assert [SeededFaults(1, 0)() for _ in range(10)] == [None] * 10
     assert {SeededFaults(1, 1, [Fault.SLOW])() for _ in range(10)} == {Fault.SLOW}
+
+
+@pytest.mark.parametrize(
+    ("given", "plan", "named"),
+    [
+        (object(), lambda: None, r"not a object: inject\(db\.engine, plan\)"),
+        (sqlalchemy.create_engine("sqlite:///x.db"), Fault.SLOW, "must be a function, not a Fault"),
+    ],
+    ids=["engine", "plan"],
+)
+def test_what_is_of_another_kind_is_refused(given: Any, plan: Any, named: str) -> None:
+    """Where it is given, and not in the middle of the first transaction."""
+    with pytest.raises(ConfigurationError, match=named):
+        inject(given, plan)
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.1])

@@ -20,7 +20,7 @@ from enum import StrEnum
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from sqlalchemy import event
+from sqlalchemy import Engine, event
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.util import await_only
 
@@ -32,7 +32,6 @@ from .interrupt import cut
 if TYPE_CHECKING:
     from datetime import timedelta
 
-    from sqlalchemy.engine import Engine
     from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 __all__ = ["Fault", "FaultPlan", "Injection", "SeededFaults", "inject"]
@@ -100,8 +99,15 @@ def inject(
         The injection, to be closed or used as a block.
 
     Raises:
-        ConfigurationError: the engine's database is in memory.
+        ConfigurationError: the engine's database is in memory, or one of the two is something else.
     """
+    if not isinstance(engine, (Engine, AsyncEngine)):
+        raise ConfigurationError(f"inject() takes an engine, not a {type(engine).__name__}: inject(db.engine, plan)")
+    if not callable(plan):
+        raise ConfigurationError(
+            f"plan is asked for the fate of each transaction, so it must be a function, not a {type(plan).__name__}: "
+            "SeededFaults(seed=7, share=0.18), or lambda: Fault.SLOW"
+        )
     sync_engine = engine.sync_engine if isinstance(engine, AsyncEngine) else engine
     if sync_engine.dialect.name == "sqlite" and sync_engine.url.database in (None, "", ":memory:"):
         raise ConfigurationError("faults would end a SQLite database in memory; use a file")

@@ -1,8 +1,8 @@
 """What `save` does to objects: validate, prepare their keys, write copies, and hand back what the database made of them.
 
-Every attempt writes fresh copies (`Session.merge`), because an object that was flushed and rolled back keeps its generated
-primary key and would be inserted with it the next time. What is related to an object, and loaded, is saved with it: so all of it
-is validated, and gets its keys, or the next save would insert it again.
+Every attempt writes fresh copies, because an object that was flushed and rolled back keeps its generated primary key and would be
+inserted with it the next time. What is related to an object, and loaded, is saved with it: so all of it is validated, and gets
+its keys, or the next save would insert it again.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Saving(Generic[M]):
         name: the operation's name: `save.User`, or `save` for a mixture.
     """
 
-    __slots__ = ("_made", "_reached", "_related", "name", "objects")
+    __slots__ = ("_made", "_reached", "name", "objects")
 
     def __init__(self, objs: Iterable[M]) -> None:
         if isinstance(objs, (str, bytes)) or not isinstance(objs, Iterable):
@@ -72,7 +72,6 @@ class Saving(Generic[M]):
         names = {type(obj).__name__ for obj in self.objects}
         self.name = f"save.{names.pop()}" if len(names) == 1 else "save"
         self._reached: list[Any] = []
-        self._related: set[int] = set()
         self._made: dict[int, dict[str, Any]] = {}
 
     def check(self) -> None:
@@ -131,9 +130,7 @@ class Saving(Generic[M]):
             self._reached.append(obj)
             yield obj, state
             for relationship in _loaded(state):
-                members = _members(state, relationship)
-                waiting += members
-                self._related.update(map(id, members))
+                waiting += _members(state, relationship)
 
     def _refuse_twins(self) -> None:
         """Of two that are one row only the last would be saved, and both would look like it."""
@@ -166,22 +163,35 @@ class Saving(Generic[M]):
         Raises:
             InvalidData: a number is too large for any integer of the database's.
         """
-        copies: dict[int, Any] = {}
         try:
-            # What another one leads to is copied with that one: a copy of its own would be a second row.
-            for obj in sorted(self.objects, key=lambda obj: id(obj) in self._related):
-                if id(obj) not in copies:
-                    _pair_up(obj, session.merge(obj), copies)
+            copies = self._copies(session)
             for known, made in self._made.items():
                 for attribute, value in made.items():
                     setattr(copies[known], attribute, value)
             session.flush()
         except OverflowError as error:
             raise self._too_large() from error
-        pairs = [Pair(obj, copies[id(obj)]) for obj in self._reached if id(obj) in copies]
+        pairs = [Pair(obj, copies[id(obj)]) for obj in self._reached]
         for pair in pairs:
             _load_expired(pair.copy)
         return pairs
+
+    def _copies(self, session: Session) -> dict[int, Any]:
+        """A copy of everything in `session`, by the ids of the originals.
+
+        `Session.merge` forgets from one call to the next what it has copied, and a new object that two lead to would become two
+        rows; so would `merge_all` do. What it calls is told in which memory to keep it.
+        """
+        copied: dict[Any, Any] = {}
+        by_key: dict[Any, Any] = {}
+        session.flush()  # as it does: what the caller has put there by himself may be what is asked for
+        with session.no_autoflush:
+            return {
+                id(obj): session._merge(
+                    state, state.dict, load=True, options=None, _recursive=copied, _resolve_conflict_map=by_key
+                )
+                for obj, state in zip(self._reached, map(_state_of, self._reached), strict=True)
+            }
 
     def _too_large(self) -> Exception:
         for obj in self._reached:
@@ -256,34 +266,6 @@ def _members(state: InstanceState[Any], relationship: RelationshipProperty[Any])
 
 def _is_ordered(collection: Any) -> bool:
     return isinstance(collection, (list, dict))
-
-
-def _pair_up(original: Any, copy: Any, copies: dict[int, Any]) -> None:
-    """Note `copy`, and the copies that `merge` has made of what `original` leads to, by the ids of the originals."""
-    waiting = [Pair(original, copy)]
-    for pair in waiting:  # it grows on the way
-        if id(pair.original) in copies:
-            continue
-        copies[id(pair.original)] = pair.copy
-        state, state_of_copy = _state_of(pair.original), _state_of(pair.copy)
-        for relationship in _loaded(state):
-            members, copied = _members(state, relationship), _members(state_of_copy, relationship)
-            if relationship.uselist and not _is_ordered(state.dict[relationship.key]):
-                waiting += _matched(members, copied)
-            elif len(members) == len(copied):
-                waiting += map(Pair, members, copied)
-
-
-def _matched(members: list[Any], copied: list[Any]) -> Iterator[Pair]:
-    """Who is whose copy, by what they hold. Two that hold the same are as good as each other."""
-    left = list(copied)
-    for member in members:
-        held = {key: value for key, value in _columns_of(_state_of(member)).items() if value is not None}
-        for position, copy in enumerate(left):
-            there = _state_of(copy).dict
-            if type(copy) is type(member) and all(there.get(key) == value for key, value in held.items()):
-                yield Pair(member, left.pop(position))
-                break
 
 
 def _columns_of(state: InstanceState[Any]) -> dict[str, Any]:
