@@ -78,8 +78,8 @@ class FailoverSettings:
             default 1 s, above 0. One that answers slowly is there.
         proof_timeout: seconds (or `timedelta`) a new Galera node has to prove that it has caught up; default 12 s, above 0:
             survivors stand still for about 6 s when a node is lost (measured).
-        pace: the pauses between two rounds of the search: full jitter from 50 ms to 0.5 s. Half of a server's first second is
-            for those who have waited for it.
+        pace: the pauses between two rounds of the search: full jitter from 50 ms to 1 s. Half of that found a server sooner, and
+            passed 1.1 times the load at the wire where little is asked (measured).
         release_first: how many are let through first; default 4, 1 or more.
         release_pause: seconds (or `timedelta`) after which more are let through although none has got through yet; default
             0.5 s, above 0.
@@ -92,7 +92,7 @@ class FailoverSettings:
     stall: float | timedelta = 2.0
     probe_timeout: float | timedelta = 1.0
     proof_timeout: float | timedelta = 12.0
-    pace: Backoff = field(default_factory=lambda: Backoff(base=0.05, cap=0.5))
+    pace: Backoff = field(default_factory=lambda: Backoff(base=0.05, cap=1.0))
     release_first: int = 4
     release_pause: float | timedelta = 0.5
 

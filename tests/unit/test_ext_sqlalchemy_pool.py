@@ -6,6 +6,7 @@ import sqlite3
 from typing import Any
 
 import pytest
+from pymysql.err import OperationalError
 from sqlalchemy import exc
 from sqlalchemy.util import queue
 
@@ -139,4 +140,17 @@ def test_what_was_lost_says_nothing_of_the_work(monkeypatch: pytest.MonkeyPatch,
     waited_s, error = wait_in_vain(monkeypatch, pool, clock)
     assert waited_s == pytest.approx(10.0)
     assert isinstance(error, exc.TimeoutError)
+    pool.dispose()
+
+
+def test_who_asks_again_while_a_full_server_is_being_handled_is_told_the_same(
+    monkeypatch: pytest.MonkeyPatch, clock: ManualClock
+) -> None:
+    """The refusal is the pool's, though the server's hangs behind it."""
+    pool = make_pool(overflow=0)
+    work(pool, clock, 1.0)
+    try:
+        raise OperationalError(1040, "Too many connections")
+    except OperationalError:
+        assert isinstance(wait_in_vain(monkeypatch, pool, clock)[1], BulkheadFull)
     pool.dispose()

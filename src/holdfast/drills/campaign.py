@@ -388,7 +388,12 @@ def _servers() -> Iterable[LongDrill]:
             f"servers-{flavour}",
             "The server is killed, restarted, frozen, slowed down, turned read-only, filled up; nothing is lost or doubled.",
             DrillSettings(
-                server=flavour, workload="bank", faults=("commit", *faults, *more), seconds=200, every=20, rate=60
+                server=flavour,
+                workload="bank",
+                faults=("commit", *faults, *more),
+                seconds=200,
+                every=20,
+                rate=min(60.0, _RATES_OF_HOT_ROWS[flavour]),
             ),
             {"faults": 60},
         )

@@ -47,6 +47,7 @@ class AsyncUnit(Generic[T]):
         if self._on_waiting is not None:
             self._on_waiting(False)
         unit, runtime = self.unit, self.unit.runtime
+        unit.forget_attempt()
         failover = runtime.failover
         if failover is not None and failover.gate.closed and not failover.gate.has_let_through(unit.outages):
             await failover.gate.enter_async(unit.expires_at, urgent=unit.has_doubt)

@@ -66,18 +66,22 @@ def bound_connecting(engine: Engine, address: Address, longest_s: float) -> None
     if address.driver not in _CONNECT_TIMEOUTS:
         return
     name, rounded = _CONNECT_TIMEOUTS[address.driver]
+    # What the URL says, before anything is written: SQLAlchemy up to 2.0 hands out the same parameters every time.
+    given: dict[str, Any] = {}
 
     def bound(_dialect: Dialect, _record: object, _arguments: object, parameters: dict[str, Any]) -> None:
-        # What the URL says counts too: it is there when the driver's parameters are made.
+        if not given:
+            given.update({name: parameters.get(name, longest_s), "read_timeout": parameters.get("read_timeout")})
         try:
-            longest = min(longest_s, float(parameters.get(name, longest_s)))
+            wanted_s = float(given[name])
         except ValueError:
             raise ConfigurationError(f"{name} in the database URL must be a number of seconds") from None
-        timeout_s = max(_SHORTEST_S, shortened(longest))
+        # 0 is the drivers' "for ever".
+        timeout_s = max(_SHORTEST_S, shortened(min(longest_s, wanted_s) if wanted_s > 0 else longest_s))
         parameters[name] = rounded(timeout_s)
-        if address.driver == "pymysql":
+        if address.driver == "pymysql" and given["read_timeout"] is None:
             # PyMySQL's connect timeout ends with TCP's handshake; the server's may take for ever.
-            parameters.setdefault("read_timeout", timeout_s)
+            parameters["read_timeout"] = timeout_s
 
     event.listen(engine, "do_connect", bound)
 

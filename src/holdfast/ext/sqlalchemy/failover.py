@@ -343,8 +343,9 @@ class _ThreadFailover(Failover):
     def _start(self) -> None:
         with self._starting:
             if self._thread is None and not self._closed:
-                self._thread = threading.Thread(target=self._run, name="holdfast-failover", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name="holdfast-failover", daemon=True)
+                thread.start()  # where there is no room for one now, the next who needs it tries again
+                self._thread = thread
 
     def _run(self) -> None:
         while True:

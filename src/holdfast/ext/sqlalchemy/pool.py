@@ -51,6 +51,9 @@ _WEIGHT = 0.05
 _RESERVE = 3.0
 """How many such times an operation needs once it has a connection: few take three times as long as the average."""
 
+_HINT_MIN_S, _HINT_MAX_S = 0.1, 30.0
+"""Of the time after which to come again."""
+
 _RESERVE_SHARE_MAX = 0.5
 """Of all that an operation can wait. Whatever the average says, one that has just come waits for half of its time."""
 
@@ -91,6 +94,8 @@ class _WaitsUntilTheDeadline(sa_pool.QueuePool):
                 retired += 1
                 if retired == _RETIRED_MAX:
                     raise
+            except BulkheadFull:
+                raise
             except Exception as error:
                 # A connection that was dead in the pool is opened anew outside of `_do_get`.
                 if not self._has_to_wait(error):
@@ -118,10 +123,10 @@ class _WaitsUntilTheDeadline(sa_pool.QueuePool):
             if now >= give_up_at:
                 raise self._too_late()
             reserve_s = min(_RESERVE * self._held_s, _RESERVE_SHARE_MAX * timeout_s)
-            if now >= give_up_at - reserve_s:
+            if now >= give_up_at - reserve_s and self.checkedout() > 0:
                 raise self._hopeless(give_up_at - now)
             with suppress(queue.Empty):
-                came_back = self._pool.get(timeout=min(_LOOK_EVERY_S, max(give_up_at - reserve_s - now, 0.001)))
+                came_back = self._pool.get(timeout=min(_LOOK_EVERY_S, max(give_up_at - reserve_s - now, 0.01)))
                 if self._timeout > 0:
                     return came_back, SYSTEM_CLOCK.monotonic()
                 # Too late. A task had been cancelled for it, but `asyncio.wait_for` up to Python 3.11 drops a cancellation that
@@ -135,7 +140,7 @@ class _WaitsUntilTheDeadline(sa_pool.QueuePool):
         return BulkheadFull(
             f"all {self.checkedout()} connections to the database are in use, and the {left_s:.1f} s that are left would not do "
             f"for work that takes {self._held_s:.1f} s on average",
-            retry_after_s=self._held_s,
+            retry_after_s=min(max(self._held_s, _HINT_MIN_S), _HINT_MAX_S),
         )
 
     def _too_late(self) -> exc.TimeoutError:
@@ -163,7 +168,8 @@ class _WaitsUntilTheDeadline(sa_pool.QueuePool):
     def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
         taken = record.record_info.pop(_TAKEN, None)  # type: ignore[union-attr]
         if taken is not None and record.dbapi_connection is not None:  # what was cut off says nothing of the work
-            self._held_s += _WEIGHT * (SYSTEM_CLOCK.monotonic() - taken - self._held_s)
+            held_s = min(SYSTEM_CLOCK.monotonic() - taken, self._longest_wait_s)  # no operation has more: others may
+            self._held_s += _WEIGHT * (held_s - self._held_s)
         if record.dbapi_connection is None and SYSTEM_CLOCK.monotonic() < self._full_until:
             # Whoever got it next would have to connect, which the server has just refused.
             self._dec_overflow()

@@ -160,15 +160,18 @@ class Unit(_OneAttempt, Generic[T]):
         # What was being handled when the operation began hangs behind every exception raised in it.
         self._handled = sys.exception()
 
-    def _forget_attempt(self) -> None:
-        self.hooks = []
-        for name in _OneAttempt.__annotations__:
-            self.__dict__.pop(name, None)
+    def forget_attempt(self) -> None:
+        """Whoever waits for the next one holds nothing: what was its connection may be another operation's by now."""
+        if self._begun:
+            self.hooks = []
+            for name in _OneAttempt.__annotations__:
+                self.__dict__.pop(name, None)
 
     # -- Port --------------------------------------------------------------------------------------------------------
 
     def begin(self) -> None:
         """Pass the failover gate and the limit, take a connection, and open the transaction."""
+        self.forget_attempt()
         runtime = self.runtime
         failover = runtime.failover
         if failover is not None and failover.gate.closed and not failover.gate.has_let_through(self.outages):
@@ -201,8 +204,7 @@ class Unit(_OneAttempt, Generic[T]):
         """As `begin`, past gate and limit, on a session made by the caller."""
         runtime = self.runtime
         failover = runtime.failover
-        if self._begun:
-            self._forget_attempt()
+        self.forget_attempt()
         self._begun = True
         self._admission = admission
         self._began_at = runtime.clock.monotonic()
@@ -446,7 +448,9 @@ class Unit(_OneAttempt, Generic[T]):
             error = before if isinstance(before, Exception) else error
         if isinstance(error, Rejected) and doing in _OUTSIDE:
             # Refused so that no queue builds: the caller is told when to come again, and nothing here waits for it.
-            is_full = isinstance(error, (LoadShed, NoWriter, BulkheadFull))
+            is_full = isinstance(error, (LoadShed, NoWriter)) or (
+                isinstance(error, BulkheadFull) and not self.has_doubt
+            )
             failure_class, where = (FailureClass.PERMANENT, stage) if is_full else (FailureClass.UNSENT, Stage.CONNECT)
             return Failure(failure_class, where, name=type(error).__name__, retry_after_s=error.retry_after_s)
         if isinstance(error, orm_exc.StaleDataError):
@@ -585,9 +589,7 @@ class Unit(_OneAttempt, Generic[T]):
         )
 
 
-_READS = {READ_ONLY: True}
-
-_LOCK_WAIT = 1205
+_READS, _LOCK_WAIT = {READ_ONLY: True}, 1205
 _TICK_S = 0.01  # a timer may go off that early
 
 _HOLDS_NOTHING = frozenset({Do.AWAIT_SERVER, Do.PROBE})

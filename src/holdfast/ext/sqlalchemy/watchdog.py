@@ -128,8 +128,9 @@ class Watchdog:
     def _start(self) -> None:
         with self._starting:
             if self._thread is None:
-                self._thread = threading.Thread(target=self._watch, name="holdfast-watchdog", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._watch, name="holdfast-watchdog", daemon=True)
+                thread.start()  # where there is no room for one now, the next guard tries again
+                self._thread = thread
 
     def _watch(self) -> None:
         while True:
