@@ -450,9 +450,10 @@ def _rebuild(value: Any, kind: Any) -> Any:
         return _rebuild_parts(value, get_origin(kind), inside)
     if not isinstance(kind, type):
         return value
-    if isinstance(value, tuple) and issubclass(kind, tuple) and hasattr(kind, "_fields"):
+    named: tuple[str, ...] | None = getattr(kind, "_fields", None)
+    if isinstance(value, tuple) and isinstance(named, tuple):
         hints = get_type_hints(kind)
-        return kind(*(_rebuild(item, hints.get(name)) for name, item in zip(kind._fields, value, strict=True)))
+        return kind(*(_rebuild(item, hints.get(name)) for name, item in zip(named, value, strict=True)))
     if isinstance(value, dict):
         if is_dataclass(kind):
             hints = get_type_hints(kind)

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+from sqlalchemy.orm.exc import StaleDataError
 
 from holdfast.adaptive import AdaptiveLimit
 from holdfast.deadline import within
 from holdfast.errors import ConfigurationError, HoldfastError, LoadShed, report_of
 from holdfast.events import BreakerChanged, CallShed, LimitChanged
 from holdfast.ext.sqlalchemy import AsyncDatabase, Database, DatabaseSettings, PoolSettings
-from holdfast.ext.sqlalchemy.faults import Fault, inject
 from holdfast.ext.sqlalchemy.unit import Unit
 from holdfast.stream import Event, EventStream
 from tests.contract.faces import Base, User, usernames
@@ -120,7 +120,10 @@ def test_waiting_in_vain_for_a_connection_counts_by_the_same_rule(
 def test_whoever_waits_for_the_next_attempt_holds_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was the connection of the last one may be another operation's by now: an interrupt must not end its session."""
     calls, discarded = list[None](), list[object]()
-    acquire, fates = AdaptiveLimit.acquire, iter([Fault.CONTENTION])
+    acquire = AdaptiveLimit.acquire
+
+    def loses(_session: Any) -> None:
+        raise StaleDataError
 
     def interrupted(self: AdaptiveLimit, **options: Any) -> Any:
         calls.append(None)
@@ -132,7 +135,7 @@ def test_whoever_waits_for_the_next_attempt_holds_nothing(tmp_path: Path, monkey
         db.migrate(Base.metadata)
         monkeypatch.setattr(AdaptiveLimit, "acquire", interrupted)
         monkeypatch.setattr(Unit, "discard", lambda self, *_arguments, **_options: discarded.append(self))
-        with inject(db.engine, lambda: next(fates, None)), pytest.raises(KeyboardInterrupt):
-            db.save(User(username="ada", age=1))
+        with pytest.raises(KeyboardInterrupt):
+            db.run(loses)
     assert len(calls) == 2
     assert discarded == []

@@ -266,7 +266,7 @@ def test_what_is_no_function_is_no_hook(face: Face) -> None:
 
     def body(session: Session) -> None:
         add_user(session, "ada")
-        face.db.after_commit([].append("ada"))
+        face.db.after_commit(None)
 
     with pytest.raises(UsageError, match=r"not a NoneType: after_commit\(notify, user_id\)"):
         face.run(body)
