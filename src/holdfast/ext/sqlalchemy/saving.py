@@ -11,6 +11,7 @@ import json
 from collections.abc import Coroutine, Iterable, Iterator, Sequence
 from enum import Enum
 from inspect import isawaitable
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import sqlalchemy
@@ -61,7 +62,7 @@ class Saving(Generic[M]):
         name: the operation's name: `save.User`, or `save` for a mixture.
     """
 
-    __slots__ = ("_made", "_reached", "name", "objects")
+    __slots__ = ("_made", "_reached", "_related", "name", "objects")
 
     def __init__(self, objs: Iterable[M]) -> None:
         if isinstance(objs, (str, bytes)) or not isinstance(objs, Iterable):
@@ -72,6 +73,7 @@ class Saving(Generic[M]):
         names = {type(obj).__name__ for obj in self.objects}
         self.name = f"save.{names.pop()}" if len(names) == 1 else "save"
         self._reached: list[Any] = []
+        self._related: set[int] = set()
         self._made: dict[int, dict[str, Any]] = {}
 
     def check(self) -> None:
@@ -130,7 +132,9 @@ class Saving(Generic[M]):
             self._reached.append(obj)
             yield obj, state
             for relationship in _loaded(state):
-                waiting += _members(state, relationship)
+                members = _members(state, relationship)
+                waiting += members
+                self._related.update(map(id, members))
 
     def _refuse_twins(self) -> None:
         """Of two that are one row only the last would be saved, and both would look like it."""
@@ -165,9 +169,6 @@ class Saving(Generic[M]):
         """
         try:
             copies = self._copies(session)
-            for known, made in self._made.items():
-                for attribute, value in made.items():
-                    setattr(copies[known], attribute, value)
             session.flush()
         except OverflowError as error:
             raise self._too_large() from error
@@ -177,21 +178,31 @@ class Saving(Generic[M]):
         return pairs
 
     def _copies(self, session: Session) -> dict[int, Any]:
-        """A copy of everything in `session`, by the ids of the originals.
+        """A copy of everything in `session`, with the keys that Python makes, by the ids of the originals.
 
-        `Session.merge` forgets from one call to the next what it has copied, and a new object that two lead to would become two
-        rows; so would `merge_all` do. What it calls is told in which memory to keep it.
+        In the caller's order, which is that of their rows where no relationship tells another; but what others lead to comes with
+        those. `Session.merge` forgets from one call to the next what it has copied, and a new object that two lead to would
+        become two rows; so would `merge_all` do. What it calls is told in which memory to keep it.
         """
         copied: dict[Any, Any] = {}
         by_key: dict[Any, Any] = {}
-        session.flush()  # as it does: what the caller has put there by himself may be what is asked for
-        with session.no_autoflush:
-            return {
-                id(obj): session._merge(
+        copies: dict[int, Any] = {}
+        for obj in sorted(self._reached, key=lambda obj: id(obj) in self._related):
+            if id(obj) in copies:
+                continue
+            session.flush()
+            state, known = _state_of(obj), len(copied)
+            with session.no_autoflush:
+                session._merge(
                     state, state.dict, load=True, options=None, _recursive=copied, _resolve_conflict_map=by_key
                 )
-                for obj, state in zip(self._reached, map(_state_of, self._reached), strict=True)
-            }
+            for new in list(islice(copied, known, None)):
+                if isinstance(new, InstanceState):  # the others say which relationships it has gone along
+                    original = id(new.obj())
+                    copies[original] = copied[new]
+                    for attribute, value in self._made.get(original, {}).items():
+                        setattr(copied[new], attribute, value)
+        return copies
 
     def _too_large(self) -> Exception:
         for obj in self._reached:
