@@ -26,6 +26,8 @@ from holdfast.errors import ConfigurationError
         ("/admin/*", "/admin/../public", False, True),
         ("/admin/*", "/x\\..\\admin", False, True),
         ("/admin/*", "\\admin", False, True),
+        ("/admin", "/admin\n", False, True),
+        ("/admin", "/admin/\n", False, True),
         ("/admin/*", "/public", False, False),
         ("/admin/*", "/" + "x/" * 300, False, True),
         ("/admin/*", "/" * 300 + "admin", False, True),

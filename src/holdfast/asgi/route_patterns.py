@@ -101,7 +101,8 @@ class RoutePatterns:
 
 def readings(path: str) -> Readings:
     """Every way in which a router might read `path`, as segments in one letter case; None: too many to tell. Pure."""
-    path = path.casefold().replace("\\", "/")
+    # Starlette's expressions end with `$`, which also matches before a line break at the end.
+    path = path.casefold().replace("\\", "/").rstrip("\n")
     if path.count("/") > _SEGMENTS_MAX:
         return None
     if path[:1] == "/" and "//" not in path and "/." not in path:
