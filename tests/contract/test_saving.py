@@ -94,6 +94,48 @@ class Paint(Base):
     name: Mapped[str] = mapped_column(String(20))
 
 
+class Line(Base):
+    """Known by its cart and its number in it."""
+
+    __tablename__ = "saving_lines"
+    cart_id: Mapped[int] = mapped_column(ForeignKey("saving_carts.id"), primary_key=True)
+    no: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    what: Mapped[str] = mapped_column(String(20))
+
+
+class Cart(Base):
+    """Has lines."""
+
+    __tablename__ = "saving_carts"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    lines: Mapped[list[Line]] = relationship()
+
+
+class Seat(Base):
+    """Belongs to a student and to a course, and knows neither."""
+
+    __tablename__ = "saving_seats"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    student_id: Mapped[int] = mapped_column(ForeignKey("saving_students.id"))
+    course_id: Mapped[int] = mapped_column(ForeignKey("saving_courses.id"))
+
+
+class Student(Base):
+    """Has seats."""
+
+    __tablename__ = "saving_students"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    seats: Mapped[list[Seat]] = relationship()
+
+
+class Course(Base):
+    """Has seats."""
+
+    __tablename__ = "saving_courses"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    seats: Mapped[list[Seat]] = relationship()
+
+
 @pytest.fixture
 def face(make_face: Callable[..., Face]) -> Face:
     """A face with the tables of these tests, empty."""
@@ -277,6 +319,43 @@ def test_a_new_object_that_two_lead_to_is_one_row(face: Face, key: str | None) -
         assert [leaf.id for leaf in again] == [first.id, second.id]
         assert other.id == tree.id
         assert face.read(trees) == [["one", "two"]]
+
+
+def test_two_new_objects_with_one_half_of_a_key_are_two(face: Face) -> None:
+    """What is missing of their keys comes from their parents: until then they are not the same."""
+    carts = [Cart(lines=[Line(cart_id=None, no=1, what=what)]) for what in ("apple", "pear")]
+    face.save_all(carts)
+    wanted = [(cart.id, 1, what) for cart, what in zip(carts, ("apple", "pear"), strict=True)]
+    assert sorted((cart.lines[0].cart_id, cart.lines[0].no, cart.lines[0].what) for cart in carts) == wanted
+
+    def lines(session: Session) -> list[tuple[int, int, str]]:
+        return sorted((line.cart_id, line.no, line.what) for line in session.scalars(select(Line)))
+
+    assert face.read(lines) == wanted
+
+
+def test_a_new_object_of_two_parents_is_written_when_both_are_known(face: Face) -> None:
+    """Neither of its columns may be empty."""
+    seat = Seat()
+    student, course = Student(seats=[seat]), Course(seats=[seat])
+    face.save_all([student, course])
+    assert (seat.student_id, seat.course_id) == (student.id, course.id)
+
+
+@pytest.mark.parametrize("order", [["leaf"], ["leaf", "tree"], ["tree", "leaf"], ["tree"]], ids="-".join)
+def test_what_was_taken_out_is_out_wherever_the_walk_begins(face: Face, order: list[str]) -> None:
+    """Each side of a relationship is saved, also when the other one is met first."""
+    tree = Tree()
+    first, second = Leaf(note="one", tree=tree), Leaf(note="two", tree=tree)
+    face.save_all([first, second])
+    tree.leaves.discard(second)
+    first.note = "three"
+    face.save_all([{"leaf": first, "tree": tree}[name] for name in order])
+
+    def leaves(session: Session) -> list[tuple[str, int | None]]:
+        return sorted((leaf.note, leaf.tree_id) for leaf in session.scalars(select(Leaf)))
+
+    assert face.read(leaves) == [("three", tree.id), ("two", None)]
 
 
 def test_what_an_object_leads_to_by_way_of_another_is_saved_with_it(face: Face) -> None:

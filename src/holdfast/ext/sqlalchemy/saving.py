@@ -54,6 +54,27 @@ def _state_of(obj: Any) -> InstanceState[Any]:
     return state
 
 
+class _Copied(dict[Any, Any]):
+    """The memory of `Session.merge`, kept from one object to the next.
+
+    `merge` forgets it, and `merge_all` does: a new object that two lead to would become two rows. Of what it notes besides (which
+    relationships it has come along, whose other sides it then leaves out) nothing is kept: the walk may have begun at the side
+    that was not changed.
+    """
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        if isinstance(key, InstanceState):
+            super().__setitem__(key, value)
+
+
+class _ByKey(dict[Any, Any]):
+    """The copies by the identities of their rows. Those of new objects, a part of whose keys is still missing, are none."""
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        if None not in key[1]:
+            super().__setitem__(key, value)
+
+
 class Saving(Generic[M]):
     """One call of `save_all`: the objects, and everything that is saved with them. Used by one caller.
 
@@ -62,7 +83,7 @@ class Saving(Generic[M]):
         name: the operation's name: `save.User`, or `save` for a mixture.
     """
 
-    __slots__ = ("_made", "_reached", "_related", "name", "objects")
+    __slots__ = ("_made", "_neighbours", "_reached", "_related", "name", "objects")
 
     def __init__(self, objs: Iterable[M]) -> None:
         if isinstance(objs, (str, bytes)) or not isinstance(objs, Iterable):
@@ -74,6 +95,7 @@ class Saving(Generic[M]):
         self.name = f"save.{names.pop()}" if len(names) == 1 else "save"
         self._reached: list[Any] = []
         self._related: set[int] = set()
+        self._neighbours: dict[int, list[int]] = {}
         self._made: dict[int, dict[str, Any]] = {}
 
     def check(self) -> None:
@@ -135,6 +157,9 @@ class Saving(Generic[M]):
                 members = _members(state, relationship)
                 waiting += members
                 self._related.update(map(id, members))
+                for member in members:
+                    self._neighbours.setdefault(id(obj), []).append(id(member))
+                    self._neighbours.setdefault(id(member), []).append(id(obj))
 
     def _refuse_twins(self) -> None:
         """Of two that are one row only the last would be saved, and both would look like it."""
@@ -181,28 +206,39 @@ class Saving(Generic[M]):
         """A copy of everything in `session`, with the keys that Python makes, by the ids of the originals.
 
         In the caller's order, which is that of their rows where no relationship tells another; but what others lead to comes with
-        those. `Session.merge` forgets from one call to the next what it has copied, and a new object that two lead to would
-        become two rows; so would `merge_all` do. What it calls is told in which memory to keep it.
+        those, and what hangs together is written at once, as a row may need the keys of several.
         """
-        copied: dict[Any, Any] = {}
-        by_key: dict[Any, Any] = {}
+        copied, by_key = _Copied(), _ByKey()
         copies: dict[int, Any] = {}
-        for obj in sorted(self._reached, key=lambda obj: id(obj) in self._related):
-            if id(obj) in copies:
-                continue
+        for group in self._groups():
             session.flush()
-            state, known = _state_of(obj), len(copied)
-            with session.no_autoflush:
-                session._merge(
-                    state, state.dict, load=True, options=None, _recursive=copied, _resolve_conflict_map=by_key
-                )
-            for new in list(islice(copied, known, None)):
-                if isinstance(new, InstanceState):  # the others say which relationships it has gone along
+            for obj in sorted(group, key=lambda obj: id(obj) in self._related):
+                state, known = _state_of(obj), len(copied)
+                with session.no_autoflush:
+                    session._merge(
+                        state, state.dict, load=True, options=None, _recursive=copied, _resolve_conflict_map=by_key
+                    )
+                for new in list(islice(copied, known, None)):
                     original = id(new.obj())
                     copies[original] = copied[new]
                     for attribute, value in self._made.get(original, {}).items():
                         setattr(copied[new], attribute, value)
         return copies
+
+    def _groups(self) -> list[list[Any]]:
+        """What is to be saved, each with all that hangs together with it by relationships."""
+        group_of: dict[int, int] = {}
+        for group, obj in enumerate(self._reached):
+            waiting = [] if id(obj) in group_of else [id(obj)]
+            while waiting:
+                known = waiting.pop()
+                if known not in group_of:
+                    group_of[known] = group
+                    waiting += self._neighbours.get(known, [])
+        groups: dict[int, list[Any]] = {}
+        for obj in self._reached:
+            groups.setdefault(group_of[id(obj)], []).append(obj)
+        return list(groups.values())
 
     def _too_large(self) -> Exception:
         for obj in self._reached:
