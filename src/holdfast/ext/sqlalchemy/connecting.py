@@ -45,7 +45,6 @@ _CONNECT_TIMEOUTS: dict[str, tuple[str, Callable[[float], float]]] = {
 _SHORTEST_S = 0.05
 """Drivers take 0 for "for ever"."""
 
-_UNKNOWN_ARGUMENT = re.compile(r"keyword argument")
 # libpq's words, as of version 17; in another language they are taken for a server that is not there, and tried again.
 _LIBPQ = re.compile(
     r"invalid (?:connection option|URI query parameter|\w+ value: )"
@@ -94,7 +93,7 @@ def refuses_options(error: Exception, *, by_network: bool) -> bool:
         by_network: whether it goes to a host: a file that is missing then is no server's socket.
     """
     if isinstance(error, TypeError):
-        return _UNKNOWN_ARGUMENT.search(str(error)) is not None
+        return "keyword argument" in str(error)
     if isinstance(error, FileNotFoundError):
         return by_network
     return _LIBPQ.search(str(error)) is not None

@@ -25,7 +25,7 @@ from sqlalchemy.util import queue
 from ...clock import SYSTEM_CLOCK
 from ...deadline import current_deadline
 from ...dialects import classify
-from ...errors import BulkheadFull
+from ...errors import BulkheadFull, HoldfastError
 from ...outcome import Stage
 from .origin import NO_CONNECTION_LEFT
 
@@ -51,11 +51,11 @@ _WEIGHT = 0.05
 _RESERVE = 3.0
 """How many such times an operation needs once it has a connection: few take three times as long as the average."""
 
-_HINT_MIN_S, _HINT_MAX_S = 0.1, 30.0
-"""Of the time after which to come again."""
-
 _RESERVE_SHARE_MAX = 0.5
 """Of all that an operation can wait. Whatever the average says, one that has just come waits for half of its time."""
+
+_HINT_MIN_S, _HINT_MAX_S = 0.1, 30.0
+"""Of the time after which to come again."""
 
 
 def shortened(longest_s: float) -> float:
@@ -94,8 +94,6 @@ class _WaitsUntilTheDeadline(sa_pool.QueuePool):
                 retired += 1
                 if retired == _RETIRED_MAX:
                     raise
-            except BulkheadFull:
-                raise
             except Exception as error:
                 # A connection that was dead in the pool is opened anew outside of `_do_get`.
                 if not self._has_to_wait(error):
@@ -122,11 +120,11 @@ class _WaitsUntilTheDeadline(sa_pool.QueuePool):
                     return opened, now
             if now >= give_up_at:
                 raise self._too_late()
-            reserve_s = min(_RESERVE * self._held_s, _RESERVE_SHARE_MAX * timeout_s)
-            if now >= give_up_at - reserve_s and self.checkedout() > 0:
+            hopeless_at = give_up_at - min(_RESERVE * self._held_s, _RESERVE_SHARE_MAX * timeout_s)
+            if now >= hopeless_at and self.checkedout() > 0:
                 raise self._hopeless(give_up_at - now)
             with suppress(queue.Empty):
-                came_back = self._pool.get(timeout=min(_LOOK_EVERY_S, max(give_up_at - reserve_s - now, 0.01)))
+                came_back = self._pool.get(timeout=min(_LOOK_EVERY_S, max(hopeless_at - now, 0.01)))
                 if self._timeout > 0:
                     return came_back, SYSTEM_CLOCK.monotonic()
                 # Too late. A task had been cancelled for it, but `asyncio.wait_for` up to Python 3.11 drops a cancellation that
@@ -160,7 +158,9 @@ class _WaitsUntilTheDeadline(sa_pool.QueuePool):
 
     def _has_to_wait(self, error: BaseException) -> bool:
         """Whether the server has no connection left for us while others of ours are in use, one of which will come back."""
-        if not isinstance(error, Exception) or classify(error, stage=Stage.CONNECT).code not in NO_CONNECTION_LEFT:
+        if not isinstance(error, Exception) or isinstance(error, HoldfastError):
+            return False  # a refusal of ours, whatever of the server's hangs behind it
+        if classify(error, stage=Stage.CONNECT).code not in NO_CONNECTION_LEFT:
             return False
         self._full_until = SYSTEM_CLOCK.monotonic() + _FULL_FOR_S
         return self.checkedout() > 0 and self._timeout > 0

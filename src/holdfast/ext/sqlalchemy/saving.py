@@ -8,10 +8,10 @@ its keys, or the next save would insert it again.
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Coroutine, Iterable, Iterator, Sequence
 from enum import Enum
 from inspect import isawaitable
-from itertools import islice
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import sqlalchemy
@@ -83,7 +83,7 @@ class Saving(Generic[M]):
         name: the operation's name: `save.User`, or `save` for a mixture.
     """
 
-    __slots__ = ("_made", "_neighbours", "_reached", "_related", "name", "objects")
+    __slots__ = ("_links", "_made", "_reached", "name", "objects")
 
     def __init__(self, objs: Iterable[M]) -> None:
         if isinstance(objs, (str, bytes)) or not isinstance(objs, Iterable):
@@ -94,8 +94,7 @@ class Saving(Generic[M]):
         names = {type(obj).__name__ for obj in self.objects}
         self.name = f"save.{names.pop()}" if len(names) == 1 else "save"
         self._reached: list[Any] = []
-        self._related: set[int] = set()
-        self._neighbours: dict[int, list[int]] = {}
+        self._links: list[tuple[int, int]] = []
         self._made: dict[int, dict[str, Any]] = {}
 
     def check(self) -> None:
@@ -156,10 +155,7 @@ class Saving(Generic[M]):
             for relationship in _loaded(state):
                 members = _members(state, relationship)
                 waiting += members
-                self._related.update(map(id, members))
-                for member in members:
-                    self._neighbours.setdefault(id(obj), []).append(id(member))
-                    self._neighbours.setdefault(id(member), []).append(id(obj))
+                self._links += ((id(obj), id(member)) for member in members)
 
     def _refuse_twins(self) -> None:
         """Of two that are one row only the last would be saved, and both would look like it."""
@@ -212,33 +208,35 @@ class Saving(Generic[M]):
         copies: dict[int, Any] = {}
         for group in self._groups():
             session.flush()
-            for obj in sorted(group, key=lambda obj: id(obj) in self._related):
-                state, known = _state_of(obj), len(copied)
-                with session.no_autoflush:
-                    session._merge(
+            with session.no_autoflush:
+                for obj in group:
+                    state = _state_of(obj)
+                    copies[id(obj)] = copy = session._merge(
                         state, state.dict, load=True, options=None, _recursive=copied, _resolve_conflict_map=by_key
                     )
-                for new in list(islice(copied, known, None)):
-                    original = id(new.obj())
-                    copies[original] = copied[new]
-                    for attribute, value in self._made.get(original, {}).items():
-                        setattr(copied[new], attribute, value)
+                    for attribute, value in self._made.get(id(obj), {}).items():
+                        setattr(copy, attribute, value)
         return copies
 
     def _groups(self) -> list[list[Any]]:
-        """What is to be saved, each with all that hangs together with it by relationships."""
+        """What is to be saved, each with all that hangs together with it by relationships; last in it what others lead to."""
+        neighbours: defaultdict[int, list[int]] = defaultdict(list)
+        for one, other in self._links:
+            neighbours[one].append(other)
+            neighbours[other].append(one)
         group_of: dict[int, int] = {}
         for group, obj in enumerate(self._reached):
-            waiting = [] if id(obj) in group_of else [id(obj)]
+            waiting = [id(obj)]
             while waiting:
                 known = waiting.pop()
                 if known not in group_of:
                     group_of[known] = group
-                    waiting += self._neighbours.get(known, [])
-        groups: dict[int, list[Any]] = {}
-        for obj in self._reached:
-            groups.setdefault(group_of[id(obj)], []).append(obj)
-        return list(groups.values())
+                    waiting += neighbours[known]
+        led_to = {other for _, other in self._links}
+        groups: defaultdict[int, list[Any]] = defaultdict(list)
+        for obj in sorted(self._reached, key=lambda obj: id(obj) in led_to):
+            groups[group_of[id(obj)]].append(obj)
+        return [groups[group] for group in sorted(groups)]
 
     def _too_large(self) -> Exception:
         for obj in self._reached:

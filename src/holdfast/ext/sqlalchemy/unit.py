@@ -27,7 +27,7 @@ from .failover import Attempt, TurnedAway
 from .isolation import set_level
 from .keyrows import of_block
 from .origin import NO_CONNECTION_LEFT, comes_from_sqlalchemy, doubts_server, with_server
-from .permits import tell_failure
+from .permits import settle
 from .sessions import UnitAsyncSession, UnitSession
 
 if TYPE_CHECKING:
@@ -240,11 +240,11 @@ class Unit(_OneAttempt, Generic[T]):
         except BaseException as error:
             if self.connection is None:
                 # Nothing is held, so no clean-up follows; the permit must not wait for one.
-                failure, starved = self.classify(error, Do.BEGIN), isinstance(error, (exc.TimeoutError, BulkheadFull))
+                failure = self.classify(error, Do.BEGIN)
                 self._settle_permits(
-                    FailureClass.UNSENT if starved else failure.failure_class,
+                    failure.failure_class,
                     refused=failure.code in NO_CONNECTION_LEFT,
-                    starved=starved,
+                    starved=isinstance(error, (exc.TimeoutError, BulkheadFull)),
                 )
                 sessions.close(session)
             raise
@@ -571,13 +571,7 @@ class Unit(_OneAttempt, Generic[T]):
         """Tell limit and breaker how the attempt went; `refused` and `starved` as in `permits`."""
         admission, self._admission = self._admission, None
         permit, self._permit = self._permit, None
-        if failure_class is None or failure_class is FailureClass.PERMANENT:
-            if admission is not None:
-                admission.succeeded()
-            if permit is not None:
-                permit.succeeded()
-            return
-        tell_failure(
+        settle(
             admission,
             permit,
             failure_class,
@@ -589,7 +583,9 @@ class Unit(_OneAttempt, Generic[T]):
         )
 
 
-_READS, _LOCK_WAIT = {READ_ONLY: True}, 1205
+_READS = {READ_ONLY: True}
+
+_LOCK_WAIT = 1205
 _TICK_S = 0.01  # a timer may go off that early
 
 _HOLDS_NOTHING = frozenset({Do.AWAIT_SERVER, Do.PROBE})
