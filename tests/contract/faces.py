@@ -140,6 +140,11 @@ class Face:
         else:
             self.db = Database(url, settings, **options)
 
+    @property
+    def engine(self) -> Any:
+        """The synchronous engine, also where an asynchronous one is around it."""
+        return getattr(self.db.engine, "sync_engine", self.db.engine)
+
     def close(self) -> None:
         """Close the database and the event loop."""
         self.wait(self.db.close())

@@ -23,12 +23,12 @@ def test_an_operation_is_turned_away_while_it_could_not_be_done_any_more(
     """With a time to come again, and once: nothing tries it anew in the time that is left. Then all is as before."""
     face = make_face(FULL)
     fresh_tables(face)
-    engine = face.db.engine.sync_engine if face.kind.asynchronous else face.db.engine
-    engine.pool._held_s = 60.0
-    taken = engine.pool._do_get()
+    pool = face.engine.pool
+    pool._held_s = 60.0
+    taken = pool._do_get()
     with pytest.raises(BulkheadFull, match="connections to the database are in use") as caught:
         face.run(usernames, key=key)
-    engine.pool._do_return_conn(taken)
+    pool._do_return_conn(taken)
 
     report = report_of(caught.value)
     assert report is not None

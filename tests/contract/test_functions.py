@@ -372,7 +372,7 @@ def test_a_function_that_only_seems_to_be_asynchronous_is_told_so(tmp_path: Path
 def attached(face: Face) -> Any:
     """An object that belongs to a session of the caller's."""
     face.save(User(username="ada", age=1))
-    session = Session(getattr(face.db.engine, "sync_engine", face.db.engine), autobegin=True)
+    session = Session(face.engine, autobegin=True)
     user = User(id=1, username="ada", age=1)
     session.add(user)
     return user

@@ -405,7 +405,7 @@ def test_what_the_database_changes_comes_back(face: Face) -> None:
 def test_a_save_asks_nothing_more_where_it_knows_all(face: Face) -> None:
     """An insert without expressions is one statement beside the key row."""
     asked: list[str] = []
-    engine = getattr(face.db.engine, "sync_engine", face.db.engine)
+    engine = face.engine
 
     def note(_c: Connection, _cursor: object, statement: str, *_: object) -> None:
         asked.append(statement.split(maxsplit=1)[0])

@@ -8,7 +8,6 @@ import pytest
 from sqlalchemy import event
 
 from holdfast.errors import ConfigurationError
-from holdfast.ext.sqlalchemy import Database
 from tests.contract.faces import FACES, Face, Kind, only, usernames
 
 kind = only([kind for kind in FACES if kind.server != "sqlite"])
@@ -26,9 +25,7 @@ def told(face: Face, call: Callable[[], object]) -> str:
     def attempted(*_arguments: object) -> None:
         attempts.append(1)
 
-    event.listen(
-        face.db.engine if isinstance(face.db, Database) else face.db.engine.sync_engine, "do_connect", attempted
-    )
+    event.listen(face.engine, "do_connect", attempted)
     with pytest.raises(ConfigurationError) as caught:
         call()
     assert len(attempts) <= 1

@@ -1,11 +1,17 @@
-"""Which errors of a driver that connects are about what it was given."""
+"""How long a connect may take, and which errors of a driver are about what it was given."""
 
 from __future__ import annotations
 
-import pytest
-from sqlalchemy import exc
+from collections.abc import Iterator, Sequence
+from typing import Any
 
-from holdfast.ext.sqlalchemy.connecting import refuses_options
+import pytest
+from sqlalchemy import create_engine, exc
+
+from holdfast.deadline import within
+from holdfast.ext.sqlalchemy.address import resolve
+from holdfast.ext.sqlalchemy.connecting import bound_connecting, refuses_options
+from holdfast.testing import ManualClock
 
 
 def said(text: str) -> Exception:
@@ -56,3 +62,33 @@ def test_what_another_try_may_mend(error: Exception) -> None:
 def test_a_missing_socket_is_a_server_that_is_away() -> None:
     """It comes back with the server."""
     assert not refuses_options(FileNotFoundError(2, "No such file or directory"), by_network=False)
+
+
+def telling(driver: str, parameters: dict[str, Any], deadlines_s: Sequence[float]) -> Iterator[tuple[Any, Any]]:
+    """The limits of connects of one engine, whose parameters are the same object every time, as in SQLAlchemy up to 2.0."""
+    url = f"{driver}://app@127.0.0.1/db"
+    engine = create_engine(url)
+    bound_connecting(engine, resolve(url, asynchronous=False), 3.0)
+    (bound,) = engine.dialect.dispatch.do_connect
+    for deadline_s in deadlines_s:
+        with within(deadline_s, clock=ManualClock()):
+            bound(engine.dialect, None, (), parameters)
+        yield parameters["connect_timeout"], parameters.get("read_timeout")
+
+
+@pytest.mark.parametrize(
+    ("driver", "given", "limits"),
+    [
+        ("mysql+pymysql", {}, [(3.0, 3.0), (0.5, 0.5), (3.0, 3.0)]),
+        ("mysql+pymysql", {"connect_timeout": "2"}, [(2.0, 2.0), (0.5, 0.5), (2.0, 2.0)]),
+        ("mysql+pymysql", {"read_timeout": 7}, [(3.0, 7), (0.5, 7), (3.0, 7)]),
+        ("mysql+pymysql", {"connect_timeout": "0"}, [(3.0, 3.0), (0.5, 0.5), (3.0, 3.0)]),
+        ("postgresql+psycopg", {"connect_timeout": 0}, [(3, None), (1, None), (3, None)]),
+    ],
+    ids=str,
+)
+def test_one_hurried_caller_shortens_no_other_connect(
+    driver: str, given: dict[str, Any], limits: list[tuple[object, object]]
+) -> None:
+    """What was written for him is not what the URL says; and there 0 says that it sets none."""
+    assert list(telling(driver, given, [60.0, 0.5, 60.0])) == limits

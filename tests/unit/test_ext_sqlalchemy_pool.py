@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -74,6 +75,14 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> ManualClock:
     return made
 
 
+@pytest.fixture
+def pool() -> Iterator[DeadlinePool]:
+    """One with a single connection."""
+    made = make_pool(overflow=0)
+    yield made
+    made.dispose()
+
+
 def work(pool: DeadlinePool, clock: ManualClock, seconds: float, *, lost: bool = False) -> None:
     """A hundred times, one after the other: more than the average looks back."""
     for _ in range(100):
@@ -101,56 +110,50 @@ def wait_in_vain(
     return clock.monotonic() - began, caught.value
 
 
-def test_nobody_waits_longer_than_what_is_left_would_do(monkeypatch: pytest.MonkeyPatch, clock: ManualClock) -> None:
+def test_nobody_waits_longer_than_what_is_left_would_do(
+    monkeypatch: pytest.MonkeyPatch, pool: DeadlinePool, clock: ManualClock
+) -> None:
     """Where the work takes a second, one that has less than three left would be cut off in it: he is told when to come again."""
-    pool = make_pool(overflow=0)
     work(pool, clock, 1.0)
     waited_s, error = wait_in_vain(monkeypatch, pool, clock)
     assert waited_s == pytest.approx(7.0, abs=0.1)
     assert isinstance(error, BulkheadFull)
     assert error.retry_after_s == pytest.approx(1.0, abs=0.05)
-    pool.dispose()
 
 
 def test_short_work_is_waited_for_until_shortly_before_the_deadline(
-    monkeypatch: pytest.MonkeyPatch, clock: ManualClock
+    monkeypatch: pytest.MonkeyPatch, pool: DeadlinePool, clock: ManualClock
 ) -> None:
     """A burst of many small operations is served to the last."""
-    pool = make_pool(overflow=0)
     work(pool, clock, 0.01)
     assert wait_in_vain(monkeypatch, pool, clock)[0] == pytest.approx(9.97, abs=0.01)
-    pool.dispose()
 
 
 @pytest.mark.parametrize("seconds", [5.0, 3600.0])
 def test_everybody_may_wait_for_half_of_his_time(
-    monkeypatch: pytest.MonkeyPatch, clock: ManualClock, seconds: float
+    monkeypatch: pytest.MonkeyPatch, pool: DeadlinePool, clock: ManualClock, seconds: float
 ) -> None:
     """However long others use theirs."""
-    pool = make_pool(overflow=0)
     work(pool, clock, seconds)
     assert wait_in_vain(monkeypatch, pool, clock)[0] == pytest.approx(5.0)
-    pool.dispose()
 
 
-def test_what_was_lost_says_nothing_of_the_work(monkeypatch: pytest.MonkeyPatch, clock: ManualClock) -> None:
+def test_what_was_lost_says_nothing_of_the_work(
+    monkeypatch: pytest.MonkeyPatch, pool: DeadlinePool, clock: ManualClock
+) -> None:
     """After an outage nobody takes the time that it took for that of the work."""
-    pool = make_pool(overflow=0)
     work(pool, clock, 30.0, lost=True)
     waited_s, error = wait_in_vain(monkeypatch, pool, clock)
     assert waited_s == pytest.approx(10.0)
     assert isinstance(error, exc.TimeoutError)
-    pool.dispose()
 
 
 def test_who_asks_again_while_a_full_server_is_being_handled_is_told_the_same(
-    monkeypatch: pytest.MonkeyPatch, clock: ManualClock
+    monkeypatch: pytest.MonkeyPatch, pool: DeadlinePool, clock: ManualClock
 ) -> None:
     """The refusal is the pool's, though the server's hangs behind it."""
-    pool = make_pool(overflow=0)
     work(pool, clock, 1.0)
     try:
         raise OperationalError(1040, "Too many connections")
     except OperationalError:
         assert isinstance(wait_in_vain(monkeypatch, pool, clock)[1], BulkheadFull)
-    pool.dispose()
