@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
 
 import pytest
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from holdfast.errors import Conflict
-from tests.contract.faces import ONE_A_SERVER, Face, User, only, usernames
+from holdfast.errors import Conflict, StatementRejected
+from tests.contract.faces import ONE_A_SERVER, Face, Kind, User, only, usernames
 
-kind = only(ONE_A_SERVER)
+PSYCOPG = [Kind("postgresql", "psycopg", asynchronous=False), Kind("postgresql", "psycopg", asynchronous=True)]
+
+kind = only([*ONE_A_SERVER, *PSYCOPG])
 
 
 def adding(username: str) -> User:
@@ -67,3 +71,25 @@ def test_a_conflict_in_a_savepoint_is_dealt_with(face: Face) -> None:
 
     assert [face.run(get_or_create), face.run(get_or_create)] == ["new", "there already"]
     assert face.read(usernames) == ["ada", "bob"]
+
+
+def save_and_fail_past_sqlalchemy(session: Session) -> None:
+    """What goes through the driver itself (a COPY, say) fails, and nobody hears of it."""
+    session.add(adding("ada"))
+    session.flush()
+    cursor = session.connection().connection.cursor()
+    with suppress(Exception):
+        cursor.execute("SELECT nothing FROM nowhere")
+    cursor.close()
+
+
+@pytest.mark.parametrize("options", [{}, {"key": "k"}, {"protect": False}], ids=["plain", "keyed", "unprotected"])
+def test_what_the_driver_alone_was_told_is_not_told_committed(face: Face, options: dict[str, Any]) -> None:
+    """On PostgreSQL any failure ends the transaction: its COMMIT is answered with ROLLBACK."""
+    if face.kind.server != "postgresql":
+        face.run(save_and_fail_past_sqlalchemy, **options)
+        assert face.read(usernames) == ["ada"]
+        return
+    with pytest.raises(StatementRejected, match="in_failed_sql_transaction"):
+        face.run(save_and_fail_past_sqlalchemy, **options)
+    assert face.read(usernames) == []

@@ -25,7 +25,7 @@ from ...transaction import ProbeAnswer
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
 
-__all__ = ["fate_of", "transaction_of"]
+__all__ = ["fate_of", "refuse_aborted", "transaction_of"]
 
 _TIMELINE = "LEFT(pg_walfile_name(pg_current_wal_insert_lsn()), 8)"
 
@@ -45,11 +45,33 @@ _FATE = text(
     f"WHEN pg_xact_status({_NUMBER}) IN ('aborted', 'in progress') THEN 'aborted' "
     "ELSE 'maybe another' END"
 )
+_NOTHING = text("SELECT 1")
 _ANSWERS = {
     "committed": ProbeAnswer.COMMITTED,
     "aborted": ProbeAnswer.ABORTED,
     "in progress": ProbeAnswer.IN_PROGRESS,
 }
+
+
+_IN_TRANSACTION = 2
+"""libpq's PQTRANS_INTRANS: a transaction is open, and nothing in it has failed."""
+
+
+def refuse_aborted(connection: Connection) -> None:
+    """Make sure that COMMIT would commit: PostgreSQL answers that of a transaction in which something failed with ROLLBACK.
+
+    For where no statement of ours comes before COMMIT that would fail. SQLAlchemy tells of its own statements only; a COPY goes
+    through the driver's. psycopg and psycopg2 know how the transaction stands; asyncpg tells nobody, so the server is asked.
+    Other servers' connections are left alone.
+
+    Raises:
+        DBAPIError: the server's refusal to go on (25P02).
+    """
+    if connection.dialect.name != "postgresql":
+        return
+    info = getattr(connection.connection.driver_connection, "info", None)
+    if getattr(info, "transaction_status", None) != _IN_TRANSACTION:
+        connection.scalar(_NOTHING)
 
 
 def transaction_of(connection: Connection) -> str | None:

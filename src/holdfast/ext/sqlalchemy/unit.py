@@ -291,6 +291,8 @@ class Unit(_OneAttempt, Generic[T]):
             self._raise_swallowed(self._swallowed)
         if self._protection is Protection.STATUS:
             self._transaction_id = status.transaction_of(self.connected())
+        elif self._protection is Protection.NONE and not self.read_only:
+            status.refuse_aborted(self.connected())
 
     def _raise_swallowed(self, swallowed: BaseException) -> NoReturn:
         if isinstance(swallowed, Exception):
@@ -324,6 +326,7 @@ class Unit(_OneAttempt, Generic[T]):
         assert key is not None
         assert codec is not None
         if result.result is None:
+            status.refuse_aborted(self.connected())
             return
         encoded = codec.encode(result.result)
         if key_rows.writes_with_commit:
