@@ -79,6 +79,21 @@ def test_short_outages_share_what_the_budget_has_saved_up(tries: int, valid: Val
         assert "in an outage of 1.0 s" in verdict.examples[0]
 
 
+@pytest.mark.parametrize(
+    ("attempts", "tries", "valid"), [(1, 50, Validity.VALID), (1, 90, Validity.INVALID), (2, 50, Validity.INVALID)]
+)
+def test_who_waits_when_an_outage_begins_has_asked(attempts: int, tries: int, valid: Validity) -> None:
+    """50 wait through an outage in which all callers are taken: what they try in it is no retry, unless they had tried before."""
+    told = Story().fault("refuse", 10, 15, outage=True)
+    for n in range(50):
+        told.op("insert", {}, "ok", at=9.5, took=6.0, attempts=attempts)
+    for n in range(tries):
+        told.wire("connect", n, 10 + 5 * n / tries)
+    verdict = amplification.check(told.history(), floor_per_second=2.0)
+    assert verdict.valid is valid
+    assert verdict.counts["asked"] == (50 if attempts == 1 else 0)
+
+
 def test_the_floor_that_was_used_is_told() -> None:
     """Whoever reads the verdict sees the plain ratio, and how much of it only the floor allowed."""
     verdict = amplification.check(short_outages(20).history(), floor_per_second=2.0)

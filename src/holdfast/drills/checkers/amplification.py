@@ -11,7 +11,8 @@ fault in which operations were due and none was answered ok. And that of an *ove
 itself one (`v: {"overload": true}`). Elsewhere a retry may well be worth it: contention is rerun for nothing, and a COMMIT in
 doubt has to be settled. The figures are given for every phase.
 
-What was asked is, in an outage, every operation. In an overload most operations may be turned away or give up before they
+What was asked is, in an outage, every operation that was sent in it, and those that were under way when it began and report one
+attempt: they had been waiting, for a connection or at a gate, and what they try comes now. In an overload most operations may be turned away or give up before they
 come to the wire (by a limit, or waiting for a connection), and would hide the tries of those that come there twice and three
 times. So there the tries are divided by the operations that came to the wire: all but those whose only attempt ended before a
 connection was given to them, or opened for them. A client that says so of more than it should makes its own figure worse.
@@ -112,15 +113,22 @@ def check(history: History, limit: float = LIMIT, floor_per_second: float = FLOO
 def _judged(history: History, tries: Sequence[int]) -> list[_Judged]:
     """The times that are judged, in order."""
     sent = [operation for operation in history.operations if operation.was_sent]
-    asked = {
-        "outage": sorted(operation.invoked for operation in sent),
-        "overload": sorted(operation.invoked for operation in sent if reached_the_wire(operation)),
-    }
-    spans = [("outage", span) for span in outages(history)] + [("overload", span) for span in overloads(history)]
-    return [
-        _Judged(kind, *span, _within(asked[kind], span), _within(tries, span))
-        for kind, span in sorted(spans, key=lambda entry: entry[1])
+    invoked = sorted(operation.invoked for operation in sent)
+    reached = sorted(operation.invoked for operation in sent if reached_the_wire(operation))
+    judged = [
+        _Judged("outage", *span, _within(invoked, span) + _waiting(sent, span[0]), _within(tries, span))
+        for span in outages(history)
     ]
+    judged += [_Judged("overload", *span, _within(reached, span), _within(tries, span)) for span in overloads(history)]
+    return sorted(judged, key=lambda each: each.start)
+
+
+def _waiting(sent: Sequence[Operation], start: int) -> int:
+    """How many were under way at `start` and report one attempt at most."""
+    return sum(
+        operation.attempts <= 1 and operation.invoked < start and (operation.ended is None or operation.ended > start)
+        for operation in sent
+    )
 
 
 def _sentence(kind: str, judged: Sequence[_Judged]) -> str:

@@ -3,8 +3,8 @@
 - A caller waits for a connection as long as what is left of its deadline would do for the work, and no longer. One that gets its
   connection too late is cut off in the middle of its work, and its connection with it; the next one has to open another, has
   less time left for that, and is cut off as well. So more work than can be done would leave less and less of it done.
-- A server that has no connection left for us (1040, 53300) is not asked again for a while: whoever needs one waits for one that
-  comes back. Only when none of ours is out is there nothing to wait for, and the error is raised.
+- A server that has no connection left for us (1040, 53300) is not asked again for a while, and then by one caller at a time
+  (`openings`): the others wait for one that comes back. Only when none of ours is out does the one that asked raise the error.
 - Who is cancelled while a connection is cleaned up knows, and the connection is thrown away: that is not logged as an error.
 
 The pool's own queue is used as it is. What is replaced is how one gets a connection out of it (`_do_get`), which in SQLAlchemy
@@ -27,6 +27,7 @@ from ...deadline import current_deadline
 from ...dialects import classify
 from ...errors import BulkheadFull, HoldfastError
 from ...outcome import Stage
+from .openings import Openings
 from .origin import NO_CONNECTION_LEFT
 
 if TYPE_CHECKING:
@@ -36,9 +37,6 @@ __all__ = ["AsyncDeadlinePool", "DeadlinePool", "shortened"]
 
 _LOOK_EVERY_S = 0.25
 """How long somebody waits for a connection that comes back before looking whether one may be opened."""
-
-_FULL_FOR_S = 0.5
-"""How long a server that had no connection left is not asked for one."""
 
 _RETIRED_MAX = 10
 """How often connections may be retired in a row while one is made; far above what servers can do in that time."""
@@ -68,8 +66,11 @@ class _WaitsUntilTheDeadline(sa_pool.QueuePool):
     """The part that both kinds share."""
 
     _longest_wait_s: float
-    _full_until = float("-inf")
     _held_s = 0.0
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._openings = Openings()
 
     @property
     def _timeout(self) -> float:
@@ -114,10 +115,9 @@ class _WaitsUntilTheDeadline(sa_pool.QueuePool):
         give_up_at = began + timeout_s
         now = began
         while True:
-            if now >= self._full_until and self._inc_overflow():
-                opened = self._open()
-                if opened is not None:
-                    return opened, now
+            opened = self._open(now)
+            if opened is not None:
+                return opened, now
             if now >= give_up_at:
                 raise self._too_late()
             hopeless_at = give_up_at - min(_RESERVE * self._held_s, _RESERVE_SHARE_MAX * timeout_s)
@@ -146,15 +146,24 @@ class _WaitsUntilTheDeadline(sa_pool.QueuePool):
             f"no connection came free in time; {self.checkedout()} are in use, and no more may be opened", code="3o7r"
         )
 
-    def _open(self) -> ConnectionPoolEntry | None:
-        """A new connection; None when the server has none left and another one can be waited for."""
-        try:
-            return self._create_connection()
-        except BaseException as error:
-            self._dec_overflow()
-            if not self._has_to_wait(error):
-                raise
+    def _open(self, now: float) -> ConnectionPoolEntry | None:
+        """A new connection; None when none may be opened, or the server has none left and another one can be waited for."""
+        if not self._openings.may_open(now):
             return None
+        try:
+            if not self._inc_overflow():
+                return None
+            try:
+                opened = self._create_connection()
+            except BaseException as error:
+                self._dec_overflow()
+                if not self._has_to_wait(error):
+                    raise
+                return None
+            self._openings.opened()
+            return opened
+        finally:
+            self._openings.ended()
 
     def _has_to_wait(self, error: BaseException) -> bool:
         """Whether the server has no connection left for us while others of ours are in use, one of which will come back."""
@@ -162,7 +171,7 @@ class _WaitsUntilTheDeadline(sa_pool.QueuePool):
             return False  # a refusal of ours, whatever of the server's hangs behind it
         if classify(error, stage=Stage.CONNECT).code not in NO_CONNECTION_LEFT:
             return False
-        self._full_until = SYSTEM_CLOCK.monotonic() + _FULL_FOR_S
+        self._openings.refused(SYSTEM_CLOCK.monotonic())
         return self.checkedout() > 0 and self._timeout > 0
 
     def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
@@ -170,8 +179,8 @@ class _WaitsUntilTheDeadline(sa_pool.QueuePool):
         if taken is not None and record.dbapi_connection is not None:  # what was cut off says nothing of the work
             held_s = min(SYSTEM_CLOCK.monotonic() - taken, self._longest_wait_s)  # no operation has more: others may
             self._held_s += _WEIGHT * (held_s - self._held_s)
-        if record.dbapi_connection is None and SYSTEM_CLOCK.monotonic() < self._full_until:
-            # Whoever got it next would have to connect, which the server has just refused.
+        if record.dbapi_connection is None and self._openings.are_bounded:
+            # Whoever got it next would connect, and nobody would have asked `openings`.
             self._dec_overflow()
         else:
             super()._do_return_conn(record)
