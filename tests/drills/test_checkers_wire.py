@@ -85,7 +85,7 @@ def test_short_outages_share_what_the_budget_has_saved_up(tries: int, valid: Val
 def test_who_waits_when_an_outage_begins_has_asked(attempts: int, tries: int, valid: Validity) -> None:
     """50 wait through an outage in which all callers are taken: what they try in it is no retry, unless they had tried before."""
     told = Story().fault("refuse", 10, 15, outage=True)
-    for n in range(50):
+    for _ in range(50):
         told.op("insert", {}, "ok", at=9.5, took=6.0, attempts=attempts)
     for n in range(tries):
         told.wire("connect", n, 10 + 5 * n / tries)

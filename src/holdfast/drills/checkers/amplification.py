@@ -12,10 +12,11 @@ itself one (`v: {"overload": true}`). Elsewhere a retry may well be worth it: co
 doubt has to be settled. The figures are given for every phase.
 
 What was asked is, in an outage, every operation that was sent in it, and those that were under way when it began and report one
-attempt: they had been waiting, for a connection or at a gate, and what they try comes now. In an overload most operations may be turned away or give up before they
-come to the wire (by a limit, or waiting for a connection), and would hide the tries of those that come there twice and three
-times. So there the tries are divided by the operations that came to the wire: all but those whose only attempt ended before a
-connection was given to them, or opened for them. A client that says so of more than it should makes its own figure worse.
+attempt: they had been waiting, for a connection or at a gate, and what they try comes now. In an overload most operations may be
+turned away or give up before they come to the wire (by a limit, or waiting for a connection), and would hide the tries of those
+that come there twice and three times. So there the tries are divided by the operations that came to the wire: all but those whose
+only attempt ended before a connection was given to them, or opened for them. A client that says so of more than it should makes
+its own figure worse.
 
 The retry budget has a floor as well: so many retries a second that no success has to earn, saved up for ten seconds. So that
 much may come on top of 1.1 times: what was saved up when the first of these times began, and what came in since, at the
