@@ -322,7 +322,8 @@ class Database:
         hook is lost.
 
         Raises:
-            UsageError: no transaction of this database is running here, or there is nothing to call.
+            UsageError: no transaction of this database is running here, or there is nothing to call. A generator function is
+                refused, too, and a coroutine function, which only `AsyncDatabase` can await.
         """
         call_after_commit(self._runtime, hook, args, kwargs)
 

@@ -452,13 +452,13 @@ def _listen_to_savepoints(dialect: Dialect, units: Mapping[Connection, Unit[Any]
         do_savepoint(connection, name)
         unit = units.get(connection)
         if unit is not None:
-            givings_of(unit).mark(name)
+            givings_of(unit).mark(name, len(unit.hooks))
 
     def rollback_to_savepoint(connection: Connection, name: str) -> None:
         do_rollback_to_savepoint(connection, name)
         unit = units.get(connection)
         if unit is not None:
-            givings_of(unit).take_back_to(name)
+            givings_of(unit).take_back_to(name, unit.hooks)
             unit.on_savepoint_rollback()
 
     dialect.do_savepoint = savepoint  # type: ignore[method-assign]
