@@ -252,7 +252,7 @@ class AsyncDatabase:
         """As `Database.lock`."""
         session = running_unit(self._runtime, "lock()").async_session
         assert session is not None
-        return by_id(await session.scalars(lock_statement(model, ids)))
+        return by_id((await session.scalars(lock_statement(model, ids))).unique())
 
     def after_commit(self, hook: Callable[P, object], /, *args: P.args, **kwargs: P.kwargs) -> None:
         """As `Database.after_commit`; a hook may be a coroutine function."""

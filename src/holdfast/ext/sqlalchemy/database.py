@@ -312,7 +312,7 @@ class Database:
         """
         session = running_unit(self._runtime, "lock()").session
         assert session is not None
-        return by_id(session.scalars(lock_statement(model, ids)))
+        return by_id(session.scalars(lock_statement(model, ids)).unique())
 
     def after_commit(self, hook: Callable[P, object], /, *args: P.args, **kwargs: P.kwargs) -> None:
         """Call `hook(*args, **kwargs)` once the running transaction is known to be committed.
