@@ -286,12 +286,16 @@ class Database:
             return pairs
 
         options = OperationOptions(saving.name, codec=IdentityCodec())
-        operation = self._operation(write, options.having(deadline=deadline))
+        options = options.having(deadline=deadline)
+        operation = self._operation(write, options)
+        until, outer = self._runtime.deadline(options), open_unit(self._runtime)
         pairs: list[Pair] | Identities = operation([]) if key is None else operation.keyed(key)(saving.described())
         if isinstance(pairs, Identities):
-            wanted = saving.wanted(pairs)
-            pairs = saving.replayed(self.read(lambda session: [session.get(*identity) for identity in wanted]))
-        give_back(pairs, open_unit(self._runtime))
+            load = OperationOptions(saving.name, deadline_s=until.remaining_s(), read_only=True)
+            with saving.loading(outer):
+                pairs = Operation(self._runtime, saving.load, load)(pairs)
+            pairs = saving.replayed(pairs)
+        give_back(pairs, outer)
         return saving.results(pairs)
 
     # -- inside a transaction ----------------------------------------------------------------------------------------

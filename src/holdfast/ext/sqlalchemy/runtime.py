@@ -194,6 +194,10 @@ class Runtime:
         """The operation's deadline as a context: pool, server and everything the body calls see it."""
         return within(self._deadline_s if options.deadline_s is None else options.deadline_s, clock=self.clock)
 
+    def deadline(self, options: OperationOptions) -> Deadline:
+        """The operation's own deadline, from now on."""
+        return Deadline.after(self._deadline_s if options.deadline_s is None else options.deadline_s, self.clock)
+
     def prepare(
         self,
         options: OperationOptions,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Coroutine, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from enum import Enum
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
@@ -21,7 +22,17 @@ from sqlalchemy.orm import InstanceState, Mapper, RelationshipProperty, Session
 from sqlalchemy.orm.attributes import set_committed_value
 from sqlalchemy.orm.collections import collection_adapter
 
-from ...errors import ConfigurationError, ForeignTransaction, ResultNotSerializable, UsageError, error_for
+from ...errors import (
+    ConfigurationError,
+    ForeignTransaction,
+    HoldfastError,
+    NotLoaded,
+    ResultNotSerializable,
+    UsageError,
+    attach_report,
+    error_for,
+    report_of,
+)
 from ...operation import JsonCodec, qualified_name
 from ...outcome import Failure, FailureClass, Outcome, Rejection, Stage
 from .checking import call_validate, check_columns, check_lengths, made_keys, refused, written_columns
@@ -259,21 +270,55 @@ class Saving(Generic[M]):
         failure = Failure(FailureClass.PERMANENT, Stage.BODY, name="OverflowError", rejection=Rejection.OUT_OF_RANGE)
         return error_for(failure, operation=self.name)
 
-    def wanted(self, saved: Identities) -> list[tuple[type[Any], Any]]:
-        """What a replay loads: the class and primary key of each object that was saved under the key."""
-        return [
-            (type(obj), _identity(_state_of(obj).mapper, key))
-            for obj, key in zip(self._reached, saved.keys, strict=True)
-        ]
+    def load(self, session: Session, saved: Identities) -> list[Pair]:
+        """The pairs of a replay: what was saved under the key, as it is now; None for a row that was deleted since.
 
-    def replayed(self, rows: Sequence[Any]) -> list[Pair]:
-        """The pairs of a replay, from what was loaded for `wanted`.
+        With what is related to them, as far as the caller's objects hold it: so had the first answer.
+        """
+        pairs: list[Pair] = []
+        for obj, key in zip(self._reached, saved.keys, strict=True):
+            state = _state_of(obj)
+            row = session.get(type(obj), _identity(state.mapper, key))
+            if row is not None:
+                there = _state_of(row).dict
+                missing = [relationship.key for relationship in _loaded(state) if relationship.key not in there]
+                if missing:
+                    session.refresh(row, missing)  # loads them, however lazy they are
+            pairs.append(Pair(obj, row))
+        return pairs
+
+    @contextmanager
+    def loading(self, outer: Unit[Any] | None) -> Iterator[None]:
+        """The context of `load` outside of the operation that found the key's row: whatever fails in it, that is committed.
+
+        Args:
+            outer: the unit whose body runs here, to which a failure is one of its own; None: there is none.
+
+        Raises:
+            NotLoaded: it failed.
+        """
+        try:
+            yield
+        except Exception as error:
+            if outer is not None:
+                raise
+            raise NotLoaded(
+                f"{self.name}: what was saved under this key is committed, but could not be loaded; ask again with the same key",
+                retry_after_s=error.retry_after_s if isinstance(error, HoldfastError) else None,
+            ) from error
+        except BaseException as stop:
+            report = report_of(stop)
+            if outer is None and report is not None:
+                attach_report(stop, report._replace(outcome=Outcome.COMMITTED))
+            raise
+
+    def replayed(self, pairs: Sequence[Pair]) -> list[Pair]:
+        """Those of a replay whose rows are there.
 
         Raises:
             UsageError: an object of the caller's was saved under the key, and its row was deleted since; `outcome` is
                 `Outcome.COMMITTED`.
         """
-        pairs = [Pair(obj, row) for obj, row in zip(self._reached, rows, strict=True)]
         named = {id(obj) for obj in self.objects}
         if any(pair.copy is None and id(pair.original) in named for pair in pairs):
             gone = UsageError(
