@@ -35,6 +35,7 @@ from ...errors import (
 )
 from ...operation import JsonCodec, qualified_name
 from ...outcome import Failure, FailureClass, Outcome, Rejection, Stage
+from .attached import Led, stand_ins
 from .checking import call_validate, check_columns, check_lengths, made_keys, refused, written_columns
 from .given import ABSENT, Change, Given, givings_of
 
@@ -95,7 +96,7 @@ class Saving(Generic[M]):
         name: the operation's name: `save.User`, or `save` for a mixture.
     """
 
-    __slots__ = ("_links", "_made", "_reached", "_unsure", "name", "objects")
+    __slots__ = ("_leads", "_links", "_made", "_reached", "_unsure", "name", "objects")
 
     def __init__(self, objs: Iterable[M]) -> None:
         if isinstance(objs, (str, bytes)) or not isinstance(objs, Iterable):
@@ -106,6 +107,7 @@ class Saving(Generic[M]):
         names = {type(obj).__name__ for obj in self.objects}
         self.name = f"save.{names.pop()}" if len(names) == 1 else "save"
         self._reached: list[Any] = []
+        self._leads: list[Led] = []
         self._links: list[tuple[int, int]] = []
         self._made: dict[int, dict[str, Any]] = {}
         self._unsure: list[Any] = []
@@ -172,7 +174,10 @@ class Saving(Generic[M]):
             for relationship in _loaded(state):
                 members = _members(state, relationship)
                 waiting += members
-                self._links += ((id(obj), id(member)) for member in members)
+                for member in members:
+                    if (led_to := _state_of(member)).session_id is not None:
+                        self._leads.append(Led(obj, relationship, led_to))
+                    self._links.append((id(obj), id(member)))
 
     def _refuse_twins(self) -> None:
         """Of two that are one row only the last would be saved, and both would look like it."""
@@ -224,6 +229,8 @@ class Saving(Generic[M]):
         those, and what hangs together is written at once, as a row may need the keys of several.
         """
         copied, by_key = _Copied(), _ByKey()
+        with session.no_autoflush:
+            copied.update(stand_ins(session, self._leads))
         copies: dict[int, Any] = {}
         for group in self._groups():
             session.flush()
