@@ -16,6 +16,7 @@ from .current import body_of, call_after_commit, open_unit, running_unit
 from .database_settings import DatabaseSettings
 from .engines import Endpoint, open_endpoint
 from .health import database_checks, reading
+from .joined_deadline import own_deadline
 from .keyrows import with_operations
 from .locks import by_id, lock_statement
 from .migrate import MigrationReport, migrate
@@ -200,7 +201,8 @@ class Database:
         if outer is not None:
             check_joining(outer, options)
             assert outer.session is not None
-            yield outer.session
+            with own_deadline(outer, options):
+                yield outer.session
             return
         runtime.refuse_foreign_transaction(name)
         with runtime.within(options) as until:

@@ -35,6 +35,7 @@ from . import inside
 from .arguments import Parameters, refuse_caller_session
 from .async_unit import AsyncUnit
 from .current import open_unit
+from .joined_deadline import own_deadline, own_deadline_async
 from .unit import Hook, Unit
 
 if TYPE_CHECKING:
@@ -324,7 +325,8 @@ def _join(
     check_joining(outer, options)
     assert outer.session is not None
     try:
-        return _joined(outer, outer.session, options, key, asked, body)
+        with own_deadline(outer, options):
+            return _joined(outer, outer.session, options, key, asked, body)
     except exc.DBAPIError as error:
         _raise_typed(outer, options, error)
         raise
@@ -362,7 +364,8 @@ async def _join_async(
     check_joining(outer, options)
     assert outer.async_session is not None
     try:
-        return await _joined_async(outer, outer.async_session, options, key, asked, body)
+        async with own_deadline_async(outer, options):
+            return await _joined_async(outer, outer.async_session, options, key, asked, body)
     except exc.DBAPIError as error:
         _raise_typed(outer, options, error)
         raise
