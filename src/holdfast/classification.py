@@ -24,6 +24,7 @@ from .errors import (
     Contended,
     HoldfastError,
     InProgress,
+    NotLoaded,
     OutcomeUnknown,
     Overloaded,
     Rejected,
@@ -52,6 +53,7 @@ _OWN: tuple[tuple[type[HoldfastError], FailureClass], ...] = (
     (Contended, FailureClass.CONTENTION),
     (InProgress, FailureClass.CONTENTION),
     (OutcomeUnknown, FailureClass.AMBIGUOUS),
+    (NotLoaded, FailureClass.AMBIGUOUS),
     (BlockTimedOut, FailureClass.AMBIGUOUS),
 )
 

@@ -30,6 +30,7 @@
     │       ├── SchemaMismatch                 missing table or column
     │       └── AccessDenied                   login or privilege
     ├── OutcomeUnknown                         it may have been applied; the key settles it
+    ├── NotLoaded                              it is committed; what was saved could not be loaded for the answer
     └── BlockTimedOut (TimeoutError)           a `within` block was cut; what it had finished stands
 
 `NotCommitted` and `OutcomeUnknown` are two of the three answers an operation has; the third is a plain return.
@@ -68,6 +69,7 @@ __all__ = [
     "MissingExtra",
     "NoWriter",
     "NotCommitted",
+    "NotLoaded",
     "OutcomeUnknown",
     "Overloaded",
     "RateLimited",
@@ -322,6 +324,13 @@ class OutcomeUnknown(HoldfastError):
     outcome = Outcome.UNKNOWN
     operation_scope: str | None = None
     operation_key: str | None = None
+
+
+class NotLoaded(HoldfastError):
+    """A keyed save was asked for again: it is committed, but what was saved could not be loaded. Ask again with the same key."""
+
+    code = "not-loaded"
+    outcome = Outcome.COMMITTED
 
 
 class BlockTimedOut(HoldfastError, TimeoutError):

@@ -320,11 +320,25 @@ _KEPT_BY_JSON = frozenset({str, int, bool})
 
 def _moment(value: datetime) -> str | list[Any]:
     """ISO 8601, which has no names for zones and one form for both of an hour that comes twice: those stand beside it."""
-    zone = getattr(value.tzinfo, "key", None)
+    zone = _zone_of(value)
     if zone is None and not value.fold:
         return value.isoformat()
     written = value.replace(fold=0) if zone is None else value.replace(fold=0, tzinfo=None)
     return [written.isoformat(), value.fold, zone]
+
+
+def _zone_of(value: datetime) -> str | None:
+    """The name by which the zone of `value` is found again; None: there is none, and its offset has to do."""
+    name = getattr(value.tzinfo, "key", None)
+    if name is None:
+        return None
+    from zoneinfo import ZoneInfo  # late: most results have none
+
+    try:
+        found = ZoneInfo(name)
+    except (KeyError, ValueError, TypeError, OSError):  # "America" is a folder
+        return None
+    return name if value.replace(tzinfo=found).utcoffset() == value.utcoffset() else None
 
 
 def _of_moment(content: str | list[Any]) -> datetime:

@@ -49,6 +49,7 @@ STATUSES = {
     "MissingExtra": 500,
     "NoWriter": 503,
     "NotCommitted": 503,
+    "NotLoaded": 504,
     "OutcomeUnknown": 504,
     "Overloaded": 503,
     "RateLimited": 429,

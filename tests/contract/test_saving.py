@@ -11,13 +11,16 @@ from sqlalchemy import Enum, ForeignKey, String, event, select, text
 from sqlalchemy.engine import Connection
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
 
+from holdfast.deadline import current_deadline
 from holdfast.errors import (
     ConfigurationError,
     HoldfastError,
     InvalidData,
     KeyReused,
+    NotCommitted,
     OutcomeUnknown,
     ResultNotSerializable,
+    SchemaMismatch,
     UsageError,
 )
 from holdfast.ext.sqlalchemy.faults import Fault, inject
@@ -424,6 +427,46 @@ def test_a_replay_of_what_was_deleted_says_that_it_was_committed(face: Face) -> 
     with pytest.raises(UsageError, match="has been deleted since") as caught:
         face.save(Page(title="one"), key="k")
     assert caught.value.outcome is Outcome.COMMITTED
+
+
+def test_a_replay_holds_what_the_first_answer_held(face: Face) -> None:
+    """What is related to the object can be read from either; what the caller did not give from neither."""
+    first = face.save(Parent(name="ada", children=[Child(note="a"), Child(note="b")]), key="k")
+    again = face.save(Parent(name="ada", children=[Child(note="a"), Child(note="b")]), key="k")
+    assert [(child.id, child.note) for child in again.children] == [(child.id, child.note) for child in first.children]
+    face.save(Parent(name="bob"), key="other")
+    assert "children" not in face.save(Parent(name="bob"), key="other").__dict__
+
+
+def test_a_replay_that_cannot_be_loaded_says_that_it_was_committed(face: Face) -> None:
+    """Whoever is told that nothing was applied makes a new key, and saves it twice."""
+    face.save(Page(title="one"), key="k")
+    face.wait(face.db.run(face.function(lambda session: session.execute(text("DROP TABLE saving_pages")) and None)))
+    try:
+        with pytest.raises(HoldfastError, match="is committed, but could not be loaded") as caught:
+            face.save(Page(title="one"), key="k")
+    finally:
+        face.wait(face.db.migrate(Base.metadata))
+    assert caught.value.outcome is Outcome.COMMITTED
+    assert not isinstance(caught.value, NotCommitted)
+    assert isinstance(caught.value.__cause__, SchemaMismatch)
+
+
+def test_a_replay_has_the_time_of_one_operation(face: Face) -> None:
+    """The caller's deadline is for both, the question and the load."""
+    face.save(Page(title="one"), key="k")
+    left: list[float] = []
+
+    def note(_c: Connection, _cursor: object, statement: str, *_: object) -> None:
+        deadline = current_deadline()
+        if "saving_pages" in statement and deadline is not None:
+            left.append(deadline.remaining_s())
+
+    event.listen(face.engine, "before_cursor_execute", note)
+    face.save(Page(title="one"), key="k", deadline=4.0)
+    event.remove(face.engine, "before_cursor_execute", note)
+    assert left
+    assert max(left) < 4.0
 
 
 def test_a_member_of_an_enumeration_is_a_key_like_any_other(face: Face) -> None:

@@ -6,7 +6,7 @@ import json
 import sys
 from collections import OrderedDict
 from dataclasses import dataclass, field, make_dataclass
-from datetime import UTC, date, datetime, time, timedelta, timezone
+from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
 from enum import Enum, StrEnum
 from functools import cached_property
@@ -467,6 +467,32 @@ def test_a_moment_comes_back_with_its_zone(moment: datetime) -> None:
     again = JsonCodec(datetime).decode(JsonCodec(datetime).encode(moment))
     assert again == moment
     assert (again.tzinfo, again.fold, again.utcoffset()) == (moment.tzinfo, moment.fold, moment.utcoffset())
+
+
+class OwnZone(tzinfo):
+    """A zone with a key of its own that names no zone, or another one."""
+
+    def __init__(self, key: object) -> None:
+        self.key = key
+
+    def utcoffset(self, _: datetime | None) -> timedelta:
+        """As in Kathmandu."""
+        return timedelta(hours=5, minutes=45)
+
+    def tzname(self, _: datetime | None) -> None:
+        """Not known."""
+
+    def dst(self, _: datetime | None) -> None:
+        """Not known."""
+
+
+@pytest.mark.parametrize("key", ["head office", "Europe/Zurich", "../zone", "", 7, None], ids=repr)
+def test_a_moment_in_a_zone_that_is_not_found_by_name_comes_back_with_its_offset(key: object) -> None:
+    """As one in a zone that has no name: it is the same moment. A name that means another zone is none."""
+    moment = datetime(2026, 7, 1, 12, tzinfo=OwnZone(key))
+    again = JsonCodec(datetime).decode(JsonCodec(datetime).encode(moment))
+    assert again == moment
+    assert again.utcoffset() == moment.utcoffset()
 
 
 def test_a_moment_that_was_stored_as_text_alone_can_still_be_read() -> None:

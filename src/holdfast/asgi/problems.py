@@ -14,6 +14,7 @@
 | `Contended`, `Overloaded`, `Unavailable`, `Rejected`, `StorageExhausted` | 503 | nothing was applied; `Retry-After` |
 | `DeadlineExceeded`, `BlockTimedOut` | 504 | the time was up; `Retry-After` |
 | `OutcomeUnknown` | 504 | it may have been applied, and the same key settles it; `Retry-After` |
+| `NotLoaded` | 504 | it was applied, and the same key gets the answer; `Retry-After` |
 | everything else | 500 | the log says why |
 
 These speak of the operation that failed. A request may have done something before that stands (`holdfast.effects`); then its
@@ -46,6 +47,7 @@ from ..errors import (
     KeyReused,
     LoadShed,
     NotCommitted,
+    NotLoaded,
     OutcomeUnknown,
     Overloaded,
     RateLimited,
@@ -150,6 +152,8 @@ _NOTHING = "Nothing was applied."
 _SOMETHING = "Part of it may have been applied."
 _SETTLES = "Repeat the request with the same Idempotency-Key: that settles it."
 
+_GETS = "Repeat the request with the same Idempotency-Key: that gets the answer."
+
 
 def _known() -> dict[type[BaseException], Problem]:
     late = f"The time was up. {_NOTHING} {_AGAIN}"
@@ -178,6 +182,7 @@ def _known() -> dict[type[BaseException], Problem]:
             f"The time was up, and it may have been applied. {_SETTLES}",
             1,
         ),
+        NotLoaded: Problem(504, "not-loaded", "", f"It was applied, but the answer could not be made. {_GETS}", 1),
         StatementRejected: Problem(500, "internal", "", f"The service is set up wrongly. {_NOTHING}"),
         ResultNotSerializable: Problem(500, "internal", "", f"The service failed. {_NOTHING}"),
     }

@@ -232,18 +232,22 @@ class AsyncDatabase:
             return pairs
 
         options = OperationOptions(saving.name, codec=IdentityCodec())
-        operation = self._operation(write, options.having(deadline=deadline))
+        options = options.having(deadline=deadline)
+        operation = self._operation(write, options)
+        until, outer = self._runtime.deadline(options), open_unit(self._runtime)
         pairs: list[Pair] | Identities = await (
             operation([]) if key is None else operation.keyed(key)(saving.described())
         )
         if isinstance(pairs, Identities):
-            wanted = saving.wanted(pairs)
 
-            async def load(session: UnitAsyncSession) -> list[Any]:
-                return [await session.get(*identity) for identity in wanted]
+            async def loaded(session: UnitAsyncSession, saved: Identities) -> list[Pair]:
+                return await session.run_sync(saving.load, saved)
 
-            pairs = saving.replayed(await self.read(load))
-        give_back(pairs, open_unit(self._runtime))
+            load = OperationOptions(saving.name, deadline_s=until.remaining_s(), read_only=True)
+            with saving.loading(outer):
+                pairs = await AsyncOperation(self._runtime, loaded, load)(pairs)
+            pairs = saving.replayed(pairs)
+        give_back(pairs, outer)
         return saving.results(pairs)
 
     # -- inside a transaction ----------------------------------------------------------------------------------------
@@ -252,7 +256,7 @@ class AsyncDatabase:
         """As `Database.lock`."""
         session = running_unit(self._runtime, "lock()").async_session
         assert session is not None
-        return by_id(await session.scalars(lock_statement(model, ids)))
+        return by_id((await session.scalars(lock_statement(model, ids))).unique())
 
     def after_commit(self, hook: Callable[P, object], /, *args: P.args, **kwargs: P.kwargs) -> None:
         """As `Database.after_commit`; a hook may be a coroutine function."""

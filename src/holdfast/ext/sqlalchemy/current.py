@@ -5,11 +5,13 @@ Context variables alone cannot tell, as a task that the body starts inherits the
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from contextvars import ContextVar
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from ...callables import code_of, name_of
 from ...errors import UsageError
 from ...layer import retry_layer
 from .holder import who_runs_here
@@ -75,15 +77,30 @@ def call_after_commit(
     """Have the running unit call `hook` once its transaction is known to be committed.
 
     Raises:
-        UsageError: no transaction of this database is running here, or there is nothing to call.
+        UsageError: no transaction of this database is running here, or there is nothing to call, or a call would run nothing: of
+            a generator function, or of a coroutine function where nobody can await it.
     """
     unit = running_unit(runtime, "after_commit()")
+    _refuse_what_would_not_run(hook, asynchronous=runtime.endpoint.async_engine is not None)
+    unit.hooks.append((hook, args, kwargs))
+
+
+def _refuse_what_would_not_run(hook: object, *, asynchronous: bool) -> None:
     if not callable(hook):
         raise UsageError(
             f"after_commit() takes a function and its arguments, not a {type(hook).__name__}: after_commit(notify, user_id) "
             "calls it later, after_commit(notify(user_id)) has called it already"
         )
-    unit.hooks.append((hook, args, kwargs))
+    code = code_of(hook)
+    if inspect.isgeneratorfunction(code) or inspect.isasyncgenfunction(code):
+        raise UsageError(
+            f"{name_of(hook)} is a generator, of which a call runs nothing; after_commit() takes a function"
+        )
+    if not asynchronous and (inspect.iscoroutinefunction(hook) or inspect.iscoroutinefunction(code)):
+        raise UsageError(
+            f"{name_of(hook)} is a coroutine function, which Database cannot await after the commit; make it a plain function, "
+            "or use AsyncDatabase"
+        )
 
 
 def unit_at_work_on(driver_connection: object) -> Unit[Any] | None:

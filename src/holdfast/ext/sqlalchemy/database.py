@@ -16,6 +16,7 @@ from .current import body_of, call_after_commit, open_unit, running_unit
 from .database_settings import DatabaseSettings
 from .engines import Endpoint, open_endpoint
 from .health import database_checks, reading
+from .joined_deadline import own_deadline
 from .keyrows import with_operations
 from .locks import by_id, lock_statement
 from .migrate import MigrationReport, migrate
@@ -200,7 +201,8 @@ class Database:
         if outer is not None:
             check_joining(outer, options)
             assert outer.session is not None
-            yield outer.session
+            with own_deadline(outer, options):
+                yield outer.session
             return
         runtime.refuse_foreign_transaction(name)
         with runtime.within(options) as until:
@@ -286,12 +288,16 @@ class Database:
             return pairs
 
         options = OperationOptions(saving.name, codec=IdentityCodec())
-        operation = self._operation(write, options.having(deadline=deadline))
+        options = options.having(deadline=deadline)
+        operation = self._operation(write, options)
+        until, outer = self._runtime.deadline(options), open_unit(self._runtime)
         pairs: list[Pair] | Identities = operation([]) if key is None else operation.keyed(key)(saving.described())
         if isinstance(pairs, Identities):
-            wanted = saving.wanted(pairs)
-            pairs = saving.replayed(self.read(lambda session: [session.get(*identity) for identity in wanted]))
-        give_back(pairs, open_unit(self._runtime))
+            load = OperationOptions(saving.name, deadline_s=until.remaining_s(), read_only=True)
+            with saving.loading(outer):
+                pairs = Operation(self._runtime, saving.load, load)(pairs)
+            pairs = saving.replayed(pairs)
+        give_back(pairs, outer)
         return saving.results(pairs)
 
     # -- inside a transaction ----------------------------------------------------------------------------------------
@@ -312,7 +318,7 @@ class Database:
         """
         session = running_unit(self._runtime, "lock()").session
         assert session is not None
-        return by_id(session.scalars(lock_statement(model, ids)))
+        return by_id(session.scalars(lock_statement(model, ids)).unique())
 
     def after_commit(self, hook: Callable[P, object], /, *args: P.args, **kwargs: P.kwargs) -> None:
         """Call `hook(*args, **kwargs)` once the running transaction is known to be committed.
@@ -322,7 +328,8 @@ class Database:
         hook is lost.
 
         Raises:
-            UsageError: no transaction of this database is running here, or there is nothing to call.
+            UsageError: no transaction of this database is running here, or there is nothing to call. A generator function is
+                refused, too, and a coroutine function, which only `AsyncDatabase` can await.
         """
         call_after_commit(self._runtime, hook, args, kwargs)
 

@@ -6,12 +6,12 @@ saved again, overwrite the row that has got the key meanwhile.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy.orm.attributes import instance_dict, set_committed_value
 
 if TYPE_CHECKING:
-    from .unit import Unit
+    from .unit import Hook, Unit
 
 __all__ = ["ABSENT", "Change", "Given", "Givings", "givings_of"]
 
@@ -58,29 +58,40 @@ def _put(obj: Any, key: str, value: Any) -> None:
         set_committed_value(obj, key, value)
 
 
+class _Savepoint(NamedTuple):
+    """One that has begun, and how many hooks there were then."""
+
+    name: str
+    hooks: int
+
+
 class Givings:
     """What the saves of one attempt have given, and the savepoints between them. Used by one thread or task."""
 
     __slots__ = ("_entries",)
 
     def __init__(self) -> None:
-        self._entries: list[Given | str] = []
+        self._entries: list[Given | _Savepoint] = []
 
     def add(self, given: Given) -> None:
         """A save gave something."""
         self._entries.append(given)
 
-    def mark(self, savepoint: str) -> None:
-        """A savepoint begins: what is given from here on goes with it."""
-        self._entries.append(savepoint)
+    def mark(self, savepoint: str, hooks: int) -> None:
+        """A savepoint begins: what is given from here on goes with it, and the hooks beyond `hooks`."""
+        self._entries.append(_Savepoint(savepoint, hooks))
 
-    def take_back_to(self, savepoint: str) -> None:
-        """A savepoint was rolled back."""
+    def take_back_to(self, savepoint: str, hooks: list[Hook]) -> None:
+        """A savepoint was rolled back: what was given since is taken back, and of `hooks` those are left out that came since."""
         entries = self._entries
-        while savepoint in entries and entries[-1] != savepoint:
+        began = next((entry for entry in entries if isinstance(entry, _Savepoint) and entry.name == savepoint), None)
+        if began is None:
+            return
+        while entries[-1] is not began:
             last = entries.pop()
             if isinstance(last, Given):
                 last.forget()
+        del hooks[began.hooks :]
 
     def take_back(self) -> None:
         """The attempt ends without a COMMIT that is known."""

@@ -18,7 +18,10 @@ M = TypeVar("M")
 
 
 def lock_statement(model: type[M], ids: Iterable[Any]) -> Any:
-    """`SELECT ... WHERE <primary key> IN (...) ORDER BY <primary key> FOR UPDATE`.
+    """`SELECT ... WHERE <primary key> IN (...) ORDER BY <primary key> FOR UPDATE OF <the model's own tables>`.
+
+    What is joined to load it (relationships, tables of subclasses) may be missing, and PostgreSQL locks nothing that may be.
+    MariaDB has no `OF`, and locks what is there.
 
     Args:
         model: a mapped class.
@@ -35,7 +38,8 @@ def lock_statement(model: type[M], ids: Iterable[Any]) -> Any:
     columns = mapper.primary_key
     wanted = list(dict.fromkeys(ids))
     condition = columns[0].in_(wanted) if len(columns) == 1 else tuple_(*columns).in_(wanted)
-    return select(model).where(condition).order_by(*columns).with_for_update().execution_options(populate_existing=True)
+    statement = select(model).where(condition).order_by(*columns).with_for_update(of=mapper.persist_selectable)
+    return statement.execution_options(populate_existing=True)
 
 
 def by_id(objects: Iterable[M]) -> dict[Any, M]:

@@ -35,6 +35,7 @@ from . import inside
 from .arguments import Parameters, refuse_caller_session
 from .async_unit import AsyncUnit
 from .current import open_unit
+from .joined_deadline import own_deadline, own_deadline_async
 from .unit import Hook, Unit
 
 if TYPE_CHECKING:
@@ -98,19 +99,23 @@ def _refuse_unfinished(name: str, result: Any) -> None:
     """What is still to be awaited or iterated would run after COMMIT, or never.
 
     Raises:
-        UsageError: `result` is an awaitable, a generator, or rows that are still to be fetched. A task or future is not: it
-            runs whoever awaits it; nor is the result of a statement without rows.
+        UsageError: `result` is an awaitable, a generator, or rows that are still to be fetched; not the result of a statement
+            without rows.
     """
     kind = type(result)
-    if (hasattr(kind, "__await__") and not hasattr(kind, "add_done_callback")) or (
-        issubclass(kind, _UNFINISHED) and getattr(result, "returns_rows", True)
-    ):
+    if _must_be_awaited(result) or (issubclass(kind, _UNFINISHED) and getattr(result, "returns_rows", True)):
         if isinstance(result, (CoroutineType, GeneratorType)):
             result.close()  # it has not begun; nobody else will say that it never does
         raise UsageError(
             f"{name} returned a {kind.__name__}, which would run after the transaction; nothing was applied. Return the result "
             "itself: await or iterate it inside"
         )
+
+
+def _must_be_awaited(value: object) -> bool:
+    """Whether nothing happens unless somebody awaits it. A task or a future runs whoever does."""
+    kind = type(value)
+    return hasattr(kind, "__await__") and not hasattr(kind, "add_done_callback")
 
 
 _UNFINISHED = (GeneratorType, AsyncGeneratorType, map, filter, zip, ResultInternal, AsyncCommon, Query)
@@ -320,7 +325,8 @@ def _join(
     check_joining(outer, options)
     assert outer.session is not None
     try:
-        return _joined(outer, outer.session, options, key, asked, body)
+        with own_deadline(outer, options):
+            return _joined(outer, outer.session, options, key, asked, body)
     except exc.DBAPIError as error:
         _raise_typed(outer, options, error)
         raise
@@ -358,7 +364,8 @@ async def _join_async(
     check_joining(outer, options)
     assert outer.async_session is not None
     try:
-        return await _joined_async(outer, outer.async_session, options, key, asked, body)
+        async with own_deadline_async(outer, options):
+            return await _joined_async(outer, outer.async_session, options, key, asked, body)
     except exc.DBAPIError as error:
         _raise_typed(outer, options, error)
         raise
@@ -432,7 +439,9 @@ def call_hooks(unit: Unit[Any], hooks: list[Hook], shell: Shell[Any]) -> None:
     """
     for position, (hook, args, kwargs) in enumerate(hooks):
         try:
-            hook(*args, **kwargs)
+            returned = hook(*args, **kwargs)
+            if _must_be_awaited(returned):
+                raise _nobody_awaits(hook, returned)
         except Exception as error:  # the save stands whatever a hook does
             unit.hook_failed(hook, error)
         except BaseException as stop:
@@ -452,6 +461,15 @@ async def call_hooks_async(unit: Unit[Any], hooks: list[Hook], shell: AsyncShell
         except BaseException as stop:
             _hooks_were_cut(unit, hooks[position:], stop, shell.report())
             raise
+
+
+def _nobody_awaits(hook: Callable[..., Any], returned: Any) -> UsageError:
+    if isinstance(returned, CoroutineType):
+        returned.close()
+    return UsageError(
+        f"{name_of(hook)} returned a {type(returned).__name__}, which Database cannot await after the commit; make it a plain "
+        "function that does its work itself, or use AsyncDatabase"
+    )
 
 
 def _hooks_were_cut(unit: Unit[Any], hooks: list[Hook], stop: BaseException, report: Report) -> None:

@@ -194,6 +194,10 @@ class Runtime:
         """The operation's deadline as a context: pool, server and everything the body calls see it."""
         return within(self._deadline_s if options.deadline_s is None else options.deadline_s, clock=self.clock)
 
+    def deadline(self, options: OperationOptions) -> Deadline:
+        """The operation's own deadline, from now on."""
+        return Deadline.after(self._deadline_s if options.deadline_s is None else options.deadline_s, self.clock)
+
     def prepare(
         self,
         options: OperationOptions,
@@ -452,13 +456,13 @@ def _listen_to_savepoints(dialect: Dialect, units: Mapping[Connection, Unit[Any]
         do_savepoint(connection, name)
         unit = units.get(connection)
         if unit is not None:
-            givings_of(unit).mark(name)
+            givings_of(unit).mark(name, len(unit.hooks))
 
     def rollback_to_savepoint(connection: Connection, name: str) -> None:
         do_rollback_to_savepoint(connection, name)
         unit = units.get(connection)
         if unit is not None:
-            givings_of(unit).take_back_to(name)
+            givings_of(unit).take_back_to(name, unit.hooks)
             unit.on_savepoint_rollback()
 
     dialect.do_savepoint = savepoint  # type: ignore[method-assign]

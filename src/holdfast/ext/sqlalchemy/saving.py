@@ -10,20 +10,33 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Coroutine, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from enum import Enum
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import sqlalchemy
-from sqlalchemy import String, inspect
+from sqlalchemy import inspect
 from sqlalchemy.exc import NoInspectionAvailable
 from sqlalchemy.orm import InstanceState, Mapper, RelationshipProperty, Session
 from sqlalchemy.orm.attributes import set_committed_value
 from sqlalchemy.orm.collections import collection_adapter
 
-from ...errors import ConfigurationError, ForeignTransaction, ResultNotSerializable, UsageError, error_for
+from ...errors import (
+    ConfigurationError,
+    ForeignTransaction,
+    HoldfastError,
+    NotLoaded,
+    ResultNotSerializable,
+    UsageError,
+    attach_report,
+    error_for,
+    report_of,
+)
 from ...operation import JsonCodec, qualified_name
 from ...outcome import Failure, FailureClass, Outcome, Rejection, Stage
+from .attached import Led, stand_ins
+from .checking import call_validate, check_columns, check_lengths, made_keys, refused, written_columns
 from .given import ABSENT, Change, Given, givings_of
 
 if TYPE_CHECKING:
@@ -83,7 +96,7 @@ class Saving(Generic[M]):
         name: the operation's name: `save.User`, or `save` for a mixture.
     """
 
-    __slots__ = ("_links", "_made", "_reached", "name", "objects")
+    __slots__ = ("_leads", "_links", "_made", "_reached", "_unsure", "name", "objects")
 
     def __init__(self, objs: Iterable[M]) -> None:
         if isinstance(objs, (str, bytes)) or not isinstance(objs, Iterable):
@@ -94,14 +107,16 @@ class Saving(Generic[M]):
         names = {type(obj).__name__ for obj in self.objects}
         self.name = f"save.{names.pop()}" if len(names) == 1 else "save"
         self._reached: list[Any] = []
+        self._leads: list[Led] = []
         self._links: list[tuple[int, int]] = []
         self._made: dict[int, dict[str, Any]] = {}
+        self._unsure: list[Any] = []
 
     def check(self) -> None:
         """Refuse what the database would refuse, before it is asked; then make the keys that Python makes.
 
-        Each object's own `validate()` method is called if it has one. Then each column: a value where one is needed, and text no
-        longer than its column.
+        Each object's own `validate()` method is called if it has one that takes no arguments. Then each column: a value where one
+        is needed, and text no longer than its column; where a listener may still change that, when it has.
 
         Raises:
             ConfigurationError: an object is no instance of a mapped class, or its `validate()` is a coroutine function.
@@ -111,7 +126,7 @@ class Saving(Generic[M]):
             Exception: whatever an object's `validate()` raises.
         """
         for obj, state in self._reach():
-            returned = _own_validate(obj)
+            returned = call_validate(obj)
             if returned is not None and isawaitable(returned):
                 if isinstance(returned, Coroutine):
                     returned.close()
@@ -119,19 +134,23 @@ class Saving(Generic[M]):
                     f"{type(obj).__name__}.validate() is a coroutine function, which Database cannot await; make it a plain "
                     "method, or use AsyncDatabase"
                 )
-            _check_columns(state)
+            self._check_columns(obj, state)
         self._refuse_twins()
         self._make_keys()
 
     async def check_async(self) -> None:
         """As `check`; awaits each object's `validate()` if it can be."""
         for obj, state in self._reach():
-            returned = _own_validate(obj)
+            returned = call_validate(obj)
             if returned is not None and isawaitable(returned):
                 await returned
-            _check_columns(state)
+            self._check_columns(obj, state)
         self._refuse_twins()
         self._make_keys()
+
+    def _check_columns(self, obj: Any, state: InstanceState[Any]) -> None:
+        if not check_columns(state):
+            self._unsure.append(obj)
 
     def _reach(self) -> Iterator[tuple[Any, InstanceState[Any]]]:
         """Each object once, the caller's first, then what they lead to; `validate()` may still change what that is."""
@@ -155,7 +174,10 @@ class Saving(Generic[M]):
             for relationship in _loaded(state):
                 members = _members(state, relationship)
                 waiting += members
-                self._links += ((id(obj), id(member)) for member in members)
+                for member in members:
+                    if (led_to := _state_of(member)).session_id is not None:
+                        self._leads.append(Led(obj, relationship, led_to))
+                    self._links.append((id(obj), id(member)))
 
     def _refuse_twins(self) -> None:
         """Of two that are one row only the last would be saved, and both would look like it."""
@@ -173,7 +195,7 @@ class Saving(Generic[M]):
 
     def _make_keys(self) -> None:
         for obj in self._reached:
-            made = _made_keys(_state_of(obj))
+            made = made_keys(_state_of(obj))
             if made:
                 self._made[id(obj)] = made
 
@@ -186,13 +208,15 @@ class Saving(Generic[M]):
         """Write copies in `session`, with all that the database made of them; the pairs, the caller's objects first.
 
         Raises:
-            InvalidData: a number is too large for any integer of the database's.
+            InvalidData: a number is too large for any integer of the database's, or a text for its column as a listener left it.
         """
         try:
             copies = self._copies(session)
             session.flush()
         except OverflowError as error:
             raise self._too_large() from error
+        for obj in self._unsure:
+            check_lengths(_state_of(copies[id(obj)]))
         pairs = [Pair(obj, copies[id(obj)]) for obj in self._reached]
         for pair in pairs:
             _load_expired(pair.copy)
@@ -205,6 +229,8 @@ class Saving(Generic[M]):
         those, and what hangs together is written at once, as a row may need the keys of several.
         """
         copied, by_key = _Copied(), _ByKey()
+        with session.no_autoflush:
+            copied.update(stand_ins(session, self._leads))
         copies: dict[int, Any] = {}
         for group in self._groups():
             session.flush()
@@ -242,30 +268,64 @@ class Saving(Generic[M]):
         for obj in self._reached:
             state = _state_of(obj)
             large = [
-                attribute.columns[0].name
-                for attribute in state.mapper.column_attrs
-                if isinstance(value := state.dict.get(attribute.key), int) and not -_LARGEST - 1 <= value <= _LARGEST
+                column.name
+                for key, column in written_columns(state.mapper)
+                if isinstance(value := state.dict.get(key), int) and not -_LARGEST - 1 <= value <= _LARGEST
             ]
             if large:
-                return _refused(Rejection.OUT_OF_RANGE, state.mapper, large)
+                return refused(Rejection.OUT_OF_RANGE, state.mapper, large)
         failure = Failure(FailureClass.PERMANENT, Stage.BODY, name="OverflowError", rejection=Rejection.OUT_OF_RANGE)
         return error_for(failure, operation=self.name)
 
-    def wanted(self, saved: Identities) -> list[tuple[type[Any], Any]]:
-        """What a replay loads: the class and primary key of each object that was saved under the key."""
-        return [
-            (type(obj), _identity(_state_of(obj).mapper, key))
-            for obj, key in zip(self._reached, saved.keys, strict=True)
-        ]
+    def load(self, session: Session, saved: Identities) -> list[Pair]:
+        """The pairs of a replay: what was saved under the key, as it is now; None for a row that was deleted since.
 
-    def replayed(self, rows: Sequence[Any]) -> list[Pair]:
-        """The pairs of a replay, from what was loaded for `wanted`.
+        With what is related to them, as far as the caller's objects hold it: so had the first answer.
+        """
+        pairs: list[Pair] = []
+        for obj, key in zip(self._reached, saved.keys, strict=True):
+            state = _state_of(obj)
+            row = session.get(type(obj), _identity(state.mapper, key))
+            if row is not None:
+                there = _state_of(row).dict
+                missing = [relationship.key for relationship in _loaded(state) if relationship.key not in there]
+                if missing:
+                    session.refresh(row, missing)  # loads them, however lazy they are
+            pairs.append(Pair(obj, row))
+        return pairs
+
+    @contextmanager
+    def loading(self, outer: Unit[Any] | None) -> Iterator[None]:
+        """The context of `load` outside of the operation that found the key's row: whatever fails in it, that is committed.
+
+        Args:
+            outer: the unit whose body runs here, to which a failure is one of its own; None: there is none.
+
+        Raises:
+            NotLoaded: it failed.
+        """
+        try:
+            yield
+        except Exception as error:
+            if outer is not None:
+                raise
+            raise NotLoaded(
+                f"{self.name}: what was saved under this key is committed, but could not be loaded; ask again with the same key",
+                retry_after_s=error.retry_after_s if isinstance(error, HoldfastError) else None,
+            ) from error
+        except BaseException as stop:
+            report = report_of(stop)
+            if outer is None and report is not None:
+                attach_report(stop, report._replace(outcome=Outcome.COMMITTED))
+            raise
+
+    def replayed(self, pairs: Sequence[Pair]) -> list[Pair]:
+        """Those of a replay whose rows are there.
 
         Raises:
             UsageError: an object of the caller's was saved under the key, and its row was deleted since; `outcome` is
                 `Outcome.COMMITTED`.
         """
-        pairs = [Pair(obj, row) for obj, row in zip(self._reached, rows, strict=True)]
         named = {id(obj) for obj in self.objects}
         if any(pair.copy is None and id(pair.original) in named for pair in pairs):
             gone = UsageError(
@@ -329,71 +389,6 @@ def _description(state: InstanceState[Any], places: dict[int, int]) -> list[Any]
         if places
     }
     return [*described, related] if related else described
-
-
-# -- checks and keys -----------------------------------------------------------------------------------------------------
-
-
-def _own_validate(obj: Any) -> object:
-    own_validate = getattr(obj, "validate", None)
-    return own_validate() if callable(own_validate) else None
-
-
-def _check_columns(state: InstanceState[Any]) -> None:
-    missing: list[str] = []
-    too_long: list[str] = []
-    mapper = state.mapper
-    for attribute in mapper.column_attrs:
-        column = attribute.columns[0]
-        value = state.dict.get(attribute.key)
-        if value is None:
-            if (attribute.key in state.dict or state.key is None) and _needs_a_value(column, mapper):
-                missing.append(column.name)
-        elif isinstance(value, str) and _length_of(column) < len(value):
-            too_long.append(column.name)
-    if missing:
-        raise _refused(Rejection.NOT_NULL, mapper, missing)
-    if too_long:
-        raise _refused(Rejection.TOO_LONG, mapper, too_long)
-
-
-def _length_of(column: Any) -> float:
-    length = column.type.length if isinstance(column.type, String) else None
-    return float("inf") if length is None else length
-
-
-def _needs_a_value(column: Any, mapper: Mapper[Any]) -> bool:
-    if column.nullable or column.default is not None or column.server_default is not None or column.foreign_keys:
-        return False
-    table = column.table
-    generated = table is not None and getattr(table, "autoincrement_column", None) is column
-    return not generated and column.identity is None and column.computed is None and column is not mapper.version_id_col
-
-
-def _refused(rejection: Rejection, mapper: Mapper[Any], columns: list[str]) -> Exception:
-    failure = Failure(
-        FailureClass.PERMANENT,
-        Stage.BODY,
-        name=rejection.value,
-        rejection=rejection,
-        table=str(mapper.local_table),
-        columns=tuple(columns),
-    )
-    return error_for(failure, operation=f"save {mapper.class_.__name__}")
-
-
-def _made_keys(state: InstanceState[Any]) -> dict[str, Any]:
-    """The keys that Python code makes (a UUID default), by attribute: made once, every attempt writes the same ones.
-
-    Not put into the object itself before it is saved: asked for again, it must still be what was asked for.
-    """
-    made: dict[str, Any] = {}
-    for column in state.mapper.primary_key:
-        attribute = state.mapper.get_property_by_column(column).key
-        default = column.default
-        if state.dict.get(attribute) is None and default is not None and default.is_callable:
-            made[attribute] = default.arg(None)
-    return made
 
 
 # -- what comes back -----------------------------------------------------------------------------------------------------

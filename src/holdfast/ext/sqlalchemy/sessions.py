@@ -85,14 +85,15 @@ class UnitSession(orm.Session):
         self._refuse_to_end("invalidate()")
         super().invalidate()
 
-    def begin_nested(self) -> orm.SessionTransaction:
-        """A savepoint, as in SQLAlchemy."""
-        if self._marks is None:
-            self._marks = {}
-            event.listen(self, "after_soft_rollback", _forget_hooks)
-        savepoint = super().begin_nested()
-        self._marks[savepoint] = len(self.hooks)
-        return savepoint
+    def begin(self, nested: bool = False) -> orm.SessionTransaction:
+        """As in SQLAlchemy: a savepoint where it is nested, also by way of `begin_nested()`; else refused, as one has begun."""
+        began = super().begin(nested)
+        if nested:
+            if self._marks is None:
+                self._marks = {}
+                event.listen(self, "after_soft_rollback", _forget_hooks)
+            self._marks[began] = len(self.hooks)
+        return began
 
     def _autobegin_t(self, begin: bool = False) -> orm.SessionTransaction:
         # Where every use of a session comes by that needs a transaction.

@@ -85,6 +85,7 @@ class _OneAttempt:
     _attempt: Attempt | None = None
     _last_class: FailureClass | None = None
     _server_in_doubt: bool = False
+    late: BaseException | None = None
     _began_at: float = 0.0
 
 
@@ -459,6 +460,8 @@ class Unit(_OneAttempt, Generic[T]):
         if isinstance(error, orm_exc.StaleDataError):
             # A version column says that another transaction was faster; a rerun reads the new version.
             return Failure(FailureClass.CONTENTION, stage, name="StaleDataError")
+        if error is self.late:  # a part of the body had less time than the whole
+            return Failure(FailureClass.PERMANENT, stage, name=type(error).__name__, connection_usable=False)
         if doing is Do.RUN and self._is_callers_own(error):
             return Failure(FailureClass.PERMANENT, stage, name=type(error).__name__)
         failure = classify(error, stage=stage, flavour=self.runtime.flavour_or_none, handled=self._handled)
