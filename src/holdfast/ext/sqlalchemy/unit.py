@@ -99,8 +99,7 @@ class Unit(_OneAttempt, Generic[T]):
         expires_at: the deadline, monotonic seconds.
         protection: how a doubt is settled.
         given_s: how long the database itself lets the operation take; its caller may give it less.
-        key, fingerprint, ttl_s: the key row, where there is one.
-        codec: how the result goes into it.
+        key, fingerprint, ttl_s, codec: the key row, where there is one, and how the result goes into it.
         isolation: an isolation level for this operation alone, or None for the database's default.
         read_only: the operation writes nothing: it ends with ROLLBACK, so nothing about it can be ambiguous.
 
@@ -115,6 +114,7 @@ class Unit(_OneAttempt, Generic[T]):
         session, async_session, connection: the attempt's.
         givings: what saves inside the attempt's body have put into the caller's objects.
         hooks: what the attempt's body wants called after COMMIT.
+        late: what a part of the attempt's body was cut with that had less time than the whole.
     """
 
     outages = 0
@@ -296,10 +296,9 @@ class Unit(_OneAttempt, Generic[T]):
             status.refuse_aborted(self.connected())
 
     def _raise_swallowed(self, swallowed: BaseException) -> NoReturn:
-        if isinstance(swallowed, Exception):
-            raise swallowed
         # The body's own timeout cut a statement off. Nobody has cancelled the operation, so it must not look as if.
-        raise exc.DisconnectionError("a statement was cut off, and its connection closed")
+        cut = exc.DisconnectionError("a statement was cut off, and its connection closed")
+        raise swallowed if isinstance(swallowed, Exception) else cut
 
     def refuse_commit(self) -> NoReturn:
         """The body would commit its own transaction."""
@@ -460,7 +459,7 @@ class Unit(_OneAttempt, Generic[T]):
         if isinstance(error, orm_exc.StaleDataError):
             # A version column says that another transaction was faster; a rerun reads the new version.
             return Failure(FailureClass.CONTENTION, stage, name="StaleDataError")
-        if error is self.late:  # a part of the body had less time than the whole
+        if error is self.late:
             return Failure(FailureClass.PERMANENT, stage, name=type(error).__name__, connection_usable=False)
         if doing is Do.RUN and self._is_callers_own(error):
             return Failure(FailureClass.PERMANENT, stage, name=type(error).__name__)
@@ -545,8 +544,6 @@ class Unit(_OneAttempt, Generic[T]):
         self.runtime.log_hook_failure(self.name, name, error)
         if self.runtime.events.subscriptions:
             self.runtime.events.emit(HookFailed(self.name, name, type(error).__name__))
-
-    # -- internals ---------------------------------------------------------------------------------------------------
 
     def connected(self) -> Connection:
         """The attempt's connection, which has been taken."""
