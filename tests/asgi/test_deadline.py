@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from holdfast.asgi.admission import ConcurrencyLimit
 from holdfast.asgi.context import context_of
 from holdfast.asgi.deadline import Deadline, parse_grpc_timeout, parse_milliseconds, time_allowed_s
 from holdfast.asgi.headers import MalformedHeader
-from holdfast.asgi.interface import Receive, Scope, Send
+from holdfast.asgi.interface import Message, Receive, Scope, Send
 from holdfast.asgi.recovery import Recovery
 from holdfast.asgi.request_id import RequestId
 from holdfast.asgi.stack import Stack
@@ -410,6 +411,22 @@ async def test_work_after_a_complete_answer_is_not_cancelled() -> None:
     assert answer.complete
     assert answer.error is None
     assert done == [1]  # it was heard, and nothing came of it
+    await quiet()
+
+
+async def test_a_client_that_does_not_take_the_last_piece_is_cut_at_the_deadline() -> None:
+    """The server waits until there is room for it; the request, and its permit, would be held for as long as the client likes."""
+    sent: list[str] = []
+
+    async def send(message: Message) -> None:
+        if message["type"] == "http.response.body":
+            await asyncio.Event().wait()
+        sent.append(message["type"])
+
+    limited = ConcurrencyLimit(answering(), limit=1)
+    with pytest.raises(BlockTimedOut):
+        await Deadline(limited, maximum=SOON, floor=0)(http_scope(), Connection({}).receive, send)
+    assert (sent, limited.gate.in_flight) == (["http.response.start"], 0)
     await quiet()
 
 
