@@ -402,7 +402,7 @@ class _Work:
             self._listener = self._watch.loop.create_task(self._listen())
 
     def _end(self, by: _EndedBy) -> None:
-        # Not after a complete answer: it was in time. Servers say that the client is gone as soon as they have its last piece, but
+        # Not after a complete answer: it was in time. Servers say that the client is gone as soon as they see its last piece, but
         # the time counts until they took it: or a client that does not read could hold a request, and its permit, for ever.
         exchange = self._exchange
         over = exchange.ending if by is _EndedBy.CLIENT else exchange.complete

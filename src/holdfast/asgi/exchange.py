@@ -34,7 +34,7 @@ class Exchange:
         status: the status of the answer, or None before it was begun.
         started: whether the answer was begun: from then on no other can be given.
         ending: whether its last piece has come: it is being handed over, or was.
-        complete: whether it was handed over to the end. A server takes a piece when there is room for it, so of a client that reads
+        complete: whether it was handed over to the end. A server takes a piece when there is room for it: of a client that reads
             slowly it may be waiting to be rid of what came earlier.
         disconnected: whether the client hung up before that.
         muted: a layer has taken the answer over: what is sent meanwhile is dropped.
@@ -76,7 +76,7 @@ class Exchange:
         self._on_head[layer] = change
 
     async def receive(self) -> Message:
-        """The server's `receive`, noted. Servers say `http.disconnect` also when they have the last piece; that is not counted."""
+        """The server's `receive`, noted. Servers say `http.disconnect` also at the last piece; that is not counted."""
         message = await self._receive()
         if message["type"] == "http.request":
             self.request_bytes += len(message.get("body", b""))
