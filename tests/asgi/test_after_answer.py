@@ -312,6 +312,28 @@ async def test_a_time_limit_of_the_application_that_cuts_its_commit_is_answered(
     assert answer.json["outcome"] == (outcome or Outcome.UNKNOWN).value
 
 
+async def test_a_deadline_that_comes_before_the_handler_says_that_nothing_was_applied() -> None:
+    """A keyed request is cut while it waits for its key: the application was not even called."""
+
+    class Waiting(Plain):
+        async def answer(self, _identity: KeyIdentity, run: KeyedRun) -> Whole | StoredAnswer:
+            await asyncio.Event().wait()
+            return await run()
+
+    shop = Shop(never)
+    answer = await post(Deadline(Proven(Idempotency(shop, Waiting())), maximum=0.02, floor=0))
+    assert (answer.status, answer.json["outcome"], shop.calls) == (504, "not_committed", 0)
+
+
+async def test_a_deadline_in_the_handler_says_what_the_transaction_knows(make: Make) -> None:
+    """All that a keyed request saves is one transaction, and its COMMIT was not sent."""
+    effects = await make()
+    effects.after_effect = lambda _scope: asyncio.Event().wait()
+    # On a slow machine the time may be up before the handler is called; the answer is the same.
+    answer = await post(Deadline(effects.app, maximum=0.3))
+    assert (answer.status, answer.json["outcome"], await effects.count()) == (504, "not_committed", 0)
+
+
 async def test_a_time_limit_of_the_application_that_cuts_its_answer_ends_it() -> None:
     """As without a key: its end is told to the application, and half an answer does not look like a whole one."""
     timed, there = Timed(Shop(never)), asyncio.Event()

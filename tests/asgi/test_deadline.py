@@ -208,6 +208,20 @@ async def test_a_commit_under_way_is_told() -> None:
     assert answer.json["type"].endswith("outcome-unknown")
 
 
+@pytest.mark.parametrize(("applied", "outcome"), [(False, "not_committed"), (True, "unknown")])
+async def test_an_operation_cut_before_its_commit_is_told(applied: bool, outcome: str) -> None:
+    """Nothing was applied, for any method; unless the request had done something before that stands."""
+    hanging = Hanging(report=Report("transfer", 1, 1.0, "deadline", Outcome.NOT_COMMITTED))
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        context_of(scope).applied = applied
+        await hanging(scope, receive, send)
+
+    answer = await call(Deadline(app, maximum=SOON, floor=0), "POST")
+    assert (answer.status, answer.json["outcome"]) == (504, outcome)
+    assert ("Nothing was applied" in answer.json["detail"]) is not applied
+
+
 async def test_an_operation_that_knows_its_outcome_is_believed() -> None:
     """`DeadlineExceeded` and `OutcomeUnknown` from inside are answered with what they say."""
     answer = await call(Deadline(Hanging(raising=OutcomeUnknown()), maximum=SOON, floor=0), "POST")

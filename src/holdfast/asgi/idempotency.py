@@ -31,6 +31,7 @@ from typing import ClassVar, Protocol, runtime_checkable
 
 from ..clock import SYSTEM_CLOCK, Clock
 from ..deadline import current_deadline, reschedule
+from ..decision import StopReason
 from ..errors import (
     ConfigurationError,
     DeadlineExceeded,
@@ -38,6 +39,8 @@ from ..errors import (
     InProgress,
     NotCommitted,
     OutcomeUnknown,
+    Report,
+    attach_report,
     report_of,
 )
 from ..outcome import Outcome
@@ -79,6 +82,14 @@ _TOO_MANY = Problem(
     "too-many-keys",
     detail="Too many keys are alive. Nothing was applied. They expire by themselves.",
     retry_after_s=60,
+)
+_NOT_CALLED = Report(
+    "request",
+    attempts=0,
+    elapsed_s=0.0,
+    reason=StopReason.NOT_RETRYABLE.value,
+    outcome=Outcome.NOT_COMMITTED,
+    explanation="stopped from outside, before the application was called",
 )
 _LATE = "a time limit of the application's own ran out after it had answered"
 _MAY_NOT = Problem(403, "replay-refused", detail="This was answered before; the answer is not for you any more.")
@@ -409,6 +420,10 @@ class Idempotency:
             await send_problem(send, problem_for(refused), context)
         except ClientLeft:
             return  # there is nobody to answer
+        except asyncio.CancelledError as error:
+            if context.attempts == 0 and report_of(error) is None:
+                attach_report(error, _NOT_CALLED)
+            raise
         else:
             await self._finish(send, answer, context, run)
 
