@@ -328,7 +328,11 @@ async def test_a_deadline_that_comes_before_the_handler_says_that_nothing_was_ap
 async def test_a_deadline_in_the_handler_says_what_the_transaction_knows(make: Make) -> None:
     """All that a keyed request saves is one transaction, and its COMMIT was not sent."""
     effects = await make()
-    effects.after_effect = lambda _scope: asyncio.Event().wait()
+
+    async def hang(_scope: Scope) -> None:
+        await asyncio.Event().wait()
+
+    effects.after_effect = hang
     # On a slow machine the time may be up before the handler is called; the answer is the same.
     answer = await post(Deadline(effects.app, maximum=0.3))
     assert (answer.status, answer.json["outcome"], await effects.count()) == (504, "not_committed", 0)

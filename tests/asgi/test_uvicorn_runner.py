@@ -35,9 +35,10 @@ async def test_a_stderr_without_a_descriptor_does_not_break_the_end(
     monkeypatch: pytest.MonkeyPatch, stderr: io.StringIO | None
 ) -> None:
     """As under `pythonw`, or where a program has put something else in its place."""
-    drain, closed = Drain(DrainSettings(lame_duck=0)), []
+    drain = Drain(DrainSettings(lame_duck=0))
+    closed: list[bool] = []
     drain.on_close("database", partial(closed.append, True))
-    config = uvicorn.Config(answering(), port=0, lifespan="off", log_config=None)  # type: ignore[arg-type]
+    config = uvicorn.Config(answering(), port=0, lifespan="off", log_config=None)
     server = Server(config, drain=drain, ends_process=True)
     config.load()
     server.lifespan = config.lifespan_class(config)
