@@ -34,6 +34,7 @@ from collections.abc import Awaitable, Callable
 from types import CoroutineType, TracebackType
 from typing import TYPE_CHECKING, Literal, NoReturn, ParamSpec, TypeAlias, TypeVar
 
+from .backoff import come_again_s
 from .bounds import instance_of, number, one_of, whole_number
 from .callables import AroundCallables, returned_coroutine
 from .clock import SYSTEM_CLOCK, Random, WaitingClock, system_random
@@ -59,7 +60,6 @@ _ROUND_LEAST = 10  # fewer calls have no mean worth the name (concurrency-limits
 _BASELINE_SHARE = (
     0.1  # of a round in the baseline, when it rises: it follows a lasting change within some tens of rounds
 )
-_RETRY_AFTER_LEAST_S, _RETRY_AFTER_MOST_S = 0.1, 30.0
 
 _Outcome: TypeAlias = Literal["succeeded", "dropped", "ignored"]
 _SETTLED = -1  # the generation of a permit that was given back
@@ -408,7 +408,7 @@ class AdaptiveLimit(AroundCallables):
                 self._shed_in = now + latency_s
             self._shed += 1
             turn_s = latency_s * (1 + self._shed / limit)
-        return min(max(turn_s * (0.5 + self._random()), _RETRY_AFTER_LEAST_S), _RETRY_AFTER_MOST_S)
+        return come_again_s(turn_s * (0.5 + self._random()))
 
     def _tell_shed(self, retry_after_s: float, *, dark: bool) -> None:
         if self._events.subscriptions:

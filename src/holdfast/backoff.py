@@ -18,12 +18,27 @@ from .errors import ConfigurationError
 if TYPE_CHECKING:
     from datetime import timedelta
 
-__all__ = ["HINT_SLACK_S", "Backoff"]
+__all__ = ["HINT_SLACK_S", "Backoff", "come_again_s"]
 
 HINT_SLACK_S = 5.0
 """How far a retry-after hint may stretch a delay, in seconds (as in the AWS SDKs' retry mode of 2026)."""
 
+_COME_AGAIN_LEAST_S, _COME_AGAIN_MOST_S = 0.1, 30.0
+
 _LARGEST_EXPONENT = 64  # beyond it every ceiling is the cap, and the power only grows toward overflow
+
+
+def come_again_s(turn_s: float, *, least_s: float = _COME_AGAIN_LEAST_S) -> float:
+    """What to tell a caller that is refused: the seconds after which to come again; pure.
+
+    Bounded, because `turn_s` is an estimate from a mean. A caller that comes back at once finds nothing changed; and one that was
+    told a time from the middle of an overload must not stay away for minutes after it.
+
+    Args:
+        turn_s: when it would be this caller's turn, in seconds.
+        least_s: the least that is told, default 0.1 s. The most is 30 s.
+    """
+    return min(max(turn_s, least_s), _COME_AGAIN_MOST_S)
 
 
 class _Backoff(NamedTuple):

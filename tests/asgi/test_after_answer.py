@@ -16,15 +16,17 @@ from starlette.routing import Route
 
 from holdfast.asgi.answers import Answer as Whole
 from holdfast.asgi.answers import StoredAnswer
+from holdfast.asgi.context import RequestContext
 from holdfast.asgi.deadline import Deadline
 from holdfast.asgi.draining import Draining
 from holdfast.asgi.idempotency import Idempotency, KeyedRun
-from holdfast.asgi.interface import App, Receive, Scope, Send
+from holdfast.asgi.interface import App, Message, Receive, Scope, Send
 from holdfast.asgi.keyed_request import KeyIdentity
-from holdfast.asgi.recovery import Recovery
-from holdfast.errors import NotCommitted, Unavailable
+from holdfast.asgi.recovery import AnswerCut, Recovery
+from holdfast.errors import NotCommitted, Report, Unavailable, attach_report
 from holdfast.ext.sqlalchemy import UnitAsyncSession
 from holdfast.ext.sqlalchemy.current import open_unit
+from holdfast.outcome import Outcome
 from holdfast.shutdown import Drain
 from tests.asgi.asgi_calls import Answer, Connection, call, http_scope, until
 from tests.asgi.effect_app import Effect, Effects, Make, Proven, caller
@@ -254,6 +256,151 @@ async def test_a_cancellation_in_the_middle_of_commit_ends_the_application() -> 
     answer = await connection.answer()
     assert isinstance(answer.error, asyncio.CancelledError)
     assert (answer.messages, shop.ended) == ([], ["CancelledError"])
+
+
+class Timed:
+    """An application with a time limit of its own around a shop; the test says when that is over."""
+
+    def __init__(self, shop: Shop) -> None:
+        self.shop = shop
+        self.limit = asyncio.timeout(None)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve within the limit."""
+        async with self.limit:
+            await self.shop(scope, receive, send)
+
+    async def run_out(self, outcome: Outcome | None) -> None:
+        """Be at something when the time is up; what is known of it stands on the error, as an operation leaves it."""
+        self.limit.reschedule(asyncio.get_running_loop().time())
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError as error:
+            if outcome is not None:
+                attach_report(error, Report("request", 1, 0.0, "cancelled", outcome))
+            raise
+
+
+async def never() -> None:
+    """Background work that must not run."""
+    raise AssertionError("it must not run")
+
+
+@pytest.mark.parametrize(
+    ("outcome", "code"),
+    [
+        (Outcome.NOT_COMMITTED, "deadline-exceeded"),
+        (Outcome.UNKNOWN, "outcome-unknown"),
+        (None, "outcome-unknown"),
+    ],
+)
+async def test_a_time_limit_of_the_application_that_cuts_its_commit_is_answered(
+    outcome: Outcome | None, code: str
+) -> None:
+    """The application is long past its work, and takes its own cancellation back; the client hears what became of the request."""
+    timed = Timed(Shop(never))
+
+    class Slow(Plain):
+        async def answer(self, _identity: KeyIdentity, run: KeyedRun) -> Whole | StoredAnswer:
+            answer = await run()
+            await timed.run_out(outcome)
+            return answer
+
+    answer = await post(Recovery(Proven(Idempotency(timed, Slow()))))
+    assert (answer.status, answer.error, timed.shop.ended) == (504, None, ["CancelledError"])
+    assert answer.json["type"].endswith(code)
+    assert answer.json["outcome"] == (outcome or Outcome.UNKNOWN).value
+
+
+async def test_a_deadline_that_comes_before_the_handler_says_that_nothing_was_applied() -> None:
+    """A keyed request is cut while it waits for its key: the application was not even called."""
+
+    class Waiting(Plain):
+        async def answer(self, _identity: KeyIdentity, run: KeyedRun) -> Whole | StoredAnswer:
+            await asyncio.Event().wait()
+            return await run()
+
+    shop = Shop(never)
+    answer = await post(Deadline(Proven(Idempotency(shop, Waiting())), maximum=0.02, floor=0))
+    assert (answer.status, answer.json["outcome"], shop.calls) == (504, "not_committed", 0)
+
+
+async def test_a_deadline_in_the_handler_says_what_the_transaction_knows(make: Make) -> None:
+    """All that a keyed request saves is one transaction, and its COMMIT was not sent."""
+    effects = await make()
+
+    async def hang(_scope: Scope) -> None:
+        await asyncio.Event().wait()
+
+    effects.after_effect = hang
+    # On a slow machine the time may be up before the handler is called; the answer is the same.
+    answer = await post(Deadline(effects.app, maximum=0.3))
+    assert (answer.status, answer.json["outcome"], await effects.count()) == (504, "not_committed", 0)
+
+
+async def test_a_time_limit_of_the_application_that_cuts_its_answer_ends_it() -> None:
+    """As without a key: its end is told to the application, and half an answer does not look like a whole one."""
+    timed, there = Timed(Shop(never)), asyncio.Event()
+
+    async def send(_message: Message) -> None:
+        there.set()
+        await timed.run_out(None)
+
+    connection = Connection(http_scope("POST", "/effects", caller(key="k")))
+    connection.push(b"b")
+    with pytest.raises(AnswerCut):
+        await Recovery(Proven(Idempotency(timed, Plain())))(connection.scope, connection.receive, send)
+    assert (there.is_set(), timed.shop.ended) == (True, ["CancelledError"])
+
+
+async def test_a_cancellation_in_the_middle_of_the_answer_ends_the_application() -> None:
+    """It is not left standing where it sent its answer."""
+    there, shop = asyncio.Event(), Shop(never)
+
+    async def send(_message: Message) -> None:
+        there.set()
+        await asyncio.Event().wait()
+
+    connection = Connection(http_scope("POST", "/effects", caller(key="k")))
+    connection.push(b"b")
+    keyed = Proven(Idempotency(shop, Plain()))
+    task = asyncio.ensure_future(keyed(connection.scope, connection.receive, send))
+    await there.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert shop.ended == ["CancelledError"]
+
+
+async def test_a_server_that_fails_stops_no_background_work() -> None:
+    """Whatever it raises when it is handed the answer."""
+    done: list[bool] = []
+
+    async def after() -> None:
+        done.append(True)
+
+    async def send(_message: Message) -> None:
+        raise RuntimeError("of the server")
+
+    connection = Connection(http_scope("POST", "/effects", caller(key="k")))
+    connection.push(b"b")
+    with pytest.raises(RuntimeError, match="of the server"):
+        await Proven(Idempotency(Shop(after), Plain()))(connection.scope, connection.receive, send)
+    assert done == [True]
+
+
+async def test_who_may_not_look_whether_a_replay_is_allowed_hears_no_lie() -> None:
+    """What was asked for was done before: an error on the way to its answer does not say that nothing was."""
+
+    class Kept(Plain):
+        async def answer(self, _identity: KeyIdentity, _run: KeyedRun) -> Whole | StoredAnswer:
+            return StoredAnswer(201, [], b"done")
+
+    async def may_replay(_context: RequestContext, _answer: StoredAnswer) -> bool:
+        raise Unavailable("rights: the server is away")
+
+    answer = await post(Recovery(Proven(Idempotency(Shop(never), Kept(), may_replay=may_replay))))
+    assert (answer.status, answer.json["outcome"]) == (504, "unknown")
 
 
 async def test_a_session_of_a_dependency_is_saved_with_the_answer(make: Make) -> None:

@@ -75,7 +75,25 @@ async def test_the_chain_is_read_from_the_right(values: list[str], address: str 
         (['for="203.0.113.9:80" , for=198.18.0.2'], "203.0.113.9"),
         (['for="', "for=203.0.113.9"], "203.0.113.9"),
         (['for="6.6.6.6, for=203.0.113.9'], "203.0.113.9"),
-        (['for="6.6.6.6;x=", for=203.0.113.9;y="'], "203.0.113.9"),
+        # what the client says of its host is within the proxy's quotes
+        (['for=203.0.113.9;host="a, for=6.6.6.6"'], "203.0.113.9"),
+        (['for=203.0.113.9;host="a, for=6.6.6.6;x="'], "203.0.113.9"),
+        (['for=203.0.113.9;host="a\\", for=6.6.6.6;x=\\"b"'], "203.0.113.9"),
+        (['for=203.0.113.9;host="a\\\\"'], "203.0.113.9"),
+        (['for=203.0.113.9;host="a\\", for=6.6.6.6"'], "203.0.113.9"),
+        (['host="a;for=6.6.6.6";for=203.0.113.9'], "203.0.113.9"),
+        (['for=6.6.6.6;x=", for=203.0.113.9;host="a"'], "203.0.113.9"),
+        (['for="203.0.113.9", for=198.18.0.2;host="a, b"; proto=https;'], "203.0.113.9"),
+        # what no proxy writes that keeps to the RFC: nobody can say where its elements end
+        (['for="6.6.6.6;x=", for=203.0.113.9;y="'], None),
+        (['for=203.0.113.9;host="a", for=6.6.6.6"'], None),
+        (['for=203.0.113.9;host="a"b'], None),
+        (['for=203.0.113.9;host="a\\\\\\"'], None),
+        (["for=203.0.113.9;host=a b"], None),
+        (["for=203.0.113.9;host"], None),
+        (['for="203.0.113.9"6.6.6.6'], None),
+        (["for=203.0.113.9, for=198.18.0.2;host"], None),
+        (["for=203.0.113.9;host=\x00"], None),
         (["for=_hidden"], None),
         (["for=unknown"], None),
         (["by=203.0.113.9"], None),
@@ -88,7 +106,7 @@ async def test_the_chain_is_read_from_the_right(values: list[str], address: str 
     ],
 )
 async def test_forwarded_is_read_by_its_elements(values: list[str], address: str | None) -> None:
-    """RFC 7239, from the right; an open quote of the client swallows nothing."""
+    """RFC 7239, from the right; the client's open quote swallows nothing, the proxy's quotes let nothing out."""
     assert await address_seen(*values, header="forwarded") == address
 
 

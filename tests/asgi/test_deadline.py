@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from holdfast.asgi.admission import ConcurrencyLimit
 from holdfast.asgi.context import context_of
 from holdfast.asgi.deadline import Deadline, parse_grpc_timeout, parse_milliseconds, time_allowed_s
 from holdfast.asgi.headers import MalformedHeader
-from holdfast.asgi.interface import Receive, Scope, Send
+from holdfast.asgi.interface import Message, Receive, Scope, Send
 from holdfast.asgi.recovery import Recovery
 from holdfast.asgi.request_id import RequestId
 from holdfast.asgi.stack import Stack
@@ -205,6 +206,20 @@ async def test_a_commit_under_way_is_told() -> None:
     answer = await call(Deadline(Hanging(report=report), maximum=SOON, floor=0))
     assert (answer.status, answer.json["outcome"]) == (504, "unknown")
     assert answer.json["type"].endswith("outcome-unknown")
+
+
+@pytest.mark.parametrize(("applied", "outcome"), [(False, "not_committed"), (True, "unknown")])
+async def test_an_operation_cut_before_its_commit_is_told(applied: bool, outcome: str) -> None:
+    """Nothing was applied, for any method; unless the request had done something before that stands."""
+    hanging = Hanging(report=Report("transfer", 1, 1.0, "deadline", Outcome.NOT_COMMITTED))
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        context_of(scope).applied = applied
+        await hanging(scope, receive, send)
+
+    answer = await call(Deadline(app, maximum=SOON, floor=0), "POST")
+    assert (answer.status, answer.json["outcome"]) == (504, outcome)
+    assert ("Nothing was applied" in answer.json["detail"]) is not applied
 
 
 async def test_an_operation_that_knows_its_outcome_is_believed() -> None:
@@ -410,6 +425,22 @@ async def test_work_after_a_complete_answer_is_not_cancelled() -> None:
     assert answer.complete
     assert answer.error is None
     assert done == [1]  # it was heard, and nothing came of it
+    await quiet()
+
+
+async def test_a_client_that_does_not_take_the_last_piece_is_cut_at_the_deadline() -> None:
+    """The server waits until there is room for it; the request, and its permit, would be held for as long as the client likes."""
+    sent: list[str] = []
+
+    async def send(message: Message) -> None:
+        if message["type"] == "http.response.body":
+            await asyncio.Event().wait()
+        sent.append(message["type"])
+
+    limited = ConcurrencyLimit(answering(), limit=1)
+    with pytest.raises(BlockTimedOut):
+        await Deadline(limited, maximum=SOON, floor=0)(http_scope(), Connection({}).receive, send)
+    assert (sent, limited.gate.in_flight) == (["http.response.start"], 0)
     await quiet()
 
 

@@ -26,7 +26,7 @@ from holdfast.asgi.request_id import RequestId
 from holdfast.asgi.retry import RequestRetry
 from holdfast.asgi.stack import Stack
 from holdfast.shutdown import Drain
-from tests.asgi.asgi_calls import Echo, answering, call, http_scope
+from tests.asgi.asgi_calls import Echo, answering, call, http_scope, until
 
 EVERY_LAYER = (
     RequestId,
@@ -82,6 +82,48 @@ async def test_layers_add_to_the_head_once_each_the_outermost_first() -> None:
     assert sent[0]["headers"] == [(b"a", b"1"), (b"b", b"2"), (b"c", b"3")]
     assert own == [(b"a", b"1")]
     assert (exchange.status, exchange.complete, exchange.response_bytes) == (200, True, 1)
+
+
+async def test_an_answer_is_complete_when_the_server_has_taken_its_last_piece() -> None:
+    """Not before: of a client that reads slowly the server may be waiting to be rid of what came earlier."""
+    taken = asyncio.Event()
+
+    async def send(message: Message) -> None:
+        if message["type"] == "http.response.body":
+            await taken.wait()
+
+    async def receive() -> Message:
+        return {"type": "http.disconnect"}
+
+    exchange = Exchange(receive, send)
+    await exchange.send({"type": "http.response.start", "status": 200, "headers": []})
+    sending = asyncio.ensure_future(exchange.send({"type": "http.response.body", "body": b"x"}))
+    await until(lambda: exchange.response_bytes)
+    assert (exchange.ending, exchange.complete) == (True, False)
+    # Some servers say so as soon as they have the last piece: it does not tell whether the client is gone.
+    await exchange.receive()
+    assert exchange.disconnected is False
+    taken.set()
+    await sending
+    assert exchange.complete
+
+
+@pytest.mark.parametrize(
+    ("messages", "complete"),
+    [
+        ([{"type": "http.response.pathsend", "path": "/srv/file"}], True),
+        ([{"type": "http.response.zerocopysend", "file": 3}], True),
+        ([{"type": "http.response.zerocopysend", "file": 3, "more_body": True}], False),
+        ([{"type": "http.response.debug", "info": {}}], False),
+        ([{"type": "http.response.body", "body": b"x", "more_body": True}], False),
+    ],
+)
+async def test_a_file_that_the_server_sends_is_an_answer(messages: list[Message], complete: bool) -> None:
+    """ASGI's extensions end an answer as its body does."""
+    exchange, sent = pair()
+    for message in [{"type": "http.response.start", "status": 200, "headers": []}, *messages]:
+        await exchange.send(message)
+    assert (exchange.ending, exchange.complete, len(sent)) == (complete, complete, 2)
 
 
 async def test_what_is_sent_while_it_is_muted_is_dropped() -> None:

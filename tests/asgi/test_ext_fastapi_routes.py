@@ -360,3 +360,16 @@ async def test_log_names_the_route_of_what_is_refused_or_replayed() -> None:
     found = [(line["route"], line["status"]) for line in log.lines]
     paid, rare = ("/v1/pay", 200), "/v1/rare"
     assert found == [paid, paid, (rare, 200), (rare, 200), (rare, 429), ("<unmatched>", 404)]
+
+
+async def test_a_mounted_application_with_an_edge_of_its_own_reads_its_own_routes() -> None:
+    """What the outer one found, that it has no such route, says nothing of the inner one's."""
+    inner, outer = FastAPI(), FastAPI()
+    inner.post("/orders", **edge(key="required"))(nothing)
+    install(inner, settings=EdgeSettings(), idempotency=Kept(), anonymous_keys="public")
+    outer.post("/orders")(nothing)
+    outer.mount("/shop", inner)
+    install(outer, settings=EdgeSettings())
+    assert (await call(outer, "POST", "/shop/orders")).status == 400
+    assert (await call(outer, "POST", "/shop/orders", {"Idempotency-Key": "k"})).status == 200
+    assert (await call(outer, "POST", "/orders")).status == 200

@@ -8,10 +8,11 @@ from typing import Literal
 
 import pytest
 
-from holdfast.asgi.client_address import ClientAddress, forwarded_for, x_forwarded_for
+from holdfast.asgi.client_address import ClientAddress, client_of, forwarded_for, x_forwarded_for
 from holdfast.asgi.context import context_of
 from holdfast.asgi.interface import Receive, Scope, Send
 from holdfast.asgi.ip_allowlist import IpAllowlist
+from holdfast.asgi.networks import Networks
 from holdfast.asgi.stack import Stack
 from tests.asgi.asgi_calls import call
 from tests.asgi.test_security_redos import steps
@@ -78,6 +79,16 @@ async def test_nothing_a_client_writes_makes_it_somebody_else(
         assert (answer.status, seen) == (403, []), values
 
 
+async def test_nothing_a_client_calls_its_host_makes_it_somebody_else(rng: random.Random) -> None:
+    """2,000 drawn hosts, which the proxy quotes behind the client's address: the address is the truth, every time."""
+    trusted = Networks(["198.18.0.0/15"], name="trusted")
+    for _ in range(2000):
+        forged, host = ("".join(rng.choices([*PIECES, "\\", "=", ', for="'], k=rng.randint(0, 6))) for _ in range(2))
+        quoted = host.replace("\\", "\\\\").replace('"', '\\"').replace("\x00", "")[:400].rstrip("\\")
+        value = f'{forged}, for={CLIENT};host="{quoted}";proto=https'.encode("latin-1")
+        assert str(client_of(forwarded_for([value]), trusted)) == CLIENT, value
+
+
 @pytest.mark.parametrize("peer", [CLIENT, "2001:db8::9"])
 async def test_a_direct_caller_is_itself(peer: str) -> None:
     """Without a trusted proxy in between, no header changes who it is, so rotating one resets no limit."""
@@ -100,7 +111,9 @@ async def test_planted_left_to_right_reading_is_found() -> None:
 
 
 @pytest.mark.parametrize("read", [x_forwarded_for, forwarded_for])
-@pytest.mark.parametrize("piece", [b"1", b",", b"198.18.0.1,", b'for="', b";", b"for=1;", b" ", b"[", b":"])
+@pytest.mark.parametrize(
+    "piece", [b"1", b",", b"198.18.0.1,", b'for="', b'"', b'\\"', b',"', b";", b"for=1;", b" ", b"[", b":"]
+)
 def test_reading_stops_soon(read: object, piece: bytes) -> None:
     """A hundred times the header costs the same: only what could be one address is looked at."""
 

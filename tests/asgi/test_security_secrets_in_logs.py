@@ -14,6 +14,7 @@ from sqlalchemy.util import greenlet_spawn
 
 from holdfast import errors
 from holdfast.asgi.access_log import AccessLog
+from holdfast.asgi.answers import StoredAnswer
 from holdfast.asgi.body import BodyLimit
 from holdfast.asgi.context import context_of
 from holdfast.asgi.deadline import Deadline
@@ -169,7 +170,7 @@ async def test_what_runs_beside_requests_tells_no_text_of_others() -> None:
             await greenlet_spawn(db._runtime._purge_quietly)
         await health.report()
         await drain.run_async()
-        await store._record(claim, "")
+        await store._record(claim, StoredAnswer(201, [], b""))
         await store._let_go(claim)
     await db.close()
     said = log.everything

@@ -15,6 +15,7 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from holdfast.asgi.answers import AnswerCodec, StoredAnswer
 from holdfast.asgi.idempotency import Idempotency
 from holdfast.asgi.interface import Receive, Scope, Send
 from holdfast.asgi.keyed_request import KeyRules
@@ -24,6 +25,7 @@ from holdfast.errors import BlockTimedOut, ConfigurationError, Contended, Deadli
 from holdfast.ext.redis.idempotency import RedisIdempotency
 from tests.asgi.asgi_calls import Answer, Connection, call, http_scope
 from tests.asgi.effect_app import Proven, caller
+from tests.asgi.log_capture import log_of
 
 
 @pytest.fixture
@@ -161,6 +163,38 @@ async def test_a_living_owner_keeps_its_lease(make: Make) -> None:
     one.hold.set()
     await first.answer()
     assert len(one.effects) == 1
+
+
+@pytest.mark.parametrize("late", ["renew", "claim"])
+async def test_what_arrives_late_does_not_shorten_the_life_of_an_answer(redis: Redis, late: str) -> None:
+    """Each step may take another connection, so a renewal, or a claim that was sent twice, can be overtaken by the end."""
+    store = RedisIdempotency(redis, lease=1, ttl=60)
+    keys, owner, lease_ms = ("{acme}:k", "{acme}:live"), "owner", 1000
+    claimed = await store._claim(keys=keys, args=["f", owner, lease_ms])
+    await store._finish(keys=keys, args=[owner, "answer", 60_000])
+    if late == "renew":
+        said = [await store._renew(keys=keys[:1], args=[owner, lease_ms])]
+    else:
+        said = await store._claim(keys=keys, args=["f", owner, lease_ms])
+    assert (claimed, said) == ([b"claimed"], [1] if late == "renew" else [b"answered", b"answer"])
+    assert min(await redis.pttl(keys[0]), await redis.pttl(keys[1])) > 2 * lease_ms
+    counted = await redis.zscore(keys[1], keys[0])
+    assert counted is not None
+    assert counted / 1000 > (await redis.time())[0] + 2
+
+
+async def test_an_answer_that_cannot_be_recorded_is_given_all_the_same(make: Make, redis: Redis) -> None:
+    """The effect stands: whatever the codec says, it is no failure of the request. The log says what that means."""
+
+    class Broken(AnswerCodec):
+        def encode(self, result: StoredAnswer) -> str:
+            raise ValueError(f"no key to encrypt {result.status} with")
+
+    one = make()
+    one.app = Proven(Idempotency(one._handle, RedisIdempotency(redis, codec=Broken())))
+    with log_of("holdfast") as log:
+        assert (await one.post()).status == 201
+    assert [("could not be recorded" in line["message"]) for line in log.lines] == [True]
 
 
 async def test_a_request_that_was_cut_off_keeps_its_key_until_the_lease_ends(make: Make) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.backoff import HINT_SLACK_S, Backoff
+from holdfast.backoff import HINT_SLACK_S, Backoff, come_again_s
 from holdfast.errors import ConfigurationError
 from holdfast.testing import seeded_random
 
@@ -65,3 +65,16 @@ def test_wrong_settings_are_refused_by_name(settings: dict[str, float], named: s
     """A value outside its bounds names the setting."""
     with pytest.raises(ConfigurationError, match=named):
         Backoff(**settings)
+
+
+@pytest.mark.parametrize(
+    ("turn_s", "told_s"), [(0.0, 0.1), (0.05, 0.1), (2.5, 2.5), (30.0, 30.0), (3600.0, 30.0), (float("inf"), 30.0)]
+)
+def test_who_is_sent_away_comes_again_within_bounds(turn_s: float, told_s: float) -> None:
+    """Not at once, when nothing has changed, and not so late that a short overload is long over."""
+    assert come_again_s(turn_s) == told_s
+
+
+def test_a_hint_that_will_be_rounded_has_a_least_of_its_own() -> None:
+    """The other bound is the same."""
+    assert [come_again_s(turn_s, least_s=0.75) for turn_s in (0.1, 2.5, 3600.0)] == [0.75, 2.5, 30.0]

@@ -8,7 +8,7 @@ import logging
 import subprocess
 import sys
 import weakref
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import httpx2
 import pytest
@@ -106,20 +106,37 @@ def test_what_may_have_been_done_is_tried_again_only_if_that_is_harmless(sender:
         ("GET", httpx2.ReadError("x"), False),
         ("POST", 201, True),
         ("POST", 422, False),
+        ("POST", 500, True),
+        ("POST", 502, True),
+        ("POST", lambda _: httpx2.Response(503, headers={"Retry-After": "9999"}), False),
         ("POST", httpx2.ReadError("x"), True),
         ("POST", httpx2.ConnectError("x"), False),
+        ("GET", 500, False),
     ],
 )
 def test_what_another_service_took_is_noted(sender: Sender, method: str, step: Step, applied: bool) -> None:
-    """The request that the call is made for has done something that stands, or may have."""
+    """The request that the call is made for has done something that stands, or may have: who fails says not how far it came."""
+    assert applied_by(lambda: sender.send(Service(step), method)) is applied
+
+
+@pytest.mark.parametrize(("first", "applied"), [(httpx2.ReadError("x"), True), (httpx2.ConnectError("x"), False)])
+def test_a_refusal_does_not_take_back_what_an_attempt_before_may_have_done(
+    sender: Sender, first: Step, applied: bool
+) -> None:
+    """The second DELETE finds nothing: perhaps because the first one, whose answer was lost, was carried out."""
+    assert applied_by(lambda: sender.send(Service(first, 404), "DELETE")) is applied
+
+
+def applied_by(call: Callable[[], object]) -> bool:
+    """Whether `call`, made for a request, is noted as something that stands."""
     context = RequestContext(0.0)
     token = CURRENT.set(context)
     try:
         with contextlib.suppress(httpx2.TransportError):
-            sender.send(Service(step), method)
+            call()
     finally:
         CURRENT.reset(token)
-    assert context.applied is applied
+    return context.applied
 
 
 def test_the_authors_word_goes_before_the_method(sender: Sender) -> None:

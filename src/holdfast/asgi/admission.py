@@ -29,6 +29,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from ..adaptive import Aimd, Mode
+from ..backoff import come_again_s
 from ..clock import SYSTEM_CLOCK, WaitingClock
 from ..deadline import current_deadline, seconds
 from ..errors import BulkheadFull, ConfigurationError, LoadShed, Overloaded
@@ -55,7 +56,7 @@ DEFAULT_SHARES: Mapping[Priority, float] = {Priority.CRITICAL: 0.2, Priority.NOR
 """What each class is guaranteed of the limit where classes are told apart: alone, batch gets half of the room."""
 
 # Made up to half longer and then a whole number: from 0.75 some are told 1 s and some 2 s, from 1 s it would be 2 s for all.
-_RETRY_AFTER_LEAST_S, _RETRY_AFTER_MOST_S = 0.75, 30.0
+_RETRY_AFTER_LEAST_S = 0.75
 _TOO_MUCH = frozenset({503, 504})
 _WORDS = {priority.name.lower().encode(): priority for priority in Priority}
 _WORD_MAX = 16
@@ -277,7 +278,7 @@ class ConcurrencyLimit:
             self._shed_in = now + latency_s
         self._shed += 1
         turn_s = latency_s * (1 + self._shed / self.gate.limit)
-        return min(max(turn_s, _RETRY_AFTER_LEAST_S), _RETRY_AFTER_MOST_S)
+        return come_again_s(turn_s, least_s=_RETRY_AFTER_LEAST_S)
 
     def _tell_shed(self, retry_after_s: float, *, dark: bool) -> None:
         if self._events.subscriptions:

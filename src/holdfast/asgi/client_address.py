@@ -26,7 +26,8 @@ Sources: RFC 7239 (Forwarded), sections 4 to 6 and 8.1; MDN, X-Forwarded-For, "S
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import ClassVar, Literal
 
@@ -86,13 +87,18 @@ def client_of(hops: Iterable[Address | None], trusted: Networks) -> Address | No
     return furthest
 
 
-def _elements(values: Sequence[bytes], length_max: int) -> Iterator[bytes]:
-    """The elements of a list in several headers, from the right, each looked for within `length_max` bytes; b"" is malformed."""
+def _elements(
+    values: Sequence[bytes], length_max: int, comma_before: Callable[[bytes, int, int], int]
+) -> Iterator[bytes]:
+    """The elements of a list in several headers, from the right, each looked for within `length_max` bytes; b"" is malformed.
+
+    `comma_before(value, least, end)` is the place of the comma in front of the element that ends at `end`, or -1.
+    """
     for value in reversed(values):
         end = len(value)
         while True:
             # Never further back than an element can be long: what a client put in front is not even looked at.
-            comma = value.rfind(b",", max(0, end - length_max - 1), end)
+            comma = comma_before(value, max(0, end - length_max - 1), end)
             if comma < 0 and end > length_max:
                 yield b""
                 return
@@ -102,30 +108,68 @@ def _elements(values: Sequence[bytes], length_max: int) -> Iterator[bytes]:
             end = comma
 
 
+def _any_comma(value: bytes, least: int, end: int) -> int:
+    return value.rfind(b",", least, end)
+
+
+def _comma_outside_of_quotes(value: bytes, least: int, end: int) -> int:
+    """As `_elements` asks for, where elements may hold quoted strings.
+
+    Read from the right, what a proxy wrote has one reading: a quote within a quoted string has a backslash before it that is none
+    of a pair, and the one that opens it has not. Whatever a client wrote further left, it cannot change that.
+    """
+    quoted = False
+    while True:
+        comma, quote = value.rfind(b",", least, end), value.rfind(b'"', least, end)
+        if quote < 0:
+            return -1 if quoted else comma
+        if comma > quote and not quoted:
+            return comma
+        before = value[least:quote]
+        if (len(before) - len(before.rstrip(b"\\"))) % 2 == 0:
+            quoted = not quoted
+        end = quote
+
+
 def x_forwarded_for(values: Sequence[bytes]) -> Iterator[Address | None]:
     """The hops of all `X-Forwarded-For` headers, the nearest first."""
-    for element in _elements(values, ADDRESS_MAX + 8):
+    for element in _elements(values, ADDRESS_MAX + 8, _any_comma):
         yield parse_address(element.decode("latin-1"))
 
 
-def forwarded_for(values: Sequence[bytes]) -> Iterator[Address | None]:
-    """The hops of all `Forwarded` headers, the nearest first: the `for` of each element.
+# RFC 7239, section 4. More than it allows are spaces around the semicolons, and the colons and brackets of an address without
+# quotes: some proxies write them, and neither ends a value.
+_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+_VALUE = rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z:\[\]]+|" + rb'"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*")'
+_PAIR = re.compile(rb"[ \t]*+(?:(" + _TOKEN + rb")=(" + _VALUE + rb"))?[ \t]*(?:;|\Z)")
 
-    A comma ends an element even inside of quotes. No address holds one, and a client that opens a quote and leaves it open must
-    not swallow what the proxy appends.
+
+def forwarded_for(values: Sequence[bytes]) -> Iterator[Address | None]:
+    """The hops of all `Forwarded` headers, the nearest first: the `for` of each element that is well formed from end to end.
+
+    Proxies write beside it what the client says of itself, its `host` above all. So an element of which any part is malformed
+    is not believed: nobody can say where the proxy's words end in it and the client's begin.
     """
-    for element in _elements(values, _ELEMENT_MAX):
-        found: bytes | None = None
-        for pair in element.split(b";"):
-            name, equals, value = pair.strip(b" \t").partition(b"=")
-            if equals and name.lower() == b"for":
-                if found is not None:
-                    found = b""  # twice: which one would another reader take?
-                    break
-                found = value
-        if found is not None and len(found) >= 2 and found[:1] == b'"' == found[-1:]:
-            found = found[1:-1]
+    for element in _elements(values, _ELEMENT_MAX, _comma_outside_of_quotes):
+        found = _for_of(element)
         yield parse_address(found.decode("latin-1")) if found else None
+
+
+def _for_of(element: bytes) -> bytes | None:
+    """The `for` of an element, without its quotes; None where it is malformed, or has none or two."""
+    found: bytes | None = None
+    at = 0
+    while at < len(element):
+        pair = _PAIR.match(element, at)
+        if pair is None:
+            return None
+        name, value = pair.groups()
+        if name is not None and name.lower() == b"for":
+            if found is not None:
+                return None  # twice: which one would another reader take?
+            found = value.removeprefix(b'"').removesuffix(b'"')
+        at = pair.end()
+    return found
 
 
 _READERS = {"x-forwarded-for": x_forwarded_for, "forwarded": forwarded_for}

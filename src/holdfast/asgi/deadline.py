@@ -13,8 +13,9 @@ inside sees it, as with `within(...)`: retries, pools, statements, calls to othe
 
 - A header that is malformed, or there twice: 400.
 - Less time left than `floor`: 504 before anything is touched, `outcome` is `not_committed`.
-- At the deadline the work is cancelled: 504. `outcome` is `unknown`, unless the method is a safe one: of several things the
-  request did, some may have been finished. The same key settles it.
+- At the deadline the work is cancelled: 504. `outcome` is `not_committed` where the operation that was cut says so (for a keyed
+  request that is all of it) and nothing was committed before. Else it is `unknown`, unless the method is a safe one: what was at
+  work when no operation was, nobody can tell. The same key settles it.
 - The client hangs up: the work is cancelled, and nobody is answered. It is noticed at the latest `notice_after` after it
   happened, unless more than a piece of the body is unread; an application that listens for it itself is told, not cancelled.
 
@@ -204,8 +205,7 @@ class Deadline:
             if not work.takes_back():
                 raise
             report = report_of(error)
-            unknown = report is not None and report.outcome is Outcome.UNKNOWN
-            cut = OutcomeUnknown(_LATE) if unknown else BlockTimedOut(_LATE)
+            cut = _CUTS.get(None if report is None else report.outcome, BlockTimedOut)(_LATE)
         except (BlockTimedOut, DeadlineExceeded, OutcomeUnknown) as error:
             cut = error
         finally:
@@ -227,6 +227,11 @@ class Deadline:
         return watch
 
 
+_CUTS: dict[Outcome | None, type[HoldfastError]] = {
+    Outcome.NOT_COMMITTED: DeadlineExceeded,
+    Outcome.UNKNOWN: OutcomeUnknown,
+}
+"""By what the operation says that was cut; of a request that had committed something before, the document says so."""
 _LATE = "the request did not end within its time"
 _TOO_LITTLE = problem_for(DeadlineExceeded())
 _MAYBE = problem_for(OutcomeUnknown())
@@ -402,8 +407,11 @@ class _Work:
             self._listener = self._watch.loop.create_task(self._listen())
 
     def _end(self, by: _EndedBy) -> None:
-        # Not after a complete answer: it was in time, and every server says then that the client is gone.
-        if self._open and self.ended_by is None and not self._exchange.complete:
+        # Not after a complete answer: it was in time. Servers say that the client is gone as soon as they see its last piece, but
+        # the time counts until they took it: or a client that does not read could hold a request, and its permit, for ever.
+        exchange = self._exchange
+        over = exchange.ending if by is _EndedBy.CLIENT else exchange.complete
+        if self._open and self.ended_by is None and not over:
             self.ended_by = by
             self._untaken = True
             self._task.cancel()

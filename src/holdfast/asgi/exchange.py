@@ -20,6 +20,9 @@ from .interface import Headers, Message, Receive, Scope, Send
 
 __all__ = ["Exchange", "OnHead", "exchange_of"]
 
+_BODIES = frozenset({"http.response.body", "http.response.pathsend", "http.response.zerocopysend"})
+"""What can end an answer; the last two, extensions of ASGI, have the server send a file."""
+
 OnHead = Callable[[Headers], object]
 """Changes the headers of an answer, in place."""
 
@@ -30,7 +33,9 @@ class Exchange:
     Attributes:
         status: the status of the answer, or None before it was begun.
         started: whether the answer was begun: from then on no other can be given.
-        complete: whether it was handed over to the end.
+        ending: whether its last piece has come: it is being handed over, or was.
+        complete: whether it was handed over to the end. A server takes a piece when there is room for it: of a client that reads
+            slowly it may be waiting to be rid of what came earlier.
         disconnected: whether the client hung up before that.
         muted: a layer has taken the answer over: what is sent meanwhile is dropped.
         request_bytes, response_bytes: bytes of the bodies.
@@ -42,6 +47,7 @@ class Exchange:
         "_send",
         "complete",
         "disconnected",
+        "ending",
         "muted",
         "request_bytes",
         "response_bytes",
@@ -55,6 +61,7 @@ class Exchange:
         self._on_head: dict[object, OnHead] = {}
         self.status: int | None = None
         self.started = False
+        self.ending = False
         self.complete = False
         self.disconnected = False
         self.muted = False
@@ -69,11 +76,11 @@ class Exchange:
         self._on_head[layer] = change
 
     async def receive(self) -> Message:
-        """The server's `receive`, noted. Servers say `http.disconnect` also after a complete answer; that is not counted."""
+        """The server's `receive`, noted. Servers say `http.disconnect` also at the last piece; that is not counted."""
         message = await self._receive()
         if message["type"] == "http.request":
             self.request_bytes += len(message.get("body", b""))
-        elif not self.complete:
+        elif not self.ending:
             self.disconnected = True
         return message
 
@@ -81,7 +88,7 @@ class Exchange:
         """The server's `send`, noted."""
         if self.muted:
             return
-        # Noted before it is handed over: a half-sent head is sent, and what waits for the end may run before this goes on.
+        # Noted before it is handed over: a half-sent head is sent, and what listens for the client may hear of its end meanwhile.
         if message["type"] == "http.response.start":
             self.started = True
             self.status = message["status"]
@@ -90,16 +97,16 @@ class Exchange:
                 for change in self._on_head.values():
                     change(headers)
                 message = {**message, "headers": headers}
-        elif message["type"] == "http.response.body":
+        elif message["type"] in _BODIES:
             self.response_bytes += len(message.get("body", b""))
             if not message.get("more_body", False):
-                self.complete = True
+                self.ending = True
         try:
             await self._send(message)
         except OSError:  # what a server raises when the client is gone (ASGI 2.4)
-            self.complete = False
             self.disconnected = True
             raise
+        self.complete = self.ending
 
 
 def exchange_of(

@@ -31,7 +31,18 @@ from typing import ClassVar, Protocol, runtime_checkable
 
 from ..clock import SYSTEM_CLOCK, Clock
 from ..deadline import current_deadline, reschedule
-from ..errors import ConfigurationError, InProgress, NotCommitted, OutcomeUnknown
+from ..decision import StopReason
+from ..errors import (
+    ConfigurationError,
+    DeadlineExceeded,
+    HoldfastError,
+    InProgress,
+    NotCommitted,
+    OutcomeUnknown,
+    Report,
+    attach_report,
+    report_of,
+)
 from ..outcome import Outcome
 from .answers import Answer, AnswerBuffer, StoredAnswer, without_ways_around
 from .authentication import challenges_of
@@ -72,6 +83,15 @@ _TOO_MANY = Problem(
     detail="Too many keys are alive. Nothing was applied. They expire by themselves.",
     retry_after_s=60,
 )
+_NOT_CALLED = Report(
+    "request",
+    attempts=0,
+    elapsed_s=0.0,
+    reason=StopReason.NOT_RETRYABLE.value,
+    outcome=Outcome.NOT_COMMITTED,
+    explanation="stopped from outside, before the application was called",
+)
+_LATE = "a time limit of the application's own ran out after it had answered"
 _MAY_NOT = Problem(403, "replay-refused", detail="This was answered before; the answer is not for you any more.")
 
 
@@ -119,6 +139,7 @@ class KeyedRun:
         "_app",
         "_before",
         "_body",
+        "_cancelling",
         "_context",
         "_parts",
         "_patience",
@@ -152,6 +173,8 @@ class KeyedRun:
         self._patience: asyncio.Timeout | None = None
         self._patience_s = 0.0
         self._took = False
+        task = asyncio.current_task()
+        self._cancelling = 0 if task is None else task.cancelling()
         self.identity = identity
         self.rules = rules
         self.calls = 0
@@ -191,6 +214,21 @@ class KeyedRun:
         """End what was called and is not over: its answer is not given."""
         if self._parts is not None:
             await self._parts.give_up()
+
+    async def cut(self, error: asyncio.CancelledError) -> HoldfastError | None:
+        """End what was called and is not over, because of `error`; what to raise instead of it, None: it is for somebody outside.
+
+        A time limit around the answering part of the application runs on while that stands still, and cancels whoever is at work
+        for it. It takes its cancellation back as the application ends, so nobody outside would know what to make of it.
+        """
+        was_left = self._parts is not None and self._parts.is_left
+        await self.give_up()
+        task = asyncio.current_task()
+        if not was_left or task is None or task.cancelling() > self._cancelling:
+            return None
+        report = report_of(error)
+        known = report is not None and report.outcome is Outcome.NOT_COMMITTED
+        return DeadlineExceeded(_LATE) if known else OutcomeUnknown(_LATE)
 
     def _begin(self) -> None:
         if self._patience is not None:
@@ -382,6 +420,10 @@ class Idempotency:
             await send_problem(send, problem_for(refused), context)
         except ClientLeft:
             return  # there is nobody to answer
+        except asyncio.CancelledError as error:
+            if context.attempts == 0 and report_of(error) is None:
+                attach_report(error, _NOT_CALLED)
+            raise
         else:
             await self._finish(send, answer, context, run)
 
@@ -427,6 +469,12 @@ class Idempotency:
             if here is not None:
                 here.kept = isinstance(answer, StoredAnswer) or fate_of(answer, run.rules) is not Fate.UNDONE
             return answer
+        except asyncio.CancelledError as error:
+            run.give_back()
+            instead = await run.cut(error)
+            if instead is None:
+                raise
+            raise instead from error
         except BaseException:
             run.give_back()
             await run.give_up()
@@ -453,10 +501,17 @@ class Idempotency:
         """Give the answer, and let the application go on."""
         if isinstance(answer, StoredAnswer):
             await run.give_up()  # another request was faster
+            if answer.status < 400:
+                context.applied = True  # once: no error on the way to its answer may say that nothing was
         try:
             await self._send(send, answer, context)
-        except OSError:
-            await run.rest()  # the client is gone, but what it asked for is there
+        except asyncio.CancelledError as error:
+            instead = await run.cut(error)
+            if instead is None:
+                raise
+            raise instead from error
+        except Exception:
+            await run.rest()  # the client is gone, or the server failed, but what was asked for is there
             raise
         await run.rest()
 

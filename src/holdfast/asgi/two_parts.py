@@ -48,6 +48,11 @@ class TwoParts:
         """
         return _LEAVING if asyncio.current_task() is self._task else _STAYING
 
+    @property
+    def is_left(self) -> bool:
+        """Whether there is more of it to run."""
+        return self._steps is not None
+
     async def rest(self) -> None:
         """Run what is left, if anything.
 

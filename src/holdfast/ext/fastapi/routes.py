@@ -30,8 +30,6 @@ from .options import PLAIN, EdgeOptions, options_of
 
 __all__ = ["LaterRoutes", "Refusal", "Route", "Routes"]
 
-_NOTE = __name__
-
 
 class Route(NamedTuple):
     """One route of the application.
@@ -68,10 +66,12 @@ class Routes:
         app: the application; a mounted one inside it is none of its routes.
     """
 
-    __slots__ = ("_app", "_exact", "_optional", "_refusal", "_required", "_table", "_version")
+    __slots__ = ("_app", "_exact", "_note", "_optional", "_refusal", "_required", "_table", "_version")
 
     def __init__(self, app: FastAPI) -> None:
         self._app = app
+        # Of this application alone: one that is mounted in it, with an edge of its own, has other routes for the same request.
+        self._note = f"{__name__}:{id(self)}"
         self._table: tuple[Route, ...] = ()
         self._exact: dict[tuple[str, str], Route] = {}
         self._version: object = None
@@ -117,7 +117,7 @@ class Routes:
         notes = context.notes
         if notes is None:
             notes = context.notes = {}
-        known = notes.get(_NOTE)
+        known = notes.get(self._note)
         if known is None:
             route = self._find(scope)
             if route is None:
@@ -128,7 +128,7 @@ class Routes:
                 known = route
                 if context.route is None:
                     context.route = route.path_format  # for the log of what is refused before the router is asked
-            notes[_NOTE] = known
+            notes[self._note] = known
         assert isinstance(known, Route)
         return known.options
 
@@ -168,11 +168,10 @@ class Routes:
         mode = self.options(scope, context_of(scope)).key
         return self._required if mode == "required" else self._optional if mode == "optional" else None
 
-    @staticmethod
-    def may_replay(context: RequestContext, _stored: StoredAnswer) -> bool:
+    def may_replay(self, context: RequestContext, _stored: StoredAnswer) -> bool:
         """For `Idempotency(may_replay=...)`: whether who asks now has the permissions that the route's dependencies ask for."""
         # They do not run for a stored answer. `key_rules` ran before, so the route is known.
-        route = (context.notes or {}).get(_NOTE, _NO_ROUTE)
+        route = (context.notes or {}).get(self._note, _NO_ROUTE)
         assert isinstance(route, Route)
         return not route.required or all(one.holds(context) for one in route.required)
 

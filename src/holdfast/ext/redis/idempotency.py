@@ -52,10 +52,11 @@ __all__ = ["RedisIdempotency"]
 _log = logging.getLogger("holdfast")
 
 # KEYS: the key's hash, the tenant's live keys. Fields: f fingerprint, o owner, a answer. A claim by the same owner is the same
-# claim: its answer was lost on the way.
+# claim: its answer was lost on the way. Steps may overtake each other, each on a connection of its own: no lease is put in the
+# place of the time that an answer is kept.
 _CLAIM = """
 local found = redis.call('HMGET', KEYS[1], 'f', 'o', 'a')
-if found[1] and found[2] ~= ARGV[2] then
+if found[1] and (found[2] ~= ARGV[2] or found[3]) then
   if found[1] ~= ARGV[1] then return {'other'} end
   if found[3] then return {'answered', found[3]} end
   return {'at work', redis.call('PTTL', KEYS[1])}
@@ -78,6 +79,7 @@ return 1
 """
 _RENEW = """
 if redis.call('HGET', KEYS[1], 'o') ~= ARGV[1] then return 0 end
+if redis.call('HEXISTS', KEYS[1], 'a') == 1 then return 1 end
 return redis.call('PEXPIRE', KEYS[1], ARGV[2])
 """
 _RELEASE = """
@@ -164,7 +166,7 @@ class RedisIdempotency:
             renewing.cancel()
         # Shielded: what the client does meanwhile changes nothing of what was done.
         if run.fate_of(answer) is not Fate.UNDONE:
-            await asyncio.shield(self._record(claim, self._codec.encode(run.to_keep(answer))))
+            await asyncio.shield(self._record(claim, run.to_keep(answer)))
         elif not run.may_stand():
             await asyncio.shield(self._let_go(claim))
         return answer
@@ -212,11 +214,12 @@ class RedisIdempotency:
                 _log.error("a request lost the lease of its Idempotency-Key: another may have the same effect again")
                 return
 
-    async def _record(self, claim: _Claim, text: str) -> None:
+    async def _record(self, claim: _Claim, kept: StoredAnswer) -> None:
         try:
+            text = self._codec.encode(kept)
             if await _called(self._finish, claim.keys, [claim.owner, text, self._ttl_ms]):
                 return
-        except _AWAY as error:
+        except Exception as error:  # whatever it is, also of the codec: the effect stands, and its answer is known
             _log.error(
                 "the answer to a keyed request could not be recorded: its repetition will run again\n%s",
                 trace_of(error),

@@ -22,6 +22,7 @@ from sqlalchemy import exc
 from sqlalchemy import pool as sa_pool
 from sqlalchemy.util import queue
 
+from ...backoff import come_again_s
 from ...clock import SYSTEM_CLOCK
 from ...deadline import current_deadline
 from ...dialects import classify
@@ -51,9 +52,6 @@ _RESERVE = 3.0
 
 _RESERVE_SHARE_MAX = 0.5
 """Of all that an operation can wait. Whatever the average says, one that has just come waits for half of its time."""
-
-_HINT_MIN_S, _HINT_MAX_S = 0.1, 30.0
-"""Of the time after which to come again."""
 
 
 def shortened(longest_s: float) -> float:
@@ -138,7 +136,7 @@ class _WaitsUntilTheDeadline(sa_pool.QueuePool):
         return BulkheadFull(
             f"all {self.checkedout()} connections to the database are in use, and the {left_s:.1f} s that are left would not do "
             f"for work that takes {self._held_s:.1f} s on average",
-            retry_after_s=min(max(self._held_s, _HINT_MIN_S), _HINT_MAX_S),
+            retry_after_s=come_again_s(self._held_s),
         )
 
     def _too_late(self) -> exc.TimeoutError:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import faulthandler
+import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from ...asgi.log_lines import JsonLines
 from ...errors import ConfigurationError
 from ...shutdown import DRAIN, DrainSettings
-from .server import serve
+from .server import exit_within, serve
 from .tls import Tls
 
-__all__ = ["main"]
+__all__ = ["log_by_default", "main"]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -53,16 +54,55 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _refuse_half_of_tls(given: argparse.Namespace) -> None:
+    for option, value in (("--tls-key", given.tls_key), ("--tls-client-authorities", given.tls_client_authorities)):
+        if value is not None:
+            raise ConfigurationError(
+                f"{option} needs --tls-certificate beside it: without one the server speaks plain HTTP"
+            )
+
+
+def log_by_default(level: str) -> None:
+    """Write what Holdfast logs to stderr, a line for each request among it, unless the application says where that goes.
+
+    The application may say so before or after: it is looked for with each record.
+
+    Args:
+        level: the least that is written, in uvicorn's words.
+    """
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonLines())
+    handler.addFilter(lambda record: not _is_written(record.name, besides=handler))
+    logger = logging.getLogger("holdfast")
+    logger.addHandler(handler)
+    if logger.level == logging.NOTSET:
+        # uvicorn's "trace" is below all that is known here.
+        logger.setLevel(logging.getLevelNamesMapping().get(level.upper(), logging.DEBUG))
+
+
+def _is_written(name: str, *, besides: logging.Handler) -> bool:
+    """Whether another handler than `besides` gets what the logger `name` is told."""
+    logger: logging.Logger | None = logging.getLogger(name)
+    while logger is not None:
+        if any(handler is not besides for handler in logger.handlers):
+            return True
+        logger = logger.parent if logger.propagate else None
+    return False
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve as the command line says; the exit code."""
     given = _parser().parse_args(arguments)
     sys.path.insert(0, str(Path(given.app_dir).resolve()))
     tls = None
     try:
-        if given.tls_certificate is not None:
+        if given.tls_certificate is None:
+            _refuse_half_of_tls(given)
+        else:
             tls = Tls(
                 certificate=given.tls_certificate, key=given.tls_key, client_authorities=given.tls_client_authorities
             )
+        log_by_default(given.log_level)
         code = serve(
             given.app,
             host=given.host,
@@ -83,7 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"The server cannot start: {error}\n")
         return 2
     # Everything is closed: a thread that nobody can end does not hold up the exit.
-    faulthandler.dump_traceback_later(5, exit=True)
+    exit_within(5.0)
     return code
 
 

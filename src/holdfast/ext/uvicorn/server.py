@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from ...asgi.interface import App
 
-__all__ = ["Server", "serve"]
+__all__ = ["Server", "exit_within", "serve"]
 
 _log = logging.getLogger("holdfast")
 _uvicorn_log = logging.getLogger("uvicorn.error")
@@ -171,7 +171,7 @@ class Server(uvicorn.Server):
             if connection.transport is not None:
                 connection.transport.abort()
         if self._ends_process:
-            faulthandler.dump_traceback_later(drain.steps_s + _EXIT_WITHIN_S, exit=True)
+            exit_within(drain.steps_s + _EXIT_WITHIN_S)
         # Within it `Draining` flushes before and closes after the application; here they come where that was not reached.
         ending = asyncio.ensure_future(self.lifespan.shutdown())
         await asyncio.wait({ending}, timeout=drain.steps_s)
@@ -183,7 +183,7 @@ class Server(uvicorn.Server):
         for task in list(self._background):
             task.cancel()
         if self._ends_process:
-            faulthandler.dump_traceback_later(_EXIT_WITHIN_S, exit=True)
+            exit_within(_EXIT_WITHIN_S)
 
     async def _stop_accepting(self) -> None:
         """Close the listeners, and serve the connections that the kernel had accepted for them until then.
@@ -233,6 +233,15 @@ class Server(uvicorn.Server):
                 await SYSTEM_CLOCK.sleep_async(_STEP_S)
         finally:
             self.drain.leave(work)
+
+
+def exit_within(limit_s: float) -> None:
+    """Have the process go after `limit_s` seconds whatever its threads do, with 1 and their stacks on stderr."""
+    try:
+        faulthandler.dump_traceback_later(limit_s, exit=True)
+    except (AttributeError, OSError, RuntimeError, ValueError):
+        # There is no stderr (a program without a console), or another in its place, without a descriptor: it goes all the same.
+        faulthandler.dump_traceback_later(limit_s, exit=True, file=os.open(os.devnull, os.O_WRONLY))
 
 
 def serve(
