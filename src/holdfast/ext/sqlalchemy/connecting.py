@@ -21,6 +21,7 @@ from .pool import shortened
 if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
     from sqlalchemy.engine.interfaces import DBAPIConnection, Dialect
+    from sqlalchemy.pool import ConnectionPoolEntry
 
     from .address import Address
 
@@ -60,29 +61,46 @@ def bound_connecting(engine: Engine, address: Address, longest_s: float) -> None
 
     An option that the driver refuses is a ConfigurationError then.
     """
+    _hand_out_copies(engine)
     leave_at_once(engine)
     _name_refused_options(engine.dialect, address)
     if address.driver not in _CONNECT_TIMEOUTS:
         return
     name, rounded = _CONNECT_TIMEOUTS[address.driver]
-    # What the URL says, before anything is written: SQLAlchemy up to 2.0 hands out the same parameters every time.
-    given: dict[str, Any] = {}
 
     def bound(_dialect: Dialect, _record: object, _arguments: object, parameters: dict[str, Any]) -> None:
-        if not given:
-            given.update({name: parameters.get(name, longest_s), "read_timeout": parameters.get("read_timeout")})
         try:
-            wanted_s = float(given[name])
+            wanted_s = float(parameters.get(name, longest_s))
         except ValueError:
             raise ConfigurationError(f"{name} in the database URL must be a number of seconds") from None
         # 0 is the drivers' "for ever".
         timeout_s = max(_SHORTEST_S, shortened(min(longest_s, wanted_s) if wanted_s > 0 else longest_s))
         parameters[name] = rounded(timeout_s)
-        if address.driver == "pymysql" and given["read_timeout"] is None:
+        if address.driver == "pymysql" and parameters.get("read_timeout") is None:
             # PyMySQL's connect timeout ends with TCP's handshake; the server's may take for ever.
             parameters["read_timeout"] = timeout_s
 
     event.listen(engine, "do_connect", bound)
+
+
+def _hand_out_copies(engine: Engine) -> None:
+    """Have each connect change parameters of its own.
+
+    SQLAlchemy up to 2.0 hands the same ones to every connect: one would go to the server that another was sent to meanwhile.
+    """
+
+    def connecting(
+        dialect: Dialect, record: ConnectionPoolEntry, arguments: Any, parameters: dict[str, Any]
+    ) -> DBAPIConnection:
+        own = dict(parameters)
+        listeners = list(dialect.dispatch.do_connect)
+        for listener in listeners[listeners.index(connecting) + 1 :]:  # those before have been asked
+            connection: DBAPIConnection | None = listener(dialect, record, arguments, own)
+            if connection is not None:
+                return connection
+        return dialect.connect(*arguments, **own)
+
+    event.listen(engine, "do_connect", connecting)
 
 
 def refuses_options(error: Exception, *, by_network: bool) -> bool:
