@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import event
 
+from ...dialects import Flavour
 from ...errors import ConfigurationError
 from .cancellation import leave_at_once
+from .interrupt import identify
 from .pool import shortened
 
 if TYPE_CHECKING:
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 
     from .address import Address
 
-__all__ = ["bound_connecting", "refuses_options"]
+__all__ = ["after_login", "bound_connecting", "refuses_options"]
 
 
 def _whole(timeout_s: float) -> int:
@@ -43,6 +45,9 @@ _CONNECT_TIMEOUTS: dict[str, tuple[str, Callable[[float], float]]] = {
     "psycopg2": ("connect_timeout", _whole),
     "asyncpg": ("timeout", float),
 }
+_BOUND_ANSWERS = {"pymysql", "mysqldb"}
+"""Drivers that bound each answer. MySQLdb asks before anybody has its connection, and could cut it."""
+
 _SHORTEST_S = 0.05
 """Drivers take 0 for "for ever"."""
 
@@ -56,10 +61,17 @@ _LIBPQ = re.compile(
 )
 
 
-def bound_connecting(engine: Engine, address: Address, longest_s: float) -> None:
+def bound_connecting(engine: Engine, address: Address, longest_s: float, *, answers_s: float | None = None) -> None:
     """Have every connect of `engine` end within `longest_s` seconds, or by the caller's deadline; a cancelled one at once.
 
     An option that the driver refuses is a ConfigurationError then.
+
+    Args:
+        engine: which.
+        address: its driver, and what the URL says.
+        longest_s: for a connect, in seconds.
+        answers_s: as long as that, or as the caller's deadline leaves, the drivers that can bound an answer wait for each one, to
+            the connection's end. None: who asks sees to that.
     """
     _hand_out_copies(engine)
     leave_at_once(engine)
@@ -76,11 +88,26 @@ def bound_connecting(engine: Engine, address: Address, longest_s: float) -> None
         # 0 is the drivers' "for ever".
         timeout_s = max(_SHORTEST_S, shortened(min(longest_s, wanted_s) if wanted_s > 0 else longest_s))
         parameters[name] = rounded(timeout_s)
-        if address.driver == "pymysql" and parameters.get("read_timeout") is None:
+        if parameters.get("read_timeout") is not None:
+            return
+        if answers_s is not None and address.driver in _BOUND_ANSWERS:
+            parameters["read_timeout"] = rounded(max(_SHORTEST_S, shortened(answers_s)))
+        elif address.driver == "pymysql":
             # PyMySQL's connect timeout ends with TCP's handshake; the server's may take for ever.
             parameters["read_timeout"] = timeout_s
 
     event.listen(engine, "do_connect", bound)
+
+
+def after_login(engine: Engine, act: Callable[[ConnectionPoolEntry], object]) -> None:
+    """Have `act` called for each new connection of `engine`, before SQLAlchemy asks it its first questions."""
+
+    def logged_in(_connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
+        # By its identity MySQLdb's connection is known to whoever cuts it.
+        identify(record.driver_connection, Flavour.MYSQL)
+        act(record)
+
+    event.listen(engine, "connect", logged_in, insert=True)
 
 
 def _hand_out_copies(engine: Engine) -> None:

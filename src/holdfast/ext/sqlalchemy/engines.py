@@ -34,7 +34,7 @@ from ...errors import ConfigurationError
 from ...outcome import Stage
 from .address import Address, Host, resolve
 from .cancellation import roll_back_unseen
-from .connecting import bound_connecting
+from .connecting import after_login, bound_connecting
 from .interrupt import Identity, cut, identify
 from .isolation import level_of
 from .killer import AsyncKiller, Killer
@@ -55,6 +55,8 @@ READ_ONLY = "holdfast_read_only"
 """The execution option of a connection whose transactions write nothing. SQLite then takes no write lock for them."""
 
 SIDE_CONNECT_TIMEOUT_S = 2.0
+_SIDE_ANSWER_S = 60.0
+"""Far more than anybody gives a side connection."""
 _SESSION = "holdfast_session"
 _HOST = "holdfast_host"
 _WATCH = "holdfast_watch"
@@ -248,6 +250,7 @@ class Endpoint:
                 killer = AsyncKiller(made)
             else:
                 killer = Killer(made, watchdog=self._watchdog, clock=self._clock)
+                after_login(made, killer.watch)
             killer = self._killers.setdefault(host, killer)
         return killer
 
@@ -311,13 +314,17 @@ class Endpoint:
         return {} if driver == "mariadbconnector" or "charset" in query else {"charset": "utf8mb4"}
 
     def side_engine(self, host: Host | None) -> Engine | AsyncEngine:
-        """An engine without a pool for a few statements apart from the operations, on one server; autocommit on PostgreSQL."""
+        """An engine without a pool for a few statements apart from the operations, on one server; autocommit on PostgreSQL.
+
+        Whoever uses it bounds what follows on the login (`connecting.after_login`), and says by a deadline how long each answer
+        may take, where that is less than what is bounded here.
+        """
         options: dict[str, Any] = {"poolclass": sa_pool.NullPool, "pool_reset_on_return": None}
         if self.address.backend == "postgresql":
             options["isolation_level"] = "AUTOCOMMIT"
         made = self._create(self.async_engine is not None, options)
         engine = made.sync_engine if isinstance(made, AsyncEngine) else made
-        bound_connecting(engine, self.address, SIDE_CONNECT_TIMEOUT_S)
+        bound_connecting(engine, self.address, SIDE_CONNECT_TIMEOUT_S, answers_s=_SIDE_ANSWER_S)
         if host is not None:
 
             def steer(_dialect: Dialect, _record: object, _arguments: object, parameters: dict[str, Any]) -> None:
@@ -338,7 +345,7 @@ class Endpoint:
         engine = self.engine
         event.listen(engine, "connect", self._connected)
         if self.address.backend != "sqlite" and self.async_engine is None:
-            event.listen(engine, "connect", self._watch_set_up, insert=True)  # before SQLAlchemy's first questions
+            after_login(engine, self._watch_set_up)
         event.listen(engine, "checkout", self._checked_out)
         event.listen(engine, "checkin", self._checked_in)
         event.listen(engine, "reset", self._reset)
@@ -349,10 +356,8 @@ class Endpoint:
 
     # -- the life of a connection ------------------------------------------------------------------------------------
 
-    def _watch_set_up(self, _connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
-        """Have what follows on a login end as well; the search for servers does so by itself, on its side connections."""
-        # By its identity MySQLdb's connection is known to whoever cuts it.
-        identify(record.driver_connection, Flavour.MYSQL)
+    def _watch_set_up(self, record: ConnectionPoolEntry) -> None:
+        """Have what follows on a login end as well; who uses a side connection does so by himself."""
         expires_at = self._clock.monotonic() + shortened(_ANSWERS_MAX * seconds(self.pool.connect_timeout))
         record.info[_WATCH] = self._watchdog.guard(record.driver_connection, expires_at)
 
