@@ -19,6 +19,10 @@ What happens when, by SQLAlchemy's own events:
 
 from __future__ import annotations
 
+import asyncio
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy
@@ -63,6 +67,9 @@ _WATCH = "holdfast_watch"
 
 _ANSWERS_MAX = 6
 """How many answers are waited for on a new connection, each as long as for the login: a slow server is there, too."""
+
+_PING_SHARE = 0.5
+"""Of what a caller has left, for a sign of life: with the other half another connection can be opened, and used."""
 
 _UNKNOWN_VARIABLE = 1193
 
@@ -447,19 +454,31 @@ class Endpoint:
     def _is_alive(self, connection: DBAPIConnection, record: ConnectionPoolEntry) -> bool:
         if self.address.backend == "sqlite":
             return True
-        expires_at = self._clock.monotonic() + shortened(seconds(self.pool.connect_timeout))
+        longest_s = shortened(math.inf) * _PING_SHARE
+        patience_s = min(seconds(self.pool.connect_timeout), longest_s)
         dialect = self.engine.dialect
         try:
-            if self.address.driver in ("asyncmy", "aiomysql"):
-                # SQLAlchemy asks PyMySQL's signature whether they take an argument, and in SQLAlchemy 2.0 they need one.
-                connection.ping(False)
-                return True
-            if self.async_engine is not None:
-                return dialect.do_ping(connection)
-            with self._watchdog.guard(record.driver_connection, expires_at):
+            with self._cutting_after(patience_s, record.driver_connection):
+                if self.address.driver in ("asyncmy", "aiomysql"):
+                    # SQLAlchemy asks PyMySQL's signature whether they take an argument, and in SQLAlchemy 2.0 they need one.
+                    connection.ping(False)
+                    return True
                 return dialect.do_ping(connection)
         except dialect.loaded_dbapi.Error:
             return False
+
+    @contextmanager
+    def _cutting_after(self, patience_s: float, driver_connection: object) -> Iterator[None]:
+        """Cut the connection if the block takes longer: in threads by the watchdog, in tasks by a timer of their loop."""
+        if self.async_engine is None:
+            with self._watchdog.guard(driver_connection, self._clock.monotonic() + patience_s):
+                yield
+            return
+        timer = asyncio.get_running_loop().call_later(patience_s, cut, driver_connection)
+        try:
+            yield
+        finally:
+            timer.cancel()
 
     def _checked_in(self, _connection: DBAPIConnection | None, record: ConnectionPoolEntry) -> None:
         session: PooledSession | None = record.info.get(_SESSION)
