@@ -261,6 +261,10 @@ class Endpoint:
             killer = self._killers.setdefault(host, killer)
         return killer
 
+    def forget(self) -> None:
+        """In a forked child: the sessions that are to be ended, and who does it, are the parent's."""
+        self._killers.clear()
+
     def close(self) -> None:
         """Close the idle connections of a synchronous endpoint; those in use close when they come back."""
         self.engine.dispose()
