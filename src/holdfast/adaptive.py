@@ -40,6 +40,7 @@ from .callables import AroundCallables, returned_coroutine
 from .clock import SYSTEM_CLOCK, Random, WaitingClock, system_random
 from .deadline import current_deadline, seconds
 from .errors import ConfigurationError, LoadShed, Overloaded, UsageError
+from .forks import after_fork
 from .stream import EVENTS, EventStream
 
 if TYPE_CHECKING:
@@ -164,8 +165,10 @@ class AdaptiveLimit(AroundCallables):
     """
 
     __slots__ = (
+        "__weakref__",
         "_aimd",
         "_clock",
+        "_counts_from",
         "_dropped",
         "_events",
         "_in_flight",
@@ -215,12 +218,22 @@ class AdaptiveLimit(AroundCallables):
         self._monotonic = clock.monotonic
         self._random = random
         self._events = events
-        self._lock = threading.Lock()
         self._aimd = Aimd(most, least, ratio, tolerance)
-        self._in_flight = 0
-        self._waiters: dict[_Waiter, None] = {}  # in the order of arrival; the last is served first
+        self._begin()
+        after_fork(self, AdaptiveLimit._start_over)
         self._shed = 0  # callers that were refused in the last seconds, as long as a call takes
         self._shed_in = 0.0  # the moment from which they are counted anew
+
+    def _begin(self) -> None:
+        self._lock = threading.Lock()
+        self._in_flight = 0
+        self._counts_from = self._aimd.generation  # permits of an earlier one were another process's
+        self._waiters: dict[_Waiter, None] = {}  # in the order of arrival; the last is served first
+
+    def _start_over(self) -> None:
+        """In a forked child: what the parent has learned of the server holds here, too; what it has under way is its own."""
+        self._aimd.generation += 1
+        self._begin()
 
     @property
     def limit(self) -> int:
@@ -356,7 +369,8 @@ class AdaptiveLimit(AroundCallables):
                     aimd.succeeded(now - permit._began, self._in_flight)
                 else:
                     aimd.dropped()
-            self._in_flight -= 1
+            if generation >= self._counts_from:
+                self._in_flight -= 1
             if self._waiters:
                 woken = self._serve(now)
             after = aimd.limit

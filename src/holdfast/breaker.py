@@ -44,6 +44,7 @@ from .classification import On, classifier
 from .clock import SYSTEM_CLOCK, Clock
 from .deadline import seconds
 from .errors import BreakerOpen, ConfigurationError, Rejected
+from .forks import after_fork
 from .stream import EVENTS, EventStream
 from .window import SlotWindow
 
@@ -116,6 +117,7 @@ class CircuitBreaker(AroundCallables):
     """
 
     __slots__ = (
+        "__weakref__",
         "_calls_min",
         "_classify",
         "_clock",
@@ -169,6 +171,7 @@ class CircuitBreaker(AroundCallables):
         if self._open_for_max_s < self._open_for_s:
             raise ConfigurationError("CircuitBreaker.open_for_max must be at least open_for")
         self._lock = threading.Lock()
+        after_fork(self, CircuitBreaker._start_over)
         self._generation = 0
         self._openings = 0
         self._opens_again_at = 0.0
@@ -292,19 +295,26 @@ class CircuitBreaker(AroundCallables):
     def _enter_state(self, state: BreakerState, now: float) -> None:
         """Begin a generation; under the lock."""
         self._state = state
-        self._generation += 1
-        self._leases = {}
-        self._passed = 0
         self._opens_again_at = 0.0
-        self._shared = None
+        self._begin_generation()
         if state is BreakerState.OPEN:
             self._openings += 1
             doubled_s = self._open_for_s * 2.0 ** min(self._openings - 1, 60)
             self._opens_again_at = now + min(doubled_s, self._open_for_max_s)
         elif state is not BreakerState.HALF_OPEN:
             self._openings = 0
-        if state in (BreakerState.CLOSED, BreakerState.METRICS_ONLY):
-            self._shared = Permit(self, self._generation, SlotWindow(self._window_s))
+
+    def _begin_generation(self) -> None:
+        self._generation += 1
+        self._leases = {}
+        self._passed = 0
+        counts = self._state in (BreakerState.CLOSED, BreakerState.METRICS_ONLY)
+        self._shared = Permit(self, self._generation, SlotWindow(self._window_s)) if counts else None
+
+    def _start_over(self) -> None:
+        """In a forked child: it stands where its parent's stood, and has counted and lent nothing."""
+        self._lock = threading.Lock()
+        self._begin_generation()
 
     def _tell(self, before: BreakerState, after: BreakerState) -> None:
         if before is not after and self._events.subscriptions:

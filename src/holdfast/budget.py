@@ -22,6 +22,7 @@ from .bounds import instance_of, number
 from .clock import SYSTEM_CLOCK, Clock
 from .deadline import seconds
 from .errors import ConfigurationError
+from .forks import after_fork
 from .window import SlotWindow
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class RetryBudget:
         ConfigurationError: a value is outside its bounds.
     """
 
-    __slots__ = ("_clock", "_deposit", "_lock", "_reserve", "_window", "name")
+    __slots__ = ("__weakref__", "_clock", "_deposit", "_lock", "_reserve", "_window", "name")
 
     def __init__(
         self,
@@ -75,6 +76,12 @@ class RetryBudget:
         self._reserve = round(floor_per_s * window_s * _PER_TOKEN)
         self._window = SlotWindow(window_s)  # ticks: successes; amounts: spent less refunded
         self._lock = threading.Lock()
+        after_fork(self, RetryBudget._start_over)
+
+    def _start_over(self) -> None:
+        """In a forked child: another thread may just have been counting."""
+        self._lock = threading.Lock()
+        self._window.clear()
 
     def deposit(self, now: float | None = None) -> None:
         """Put in what one success earns. Takes no lock: it is on the path of every call that succeeds."""

@@ -30,6 +30,7 @@ from .callables import AroundCallables, returned_coroutine
 from .clock import SYSTEM_CLOCK, WaitingClock
 from .deadline import current_deadline, seconds
 from .errors import BulkheadFull, UsageError
+from .forks import after_fork
 from .stream import EVENTS, EventStream
 
 if TYPE_CHECKING:
@@ -55,7 +56,19 @@ class Bulkhead(AroundCallables):
         ConfigurationError: a setting is outside its bounds.
     """
 
-    __slots__ = ("_clock", "_events", "_free", "_lock", "_max_wait_s", "_permits", "_queue", "_waiters", "name")
+    __slots__ = (
+        "__weakref__",
+        "_clock",
+        "_events",
+        "_free",
+        "_inherited",
+        "_lock",
+        "_max_wait_s",
+        "_permits",
+        "_queue",
+        "_waiters",
+        "name",
+    )
 
     def __init__(
         self,
@@ -75,9 +88,19 @@ class Bulkhead(AroundCallables):
         self._max_wait_s = seconds(max_wait, name="Bulkhead.max_wait")
         self._clock = clock
         self._events = events
+        self._inherited = 0  # permits that a parent process had given, and that may still be given back here
+        self._begin()
+        after_fork(self, Bulkhead._start_over)
+
+    def _begin(self) -> None:
         self._lock = threading.Lock()
-        self._free = permits
+        self._free = self._permits
         self._waiters: dict[_Waiter, None] = {}  # in the order of arrival; the last is served first
+
+    def _start_over(self) -> None:
+        """In a forked child: what the parent has under way is its own."""
+        self._inherited += self.in_use
+        self._begin()
 
     @property
     def in_use(self) -> int:
@@ -159,6 +182,8 @@ class Bulkhead(AroundCallables):
                 woken.has_permit = True
             elif self._free < self._permits:
                 self._free += 1
+            elif self._inherited > 0:  # by the thread that forked inside of its block
+                self._inherited -= 1
             else:
                 raise UsageError(f"the bulkhead {self.name!r} got a permit back that it had not given")
         finally:

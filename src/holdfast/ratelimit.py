@@ -31,6 +31,7 @@ from .callables import AroundCallables, returned_coroutine
 from .clock import SYSTEM_CLOCK, Clock
 from .deadline import current_deadline, seconds
 from .errors import ConfigurationError, RateLimited
+from .forks import after_fork
 from .stream import EVENTS, EventStream
 
 if TYPE_CHECKING:
@@ -81,7 +82,17 @@ class RateLimiter(AroundCallables):
         ConfigurationError: a setting is outside its bounds.
     """
 
-    __slots__ = ("_arrival_ns", "_clock", "_events", "_interval_ns", "_lock", "_max_wait_s", "_tolerance_ns", "name")
+    __slots__ = (
+        "__weakref__",
+        "_arrival_ns",
+        "_clock",
+        "_events",
+        "_interval_ns",
+        "_lock",
+        "_max_wait_s",
+        "_tolerance_ns",
+        "name",
+    )
 
     def __init__(
         self,
@@ -110,6 +121,13 @@ class RateLimiter(AroundCallables):
         self._events = events
         self._arrival_ns = -(1 << 63)  # long ago: the whole burst is there
         self._lock = threading.Lock()
+        after_fork(self, RateLimiter._start_over)
+
+    def _start_over(self) -> None:
+        """In a forked child: the burst may be used up, but turns that somebody waits for are waited for in the parent."""
+        self._lock = threading.Lock()
+        used_up_ns = int(self._clock.monotonic() * _NS) + self._tolerance_ns + self._interval_ns
+        self._arrival_ns = min(self._arrival_ns, used_up_ns)
 
     def try_acquire(self) -> bool:
         """Take a turn if one is free now; whether it was. Never waits, and a refusal costs nothing."""

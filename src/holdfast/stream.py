@@ -14,6 +14,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
+from .forks import after_fork
+
 __all__ = ["EVENTS", "Event", "EventStream", "Hook", "Subscription", "subscribe"]
 
 
@@ -58,11 +60,15 @@ class EventStream:
             event: `if stream.subscriptions: stream.emit(...)`.
     """
 
-    __slots__ = ("_lock", "subscriptions")
+    __slots__ = ("__weakref__", "_lock", "subscriptions")
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._free_lock()
         self.subscriptions: tuple[Subscription, ...] = ()
+        after_fork(self, EventStream._free_lock)
+
+    def _free_lock(self) -> None:
+        self._lock = threading.Lock()
 
     def subscribe(self, hook: Hook) -> Subscription:
         """Call `hook` with every event from now on."""

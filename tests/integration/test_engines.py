@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import sqlite3
 import time
@@ -20,10 +21,14 @@ from holdfast.drills.servers import Server
 from holdfast.errors import ConfigurationError
 from holdfast.ext.sqlalchemy.engines import READ_ONLY, open_endpoint, session_of
 from holdfast.ext.sqlalchemy.settings import PoolSettings, SessionSettings, session_statement
+from holdfast.faultproxy import Phase, Timeout
+from holdfast.testing import fault_proxy
 from tests.integration.at_once import PROCESSES, at_once
 from tests.integration.endpoints import ASYNC, SYNC, Case, Opened, on, opening, url_of
 
 ALL = [*SYNC, *ASYNC]
+GENEROUS_S = 20.0
+"""How long a test waits for what must come: only a bug makes it last."""
 SERVERS = ("mariadb", "mysql", "postgresql")
 
 
@@ -199,6 +204,24 @@ async def test_connection_that_died_idle_is_replaced(
         number = session.identity.number
         server.execute(f"SELECT pg_terminate_backend({number})" if case.flavour == "postgresql" else f"KILL {number}")
         assert await opened.scalar("SELECT 1") == 1
+
+
+@pytest.mark.parametrize("case", [case for case in ALL if case.flavour in ("mariadb", "postgresql")], ids=str)
+async def test_connection_that_fell_silent_leaves_time_to_open_another(
+    case: Case, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """No sign of life is waited for longer than half of what its user has left."""
+    url = url_of(request, case, tmp_path)
+    with fault_proxy(url) as proxy:
+        async with opening(proxy.url, case, pool=PoolSettings(ping_after=0)) as opened:
+            session = await opened.run(session_of)
+            silence = proxy.add(
+                Timeout(), Phase.BEFORE, on=lambda _: True, times=1
+            )  # pings are met only by who asks for them
+            with within(2.0):  # less than a sign of life has otherwise
+                async with asyncio.timeout(GENEROUS_S):
+                    assert await opened.run(session_of) is not session
+            assert silence.hits == 1
 
 
 @pytest.fixture

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import threading
 from typing import Any
 
 import pytest
-from sqlalchemy import create_engine, exc
+from sqlalchemy import event, exc
 
 from holdfast.deadline import within
-from holdfast.ext.sqlalchemy.address import resolve
-from holdfast.ext.sqlalchemy.connecting import bound_connecting, refuses_options
+from holdfast.ext.sqlalchemy.address import Host
+from holdfast.ext.sqlalchemy.connecting import refuses_options
+from holdfast.ext.sqlalchemy.engines import Endpoint, open_endpoint
 from holdfast.testing import ManualClock
+
+GENEROUS_S = 30.0
+"""How long a test waits for another thread: only a bug makes it last."""
 
 
 def said(text: str) -> Exception:
@@ -64,16 +68,22 @@ def test_a_missing_socket_is_a_server_that_is_away() -> None:
     assert not refuses_options(FileNotFoundError(2, "No such file or directory"), by_network=False)
 
 
-def telling(driver: str, parameters: dict[str, Any], deadlines_s: Sequence[float]) -> Iterator[tuple[Any, Any]]:
-    """The limits of connects of one engine, whose parameters are the same object every time, as in SQLAlchemy up to 2.0."""
-    url = f"{driver}://app@127.0.0.1/db"
-    engine = create_engine(url)
-    bound_connecting(engine, resolve(url, asynchronous=False), 3.0)
-    (bound,) = engine.dialect.dispatch.do_connect
-    for deadline_s in deadlines_s:
-        with within(deadline_s, clock=ManualClock()):
-            bound(engine.dialect, None, (), parameters)
-        yield parameters["connect_timeout"], parameters.get("read_timeout")
+def connecting_with(endpoint: Endpoint) -> list[dict[str, Any]]:
+    """What its driver is told, from now on, instead of connecting."""
+    told: list[dict[str, Any]] = []
+
+    def connect(*_: object, **parameters: Any) -> Any:
+        told.append(parameters)
+        raise ConnectionRefusedError
+
+    endpoint.engine.dialect.connect = connect  # type: ignore[method-assign]
+    return told
+
+
+def try_to_connect(endpoint: Endpoint, deadline_s: float = 60.0) -> None:
+    """As an operation with this deadline does."""
+    with within(deadline_s, clock=ManualClock()), pytest.raises(ConnectionRefusedError):
+        endpoint.engine.raw_connection()
 
 
 @pytest.mark.parametrize(
@@ -91,4 +101,37 @@ def test_one_hurried_caller_shortens_no_other_connect(
     driver: str, given: dict[str, Any], limits: list[tuple[object, object]]
 ) -> None:
     """What was written for him is not what the URL says; and there 0 says that it sets none."""
-    assert list(telling(driver, given, [60.0, 0.5, 60.0])) == limits
+    query = "&".join(f"{name}={value}" for name, value in given.items())
+    endpoint = open_endpoint(f"{driver}://app@127.0.0.1/db?{query}")
+    told = connecting_with(endpoint)
+    for deadline_s in (60.0, 0.5, 60.0):
+        try_to_connect(endpoint, deadline_s)
+    assert [(one["connect_timeout"], one.get("read_timeout")) for one in told] == limits
+
+
+def test_who_connects_at_the_same_time_goes_where_he_was_sent() -> None:
+    """Up to version 2.0 SQLAlchemy hands out the same parameters every time, and others may be on their way elsewhere."""
+    first, second = Host("db1", 1), Host("db2", 2)
+    endpoint = open_endpoint("mysql+pymysql://app@db1:1,db2:2/shop")
+    told = connecting_with(endpoint)
+    has_come, may_go_on = threading.Event(), threading.Event()
+    heard: list[str] = []
+
+    @event.listens_for(endpoint.engine, "do_connect")
+    def fetch_a_token(_dialect: object, _record: object, _arguments: object, parameters: dict[str, Any]) -> None:
+        heard.append(parameters["host"])
+        parameters["password"] = f"token for {parameters['host']}"
+        if parameters["host"] == first.name:
+            has_come.set()
+            assert may_go_on.wait(GENEROUS_S)
+
+    slow = threading.Thread(target=try_to_connect, args=(endpoint,))
+    slow.start()
+    assert has_come.wait(GENEROUS_S)
+    endpoint.move_to(second)
+    try_to_connect(endpoint)
+    may_go_on.set()
+    slow.join(GENEROUS_S)
+    found = [(one["host"], one["port"], one["password"]) for one in told]
+    assert found == [("db2", 2, "token for db2"), ("db1", 1, "token for db1")]
+    assert heard == ["db1", "db2"]

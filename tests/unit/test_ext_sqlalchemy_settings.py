@@ -9,6 +9,7 @@ import pytest
 
 from holdfast.dialects import Flavour
 from holdfast.errors import ConfigurationError
+from holdfast.ext.sqlalchemy import DatabaseSettings
 from holdfast.ext.sqlalchemy.isolation import ISOLATIONS, check_isolation, level_of
 from holdfast.ext.sqlalchemy.settings import (
     PoolSettings,
@@ -113,3 +114,11 @@ def test_login_tells_postgresql_everything() -> None:
         "statement_timeout": "2250ms",
         "idle_in_transaction_session_timeout": "3000ms",
     }
+
+
+@pytest.mark.parametrize("name", ["key_ttl", "automatic_key_ttl"])
+def test_how_long_a_key_lives_is_refused_with_its_unit(name: str) -> None:
+    """Whoever thinks in hours and wrote a fraction of one is told how hours are said."""
+    settings: Any = {name: 0.5}
+    with pytest.raises(ConfigurationError, match=r"in seconds, and timedelta\(hours=72\) says hours"):
+        DatabaseSettings(**settings)

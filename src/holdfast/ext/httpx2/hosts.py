@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 
 from ...breaker import BreakerState, CircuitBreaker
+from ...forks import after_fork
 
 __all__ = ["HostBreakers"]
 
@@ -19,13 +20,17 @@ class HostBreakers:
             since an open one that is forgotten would let calls through.
     """
 
-    __slots__ = ("_breakers", "_hosts_max", "_lock", "_make")
+    __slots__ = ("__weakref__", "_breakers", "_hosts_max", "_lock", "_make")
 
     def __init__(self, make: Callable[[str], CircuitBreaker], hosts_max: int) -> None:
         self._make = make
         self._hosts_max = hosts_max
-        self._lock = threading.Lock()
+        self._free_lock()
+        after_fork(self, HostBreakers._free_lock)
         self._breakers: dict[str, CircuitBreaker] = {}  # least recently used first
+
+    def _free_lock(self) -> None:
+        self._lock = threading.Lock()
 
     def of(self, host: str) -> CircuitBreaker:
         """The breaker of `host`."""

@@ -14,17 +14,20 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import event
 
+from ...dialects import Flavour
 from ...errors import ConfigurationError
 from .cancellation import leave_at_once
+from .interrupt import identify
 from .pool import shortened
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
     from sqlalchemy.engine.interfaces import DBAPIConnection, Dialect
+    from sqlalchemy.pool import ConnectionPoolEntry
 
     from .address import Address
 
-__all__ = ["bound_connecting", "refuses_options"]
+__all__ = ["after_login", "bound_connecting", "refuses_options"]
 
 
 def _whole(timeout_s: float) -> int:
@@ -42,6 +45,9 @@ _CONNECT_TIMEOUTS: dict[str, tuple[str, Callable[[float], float]]] = {
     "psycopg2": ("connect_timeout", _whole),
     "asyncpg": ("timeout", float),
 }
+_BOUND_ANSWERS = {"pymysql", "mysqldb"}
+"""Drivers that bound each answer. MySQLdb asks before anybody has its connection, and could cut it."""
+
 _SHORTEST_S = 0.05
 """Drivers take 0 for "for ever"."""
 
@@ -55,34 +61,73 @@ _LIBPQ = re.compile(
 )
 
 
-def bound_connecting(engine: Engine, address: Address, longest_s: float) -> None:
+def bound_connecting(engine: Engine, address: Address, longest_s: float, *, answers_s: float | None = None) -> None:
     """Have every connect of `engine` end within `longest_s` seconds, or by the caller's deadline; a cancelled one at once.
 
     An option that the driver refuses is a ConfigurationError then.
+
+    Args:
+        engine: which.
+        address: its driver, and what the URL says.
+        longest_s: for a connect, in seconds.
+        answers_s: as long as that, or as the caller's deadline leaves, the drivers that can bound an answer wait for each one, to
+            the connection's end. None: who asks sees to that.
     """
+    _hand_out_copies(engine)
     leave_at_once(engine)
     _name_refused_options(engine.dialect, address)
     if address.driver not in _CONNECT_TIMEOUTS:
         return
     name, rounded = _CONNECT_TIMEOUTS[address.driver]
-    # What the URL says, before anything is written: SQLAlchemy up to 2.0 hands out the same parameters every time.
-    given: dict[str, Any] = {}
 
     def bound(_dialect: Dialect, _record: object, _arguments: object, parameters: dict[str, Any]) -> None:
-        if not given:
-            given.update({name: parameters.get(name, longest_s), "read_timeout": parameters.get("read_timeout")})
         try:
-            wanted_s = float(given[name])
+            wanted_s = float(parameters.get(name, longest_s))
         except ValueError:
             raise ConfigurationError(f"{name} in the database URL must be a number of seconds") from None
         # 0 is the drivers' "for ever".
         timeout_s = max(_SHORTEST_S, shortened(min(longest_s, wanted_s) if wanted_s > 0 else longest_s))
         parameters[name] = rounded(timeout_s)
-        if address.driver == "pymysql" and given["read_timeout"] is None:
+        if parameters.get("read_timeout") is not None:
+            return
+        if answers_s is not None and address.driver in _BOUND_ANSWERS:
+            parameters["read_timeout"] = rounded(max(_SHORTEST_S, shortened(answers_s)))
+        elif address.driver == "pymysql":
             # PyMySQL's connect timeout ends with TCP's handshake; the server's may take for ever.
             parameters["read_timeout"] = timeout_s
 
     event.listen(engine, "do_connect", bound)
+
+
+def after_login(engine: Engine, act: Callable[[ConnectionPoolEntry], object]) -> None:
+    """Have `act` called for each new connection of `engine`, before SQLAlchemy asks it its first questions."""
+
+    def logged_in(_connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
+        # By its identity MySQLdb's connection is known to whoever cuts it.
+        identify(record.driver_connection, Flavour.MYSQL)
+        act(record)
+
+    event.listen(engine, "connect", logged_in, insert=True)
+
+
+def _hand_out_copies(engine: Engine) -> None:
+    """Have each connect change parameters of its own.
+
+    SQLAlchemy up to 2.0 hands the same ones to every connect: one would go to the server that another was sent to meanwhile.
+    """
+
+    def connecting(
+        dialect: Dialect, record: ConnectionPoolEntry, arguments: Any, parameters: dict[str, Any]
+    ) -> DBAPIConnection:
+        own = dict(parameters)
+        listeners = list(dialect.dispatch.do_connect)
+        for listener in listeners[listeners.index(connecting) + 1 :]:  # those before have been asked
+            connection: DBAPIConnection | None = listener(dialect, record, arguments, own)
+            if connection is not None:
+                return connection
+        return dialect.connect(*arguments, **own)
+
+    event.listen(engine, "do_connect", connecting)
 
 
 def refuses_options(error: Exception, *, by_network: bool) -> bool:

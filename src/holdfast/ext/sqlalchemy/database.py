@@ -394,7 +394,11 @@ class Database:
         )
 
     def close(self) -> None:
-        """Close the pool. Operations that are still running end first; call it when none are."""
+        """Close the pool and end the search for servers. Operations that still run keep their connections; call it when none do.
+
+        It is no lock: as after SQLAlchemy's `Engine.dispose()`, whatever is used afterwards connects anew. But nobody looks for
+        a server that is lost then, and those connections stay open until the next `close`.
+        """
         self._runtime.close()
 
     def __enter__(self) -> Self:

@@ -33,8 +33,9 @@ class DatabaseSettings:
             so use `serializable`, `db.lock` or a version column for read-modify-write.
         protect: find out an ambiguous commit also where the caller gave no key (default True): by a key row of its own, on
             PostgreSQL by the server's record of transactions.
-        key_ttl: how long a keyed operation's result is kept; default 72 h (a weekend), at least 1 s.
-        automatic_key_ttl: the same for the keys that Holdfast makes; default 1 h, at least 1 s.
+        key_ttl: seconds (or `timedelta`; a plain 72 is 72 seconds) that a keyed operation's result is kept; default
+            `timedelta(hours=72)`, a weekend; at least 1 s.
+        automatic_key_ttl: the same for the keys that Holdfast makes; default `timedelta(hours=1)`, at least 1 s.
         pool: the connection pool.
         policy: which failures are retried, how often and at what pace.
         failover: how a lost server is found again, and who waits meanwhile.
@@ -68,7 +69,10 @@ class DatabaseSettings:
         one_of(self.limit, "limit", ("off", "dark", "on"))
         for name in ("key_ttl", "automatic_key_ttl"):
             if seconds(getattr(self, name), name=name) < 1:
-                raise ConfigurationError(f"{name} must be at least 1 s, or a key could expire while it is needed")
+                raise ConfigurationError(
+                    f"{name} must be at least 1 s, or a key could expire while it is needed; a number is in seconds, and "
+                    "timedelta(hours=72) says hours"
+                )
 
     @property
     def deadline_s(self) -> float:

@@ -19,6 +19,10 @@ What happens when, by SQLAlchemy's own events:
 
 from __future__ import annotations
 
+import asyncio
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy
@@ -34,7 +38,7 @@ from ...errors import ConfigurationError
 from ...outcome import Stage
 from .address import Address, Host, resolve
 from .cancellation import roll_back_unseen
-from .connecting import bound_connecting
+from .connecting import after_login, bound_connecting
 from .interrupt import Identity, cut, identify
 from .isolation import level_of
 from .killer import AsyncKiller, Killer
@@ -55,12 +59,17 @@ READ_ONLY = "holdfast_read_only"
 """The execution option of a connection whose transactions write nothing. SQLite then takes no write lock for them."""
 
 SIDE_CONNECT_TIMEOUT_S = 2.0
+_SIDE_ANSWER_S = 60.0
+"""Far more than anybody gives a side connection."""
 _SESSION = "holdfast_session"
 _HOST = "holdfast_host"
 _WATCH = "holdfast_watch"
 
 _ANSWERS_MAX = 6
 """How many answers are waited for on a new connection, each as long as for the login: a slow server is there, too."""
+
+_PING_SHARE = 0.5
+"""Of what a caller has left, for a sign of life: with the other half another connection can be opened, and used."""
 
 _UNKNOWN_VARIABLE = 1193
 
@@ -248,8 +257,13 @@ class Endpoint:
                 killer = AsyncKiller(made)
             else:
                 killer = Killer(made, watchdog=self._watchdog, clock=self._clock)
+                after_login(made, killer.watch)
             killer = self._killers.setdefault(host, killer)
         return killer
+
+    def forget(self) -> None:
+        """In a forked child: the sessions that are to be ended, and who does it, are the parent's."""
+        self._killers.clear()
 
     def close(self) -> None:
         """Close the idle connections of a synchronous endpoint; those in use close when they come back."""
@@ -311,13 +325,17 @@ class Endpoint:
         return {} if driver == "mariadbconnector" or "charset" in query else {"charset": "utf8mb4"}
 
     def side_engine(self, host: Host | None) -> Engine | AsyncEngine:
-        """An engine without a pool for a few statements apart from the operations, on one server; autocommit on PostgreSQL."""
+        """An engine without a pool for a few statements apart from the operations, on one server; autocommit on PostgreSQL.
+
+        Whoever uses it bounds what follows on the login (`connecting.after_login`), and says by a deadline how long each answer
+        may take, where that is less than what is bounded here.
+        """
         options: dict[str, Any] = {"poolclass": sa_pool.NullPool, "pool_reset_on_return": None}
         if self.address.backend == "postgresql":
             options["isolation_level"] = "AUTOCOMMIT"
         made = self._create(self.async_engine is not None, options)
         engine = made.sync_engine if isinstance(made, AsyncEngine) else made
-        bound_connecting(engine, self.address, SIDE_CONNECT_TIMEOUT_S)
+        bound_connecting(engine, self.address, SIDE_CONNECT_TIMEOUT_S, answers_s=_SIDE_ANSWER_S)
         if host is not None:
 
             def steer(_dialect: Dialect, _record: object, _arguments: object, parameters: dict[str, Any]) -> None:
@@ -338,7 +356,7 @@ class Endpoint:
         engine = self.engine
         event.listen(engine, "connect", self._connected)
         if self.address.backend != "sqlite" and self.async_engine is None:
-            event.listen(engine, "connect", self._watch_set_up, insert=True)  # before SQLAlchemy's first questions
+            after_login(engine, self._watch_set_up)
         event.listen(engine, "checkout", self._checked_out)
         event.listen(engine, "checkin", self._checked_in)
         event.listen(engine, "reset", self._reset)
@@ -349,10 +367,8 @@ class Endpoint:
 
     # -- the life of a connection ------------------------------------------------------------------------------------
 
-    def _watch_set_up(self, _connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
-        """Have what follows on a login end as well; the search for servers does so by itself, on its side connections."""
-        # By its identity MySQLdb's connection is known to whoever cuts it.
-        identify(record.driver_connection, Flavour.MYSQL)
+    def _watch_set_up(self, record: ConnectionPoolEntry) -> None:
+        """Have what follows on a login end as well; who uses a side connection does so by himself."""
         expires_at = self._clock.monotonic() + shortened(_ANSWERS_MAX * seconds(self.pool.connect_timeout))
         record.info[_WATCH] = self._watchdog.guard(record.driver_connection, expires_at)
 
@@ -442,19 +458,31 @@ class Endpoint:
     def _is_alive(self, connection: DBAPIConnection, record: ConnectionPoolEntry) -> bool:
         if self.address.backend == "sqlite":
             return True
-        expires_at = self._clock.monotonic() + shortened(seconds(self.pool.connect_timeout))
+        longest_s = shortened(math.inf) * _PING_SHARE
+        patience_s = min(seconds(self.pool.connect_timeout), longest_s)
         dialect = self.engine.dialect
         try:
-            if self.address.driver in ("asyncmy", "aiomysql"):
-                # SQLAlchemy asks PyMySQL's signature whether they take an argument, and in SQLAlchemy 2.0 they need one.
-                connection.ping(False)
-                return True
-            if self.async_engine is not None:
-                return dialect.do_ping(connection)
-            with self._watchdog.guard(record.driver_connection, expires_at):
+            with self._cutting_after(patience_s, record.driver_connection):
+                if self.address.driver in ("asyncmy", "aiomysql"):
+                    # SQLAlchemy asks PyMySQL's signature whether they take an argument, and in SQLAlchemy 2.0 they need one.
+                    connection.ping(False)
+                    return True
                 return dialect.do_ping(connection)
         except dialect.loaded_dbapi.Error:
             return False
+
+    @contextmanager
+    def _cutting_after(self, patience_s: float, driver_connection: object) -> Iterator[None]:
+        """Cut the connection if the block takes longer: in threads by the watchdog, in tasks by a timer of their loop."""
+        if self.async_engine is None:
+            with self._watchdog.guard(driver_connection, self._clock.monotonic() + patience_s):
+                yield
+            return
+        timer = asyncio.get_running_loop().call_later(patience_s, cut, driver_connection)
+        try:
+            yield
+        finally:
+            timer.cancel()
 
     def _checked_in(self, _connection: DBAPIConnection | None, record: ConnectionPoolEntry) -> None:
         session: PooledSession | None = record.info.get(_SESSION)

@@ -14,7 +14,6 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import event
@@ -27,6 +26,7 @@ from ...events import FailoverEnded, FailoverStarted
 from ...failover import Ask, FailoverGate, FailoverSettings, Pause, Phase, Proof, search
 from ...outcome import Stage
 from .address import Host
+from .connecting import after_login
 from .current import opening_or_ending_unit
 from .engines import flavour_of
 from .interrupt import cut
@@ -35,6 +35,8 @@ from .roles import CATCH_UP, proof_from, questions
 from .watchdog import WATCHDOG
 
 if TYPE_CHECKING:
+    from sqlalchemy.pool import ConnectionPoolEntry
+
     from ...clock import Random, WaitingClock
     from ...failover import Command, Search
     from ...stream import EventStream
@@ -278,18 +280,30 @@ class Failover:
         engine = self._side_engines.get(host)
         if engine is None:
             engine = self._side_engines[host] = self._endpoint.side_engine(host)
+            self._listen_to(engine.sync_engine if isinstance(engine, AsyncEngine) else engine)
         return engine
 
-    def _question(
-        self, connection: Connection, command: Ask[Host | None], heard: Callable[[], object] = lambda: None
-    ) -> Proof:
-        """Ask, and call `heard` with each answer, from which on the server has the whole time again for the next one."""
+    def _listen_to(self, engine: Engine) -> None:
+        """Hear each answer, also those by which SQLAlchemy finds out what server it is."""
+        dialect: Any = engine.dialect
+        for name in ("do_execute", "do_execute_no_params"):
+            setattr(dialect, name, self._hearing(getattr(dialect, name)))
 
+    def _hearing(self, execute: Callable[..., None]) -> Callable[..., None]:
+        def executed(*arguments: Any, **options: Any) -> None:
+            execute(*arguments, **options)
+            self._heard()
+
+        return executed
+
+    def _heard(self) -> None:
+        """The server has answered the search, and has the whole time again for the next answer."""
+        raise NotImplementedError
+
+    def _question(self, connection: Connection, command: Ask[Host | None]) -> Proof:
         def answer(asked: str) -> list[Any]:
             result = connection.exec_driver_sql(asked)
-            rows = list(result.all()) if result.returns_rows else []
-            heard()
-            return rows
+            return list(result.all()) if result.returns_rows else []
 
         flavour = flavour_of(connection.dialect)
         proof = proof_from(flavour, [answer(asked) for asked in questions(flavour)])
@@ -314,6 +328,8 @@ class _ThreadFailover(Failover):
         self._alarm = threading.Event()
         self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
+        self._guard: Guard | None = None
+        self._answer_within_s = 0.0
 
     def began(self, attempt: Attempt) -> None:
         super().began(attempt)
@@ -394,25 +410,31 @@ class _ThreadFailover(Failover):
         try:
             engine = self._side_engine(command.host)
             assert isinstance(engine, Engine)
+            self._answer_within_s = command.timeout_s
             with within(command.timeout_s, clock=self._clock), engine.connect() as connection:
-                driver_connection = connection.connection.driver_connection
-                with WATCHDOG.guard(driver_connection, self._clock.monotonic() + command.timeout_s) as guard:
-
-                    def heard() -> None:
-                        guard.expires_at = self._clock.monotonic() + command.timeout_s
-
-                    return self._question(connection, command, heard)
+                self._heard()
+                return self._question(connection, command)
         except Exception as error:
             return self._refused(command, error)
+        finally:
+            guard, self._guard = self._guard, None
+            if guard is not None:
+                guard.close()
+
+    def _listen_to(self, engine: Engine) -> None:
+        super()._listen_to(engine)
+        after_login(engine, self._watch)
+
+    def _watch(self, record: ConnectionPoolEntry) -> None:
+        self._guard = WATCHDOG.guard(record.driver_connection, self._clock.monotonic() + self._answer_within_s)
+
+    def _heard(self) -> None:
+        if self._guard is not None:
+            self._guard.expires_at = self._clock.monotonic() + self._answer_within_s
 
     def _cut(self, attempt: Attempt) -> None:
         if attempt.guard is not None:
             WATCHDOG.fire(attempt.guard)
-
-
-def _prolong(timer: asyncio.Timeout, seconds: float) -> None:
-    """Begin to count anew."""
-    reschedule(timer, asyncio.get_running_loop().time() + seconds)
 
 
 class _TaskFailover(Failover):
@@ -423,7 +445,8 @@ class _TaskFailover(Failover):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
-        self._heard: Callable[[], object] = lambda: None
+        self._answer_within_s = 0.0
+        self._answer_timer: asyncio.Timeout | None = None
         # Nobody hears how far a driver has come that connects. Where there is another server to ask, none is waited for so long.
         self._answers_to_connect = _ANSWERS_TO_CONNECT if len(self._hosts) == 1 else 1
 
@@ -494,34 +517,21 @@ class _TaskFailover(Failover):
         try:
             engine = self._side_engine(command.host)
             assert isinstance(engine, AsyncEngine)
-            async with asyncio.timeout(command.timeout_s * self._answers_to_connect) as timer:
-                self._heard = partial(_prolong, timer, command.timeout_s)
+            self._answer_within_s = command.timeout_s
+            async with asyncio.timeout(command.timeout_s * self._answers_to_connect) as self._answer_timer:
                 async with engine.connect() as connection:
                     self._heard()
                     return await connection.run_sync(self._question, command)
         except Exception as error:
             return self._refused(command, error)
 
-    def _side_engine(self, host: Host | None) -> Engine | AsyncEngine:
-        is_new = host not in self._side_engines
-        engine = super()._side_engine(host)
-        if is_new and isinstance(engine, AsyncEngine):
-            self._listen_to(engine.sync_engine)
-        return engine
-
     def _listen_to(self, engine: Engine) -> None:
-        """Hear when the driver is connected, and each answer by which SQLAlchemy then finds out what server it is."""
-        event.listen(engine, "connect", lambda *_: self._heard(), insert=True)
-        dialect: Any = engine.dialect
-        for name in ("do_execute", "do_execute_no_params"):
-            setattr(dialect, name, self._hearing(getattr(dialect, name)))
+        super()._listen_to(engine)
+        after_login(engine, lambda _record: self._heard())
 
-    def _hearing(self, execute: Callable[..., None]) -> Callable[..., None]:
-        def executed(*arguments: Any, **options: Any) -> None:
-            execute(*arguments, **options)
-            self._heard()
-
-        return executed
+    def _heard(self) -> None:
+        if self._answer_timer is not None:
+            reschedule(self._answer_timer, asyncio.get_running_loop().time() + self._answer_within_s)
 
     def _cut(self, attempt: Attempt) -> None:
         if attempt in self._attempts:

@@ -12,22 +12,24 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sqlalchemy.exc import DBAPIError
 
 from ...clock import SYSTEM_CLOCK, Clock, WaitingClock
+from ...deadline import within
 from .interrupt import Identity, kill_statement, sessions_statement
-from .watchdog import WATCHDOG, Watchdog
+from .watchdog import WATCHDOG, Guard, Watchdog
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, Engine
     from sqlalchemy.ext.asyncio import AsyncEngine
+    from sqlalchemy.pool import ConnectionPoolEntry
 
 __all__ = ["AsyncKiller", "Killer"]
 
 BATCH_WITHIN_S = 3.0
-"""How long a side connection may take for what has gathered; then it is given up. A thread's connecting is bounded apart."""
+"""How long a side connection may take for what has gathered; then it is given up. In threads the login is bounded apart."""
 
 PAUSE_S = 1.0
 """How long after a side connection that failed the next one is opened."""
@@ -93,6 +95,11 @@ class Killer(_Queue):
         self._clock = clock
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
+        self._guard: Guard | None = None
+
+    def watch(self, record: ConnectionPoolEntry) -> None:
+        """Have a side connection cut that hangs; to be called when it has logged in, before anything is asked on it."""
+        self._guard = self._watchdog.guard(record.driver_connection, self._clock.monotonic() + BATCH_WITHIN_S)
 
     def kill_soon(self, identity: Identity | None, told: Told | None = None) -> None:
         """End the session in the background; never blocks, never raises.
@@ -113,10 +120,7 @@ class Killer(_Queue):
     def _run(self) -> None:
         while True:
             try:
-                with self._engine.connect() as connection:
-                    driver_connection: Any = connection.connection.driver_connection
-                    with self._watchdog.guard(driver_connection, self._clock.monotonic() + BATCH_WITHIN_S):
-                        self._kill_all(connection)
+                self._work_off()
             except Exception as error:
                 self._give_up(error)
                 self._clock.sleep(PAUSE_S)
@@ -124,6 +128,15 @@ class Killer(_Queue):
                 if not self._waiting:
                     self._thread = None
                     return
+
+    def _work_off(self) -> None:
+        try:
+            with within(BATCH_WITHIN_S, clock=self._clock), self._engine.connect() as connection:
+                self._kill_all(connection)
+        finally:
+            guard, self._guard = self._guard, None
+            if guard is not None:
+                guard.close()
 
 
 class AsyncKiller(_Queue):

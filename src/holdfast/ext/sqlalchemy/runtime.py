@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import os
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping
@@ -22,6 +21,7 @@ from ...deadline import Deadline, seconds, within
 from ...dialects import Flavour
 from ...errors import ForeignTransaction, OutcomeUnknown, UsageError
 from ...events import KeysPurged, PoolRetired
+from ...forks import after_fork
 from ...layer import retry_is_active
 from ...operation import TOMBSTONE, OperationKey
 from ...outcome import FailureClass, Outcome
@@ -127,7 +127,7 @@ class Runtime:
         self._background: set[Future[None]] = set()
         self.units: dict[Connection, Unit[Any]] = {}
         _listen(engine, self.units)
-        _survive_fork(self)
+        after_fork(self, Runtime._start_over)
 
     # -- the server --------------------------------------------------------------------------------------------------
 
@@ -318,6 +318,17 @@ class Runtime:
         # Workers that live for fewer keys than it takes must purge as well, one in so many.
         return int(self.random() * _PURGE_EVERY_KEYS)
 
+    def _start_over(self) -> None:
+        """In a forked child: its parent's sockets are not touched, so what is in the pool is forgotten without being closed."""
+        self.engine.dispose(close=False)
+        self.endpoint.forget()
+        self.serials = _serials()
+        self._keys_used = self._first_count()
+        self._purging = threading.Lock()
+        self._background = set()
+        if self.failover is not None:
+            self.failover.forget()
+
     def purge_when_due(self, *, used_key: bool) -> None:
         """Now and then, remove a batch of expired key rows in the background."""
         if not used_key:
@@ -488,21 +499,3 @@ def _notice_strangers(engine: Engine) -> None:
 def _serials() -> Iterator[int]:
     # Only callers of one key at one time must differ, so neighbours of a random start do as well as draws, and cost none.
     return itertools.count(int(new_token()[:12], 16))
-
-
-def _survive_fork(runtime: Runtime) -> None:
-    """A child must not touch its parent's sockets: it forgets the pool without closing what is in it."""
-    of_parent, pool = weakref.ref(runtime), weakref.ref(runtime.engine)
-
-    def start_over() -> None:
-        engine, forked = pool(), of_parent()
-        if engine is not None:
-            engine.dispose(close=False)
-        if forked is not None:
-            forked.serials = _serials()
-            forked._keys_used = forked._first_count()
-            if forked.failover is not None:
-                forked.failover.forget()
-
-    if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=start_over)

@@ -8,13 +8,12 @@ guards (as many as there are busy connections, some hundred at most) when it wak
 
 from __future__ import annotations
 
-import os
 import threading
-import weakref
 from collections.abc import Callable
 from typing import Any, Self
 
 from ...clock import SYSTEM_CLOCK, Clock
+from ...forks import after_fork
 from .interrupt import cut
 
 __all__ = ["WATCHDOG", "Guard", "Watchdog"]
@@ -69,9 +68,10 @@ class Watchdog:
     def __init__(self, clock: Clock = SYSTEM_CLOCK) -> None:
         self._clock = clock
         self._start_over()
-        _all.add(self)
+        after_fork(self, Watchdog._start_over)
 
     def _start_over(self) -> None:
+        # A forked child has no watchdog thread, and the connections are its parent's.
         self._guards: dict[Guard, Guard] = {}
         self._firing = threading.Lock()
         self._starting = threading.Lock()
@@ -141,18 +141,6 @@ class Watchdog:
             self._wakes_at = next_at = self.fire_due(now)
             self._alarm.wait(None if next_at == _NEVER else max(0.0, next_at - now))
 
-
-_all: weakref.WeakSet[Watchdog] = weakref.WeakSet()
-
-
-def _start_over_after_fork() -> None:
-    # The child has no watchdog thread, its locks may be held by threads it does not have, and the connections are its parent's.
-    for watchdog in list(_all):
-        watchdog._start_over()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_start_over_after_fork)
 
 WATCHDOG = Watchdog()
 """The process's watchdog."""
