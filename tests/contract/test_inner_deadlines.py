@@ -72,3 +72,22 @@ def test_an_inner_operation_is_cut_at_its_own_deadline(face: Face, *, caught: bo
     assert (seen, report.outcome, report.attempts) == (["outer"], Outcome.NOT_COMMITTED, 1)
     assert report.elapsed_s < 4.0
     assert face.read(usernames) == []
+
+
+def test_a_block_inside_is_cut_at_its_own_deadline(face: Face) -> None:
+    """As an operation is."""
+    endless = ENDLESS[face.kind.server]
+
+    def sync(tx: Any) -> None:
+        tx.add(User(username="outer", age=30))
+        with face.db.begin(name="inner", deadline=0.3) as inside:
+            inside.connection().exec_driver_sql(endless)
+
+    async def asynchronous(tx: Any) -> None:
+        tx.add(User(username="outer", age=30))
+        async with face.db.begin(name="inner", deadline=0.3) as inside:
+            await (await inside.connection()).exec_driver_sql(endless)
+
+    with pytest.raises(DeadlineExceeded, match="inner: its deadline passed"):
+        face.wait(face.db.run(asynchronous if face.kind.asynchronous else sync))
+    assert face.read(usernames) == []

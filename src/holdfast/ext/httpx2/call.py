@@ -291,9 +291,8 @@ class Call:
         desk, budget = self._desk, self._desk.rules.budget
         now = desk.clock.monotonic()
         if not self.outgoing.safe and isinstance(result, httpx2.Response):
-            refused = (
-                400 <= result.status_code < 500
-            )  # who answers 500 failed on the way, and does not say how far it came
+            # Who answers 500 failed on the way, and does not say how far it came.
+            refused = 400 <= result.status_code < 500
             if self._maybe_done or not refused:
                 note_applied()  # of the request that this call is made for: it stands, whatever fails next
         if budget is not None and isinstance(result, httpx2.Response) and result.status_code < 500:

@@ -19,6 +19,7 @@ from .current import body_of, call_after_commit, open_unit, running_unit
 from .database_settings import DatabaseSettings
 from .engines import Endpoint, open_endpoint
 from .health import database_checks, reading_async
+from .joined_deadline import own_deadline_async
 from .keyrows import with_operations
 from .locks import by_id, lock_statement
 from .migrate import MigrationReport, migrate
@@ -159,7 +160,7 @@ class AsyncDatabase:
         """As `Database.begin`: `async with db.begin() as tx:`.
 
         The deadline does not cut the block itself; every statement in it is cut. Use `async with within(...)` around it for
-        both.
+        both. A block inside another operation, with an earlier deadline than that, is cut itself.
         """
         runtime = self._runtime
         options = self.settings.checked(
@@ -169,7 +170,8 @@ class AsyncDatabase:
         if outer is not None:
             check_joining(outer, options)
             assert outer.async_session is not None
-            yield outer.async_session
+            async with own_deadline_async(outer, options):
+                yield outer.async_session
             return
         runtime.refuse_foreign_transaction(name)
         with runtime.within(options) as until:
