@@ -6,13 +6,14 @@ import asyncio
 import gc
 import importlib
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from types import SimpleNamespace
 from typing import Any
 
 import psycopg
 import pytest
+from sqlalchemy.engine import Engine
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from holdfast.ext.sqlalchemy.cancellation import opener, patient_opener
@@ -144,7 +145,15 @@ async def test_every_engine_of_a_database_leaves_at_once() -> None:
     assert isinstance(side, AsyncEngine)
     for given, expected in (({}, opener(psycopg)), ({"async_creator_fn": silent_server}, silent_server)):
         for engine in (endpoint.engine, side.sync_engine):
-            parameters: dict[str, object] = dict(given)
-            for listener in engine.dialect.dispatch.do_connect:
-                listener(engine.dialect, SimpleNamespace(info={}), [], parameters)
-            assert parameters["async_creator_fn"] is expected
+            assert _connected_by(engine, given)["async_creator_fn"] is expected
+
+
+def _connected_by(engine: Engine, given: Mapping[str, object]) -> dict[str, object]:
+    """What the driver gets, where SQLAlchemy has `given` in its parameters."""
+    handed_over: dict[str, object] = {}
+    dialect: Any = engine.dialect
+    dialect.connect = lambda **parameters: handed_over.update(parameters) or handed_over
+    for listener in dialect.dispatch.do_connect:
+        if listener(dialect, SimpleNamespace(info={}), [], dict(given)) is not None:
+            break
+    return handed_over
