@@ -35,25 +35,20 @@ SERVER_FOLDERS = ("contract", "drills", "integration", "ledger")
 _SERVER_FIXTURES = {"galera_cluster", *(f"{name.lower()}_server" for name in _FLAVOURS)}
 _started: list[Server | Galera] = []
 
-_LONGEST = {
-    name: place
-    for place, name in enumerate(
-        (
-            "test_galera.py",
-            "test_failover.py",
-            "test_faults.py",
-            "test_faults_cluster.py",
-            "test_faultproxy.py",
-            "test_run.py",
-            "test_faults_server.py",
-            "test_doctor.py",
-            "test_servers.py",
-            "test_operations.py",
-            "test_uvicorn_drain.py",
-            "test_provoked_mysql_family.py",
-        )
-    )
-}
+_LONGEST = (
+    "test_galera.py",
+    "test_failover.py",
+    "test_faults.py",
+    "test_faults_cluster.py",
+    "test_faultproxy.py",
+    "test_run.py",
+    "test_faults_server.py",
+    "test_doctor.py",
+    "test_servers.py",
+    "test_operations.py",
+    "test_uvicorn_drain.py",
+    "test_provoked_mysql_family.py",
+)
 """The files with servers that take half a minute and more, the longest first."""
 
 
@@ -82,7 +77,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 f"{item.nodeid} uses a server: `make test` looks for such tests in {SERVER_FOLDERS}"
             )
     # The longest files first, so that no worker begins one when the others are done.
-    items.sort(key=lambda item: _LONGEST.get(item.path.name, len(_LONGEST)))
+    items.sort(key=lambda item: _LONGEST.index(item.path.name) if item.path.name in _LONGEST else len(_LONGEST))
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from holdfast.drills.servers import Server
-from holdfast.ext.sqlalchemy import OPERATIONS, DatabaseSettings
+from holdfast.ext.sqlalchemy import DatabaseSettings
 from tests.contract.faces import FACES, Account, Base, Face, Kind, missing_driver
 
 ACCOUNTS = {1: 100, 2: 100, 3: 100}
@@ -68,10 +68,8 @@ def face(make_face: Callable[..., Face]) -> Face:
 def fresh_tables(face: Face) -> None:
     """Empty tables, three accounts of 100 each."""
 
-    def reset(session: Any) -> None:
-        for table in (*reversed(Base.metadata.sorted_tables), OPERATIONS):
-            session.execute(table.delete())
+    def fill(session: Any) -> None:
         session.add_all([Account(id=number, balance=balance) for number, balance in ACCOUNTS.items()])
 
-    face.wait(face.db.migrate(Base.metadata))
-    face.run(reset, protect=False)
+    face.fresh(Base.metadata)
+    face.run(fill, protect=False)

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from sqlalchemy import CheckConstraint, ForeignKey, String, select
+from sqlalchemy import CheckConstraint, ForeignKey, MetaData, String, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
-from holdfast.ext.sqlalchemy import AsyncDatabase, Database, DatabaseSettings
+from holdfast.ext.sqlalchemy import OPERATIONS, AsyncDatabase, Database, DatabaseSettings
 
 __all__ = [
     "FACES",
@@ -150,6 +150,16 @@ class Face:
         self.wait(self.db.close())
         if self._runner is not None:
             self._runner.close()
+
+    def fresh(self, metadata: MetaData) -> None:
+        """Create the tables of `metadata`, and empty them and that of the key rows."""
+
+        def empty(session: Session) -> None:
+            for table in (*reversed(metadata.sorted_tables), OPERATIONS):
+                session.execute(table.delete())
+
+        self.wait(self.db.migrate(metadata))
+        self.run(empty, protect=False)
 
     def wait(self, result: Any) -> Any:
         """The result itself, or what awaiting it gives."""

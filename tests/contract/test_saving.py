@@ -143,14 +143,7 @@ class Course(Base):
 def face(make_face: Callable[..., Face]) -> Face:
     """A face with the tables of these tests, empty."""
     made = make_face()
-    made.wait(made.db.migrate(Base.metadata))
-
-    def empty(session: Session) -> None:
-        for table in reversed(Base.metadata.sorted_tables):
-            session.execute(table.delete())
-        session.execute(text("DELETE FROM holdfast_operations"))
-
-    made.run(empty, protect=False)
+    made.fresh(Base.metadata)
     return made
 
 

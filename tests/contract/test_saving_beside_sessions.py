@@ -52,11 +52,9 @@ class Ship(Base):
 def face(make_face: Callable[..., Face]) -> Face:
     """A face with one ship."""
     made = make_face()
-    made.wait(made.db.migrate(Base.metadata))
+    made.fresh(Base.metadata)
 
     def fill(session: Session) -> None:
-        for table in reversed(Base.metadata.sorted_tables):
-            session.execute(table.delete())
         session.add(Ship(id=1, name="Beagle"))
 
     made.run(fill, protect=False)
