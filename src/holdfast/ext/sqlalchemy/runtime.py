@@ -192,11 +192,14 @@ class Runtime:
 
     def within(self, options: OperationOptions) -> within:
         """The operation's deadline as a context: pool, server and everything the body calls see it."""
-        return within(self._deadline_s if options.deadline_s is None else options.deadline_s, clock=self.clock)
+        return within(self._given_s(options), clock=self.clock)
 
     def deadline(self, options: OperationOptions) -> Deadline:
         """The operation's own deadline, from now on."""
-        return Deadline.after(self._deadline_s if options.deadline_s is None else options.deadline_s, self.clock)
+        return Deadline.after(self._given_s(options), self.clock)
+
+    def _given_s(self, options: OperationOptions) -> float:
+        return self._deadline_s if options.deadline_s is None else options.deadline_s
 
     def prepare(
         self,
@@ -235,7 +238,7 @@ class Runtime:
             body,
             expires_at=expires_at,
             protection=protection,
-            given_s=self._deadline_s if options.deadline_s is None else options.deadline_s,
+            given_s=self._given_s(options),
             key=key,
             fingerprint=fingerprint,
             ttl_s=self.key_ttl_s if keyed else self._automatic_key_ttl_s,

@@ -89,6 +89,7 @@ class UnitSession(orm.Session):
         """As in SQLAlchemy: a savepoint where it is nested, also by way of `begin_nested()`; else refused, as one has begun."""
         began = super().begin(nested)
         if nested:
+            # SAVEPOINT is sent with the first statement in it. Where none follows, `givings` hear of neither it nor its end.
             if self._marks is None:
                 self._marks = {}
                 event.listen(self, "after_soft_rollback", _forget_hooks)
