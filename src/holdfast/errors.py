@@ -41,9 +41,9 @@ What happened on the way (attempts, time, the reason for stopping) rides along o
 
 from __future__ import annotations
 
-import threading
 from typing import ClassVar, NamedTuple
 
+from .forks import ProcessLock
 from .outcome import Failure, FailureClass, Outcome, Rejection
 
 __all__ = [
@@ -482,7 +482,7 @@ REPORTS = [0]
 _REPORT = "__holdfast_report__"
 _NUMBER = "__holdfast_report_number__"
 
-_numbering = threading.Lock()
+_numbering = ProcessLock()
 
 
 class _Number(int):

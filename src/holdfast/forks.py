@@ -8,11 +8,12 @@ that load the application before they fork (gunicorn's `preload`) make such chil
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
-__all__ = ["after_fork"]
+__all__ = ["ProcessLock", "after_fork"]
 
 T = TypeVar("T")
 
@@ -27,6 +28,28 @@ def after_fork(thing: T, start_over: Callable[[T], object]) -> None:
         start_over: takes no lock that the parent may have held.
     """
     _known[thing] = start_over
+
+
+class ProcessLock:
+    """A `threading.Lock` for `with` blocks that a forked child finds free, whoever held it in the parent.
+
+    For what only guards a step or two: a child that must begin more than a lock anew says so itself.
+    """
+
+    __slots__ = ("__weakref__", "_lock")
+
+    def __init__(self) -> None:
+        self._free()
+        after_fork(self, ProcessLock._free)
+
+    def _free(self) -> None:
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
 
 
 def _start_over() -> None:

@@ -9,12 +9,11 @@ nobody listens; so the events themselves (`events`) are imported by the policies
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-from .forks import after_fork
+from .forks import ProcessLock
 
 __all__ = ["EVENTS", "Event", "EventStream", "Hook", "Subscription", "subscribe"]
 
@@ -60,15 +59,11 @@ class EventStream:
             event: `if stream.subscriptions: stream.emit(...)`.
     """
 
-    __slots__ = ("__weakref__", "_lock", "subscriptions")
+    __slots__ = ("_lock", "subscriptions")
 
     def __init__(self) -> None:
-        self._free_lock()
+        self._lock = ProcessLock()
         self.subscriptions: tuple[Subscription, ...] = ()
-        after_fork(self, EventStream._free_lock)
-
-    def _free_lock(self) -> None:
-        self._lock = threading.Lock()
 
     def subscribe(self, hook: Hook) -> Subscription:
         """Call `hook` with every event from now on."""

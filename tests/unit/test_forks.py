@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from holdfast import AdaptiveLimit, Bulkhead, CircuitBreaker, RateLimiter
+from holdfast import AdaptiveLimit, Bulkhead, CircuitBreaker, RateLimiter, errors
 from holdfast.breaker import BreakerState
 from holdfast.budget import RetryBudget
-from holdfast.forks import after_fork
+from holdfast.forks import ProcessLock, after_fork
 from holdfast.stream import EventStream
 from holdfast.testing import ManualClock
 
@@ -58,6 +58,29 @@ def test_a_lock_that_was_held_is_free(make: Callable[[], Any], use: Callable[[An
     made = make()
     with made._lock:
         assert holds_in_child(lambda: use(made))
+
+
+def taken(lock: ProcessLock) -> bool:
+    """Whether `lock` could be taken, twice in turn."""
+    with lock:
+        pass
+    with lock:
+        return True
+
+
+def test_a_lock_of_the_process_is_free() -> None:
+    """And stays the parent's there."""
+    lock = ProcessLock()
+    with lock:
+        assert holds_in_child(lambda: taken(lock))
+        assert not lock._lock.acquire(blocking=False)
+    assert taken(lock)
+
+
+def test_an_error_may_be_raised() -> None:
+    """Each is numbered, by threads in turn."""
+    with errors._numbering:
+        assert holds_in_child(lambda: errors._next_number() > 0)
 
 
 def test_nothing_is_in_flight() -> None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 
 from ...breaker import BreakerState, CircuitBreaker
-from ...forks import after_fork
+from ...forks import ProcessLock
 
 __all__ = ["HostBreakers"]
 
@@ -25,12 +24,8 @@ class HostBreakers:
     def __init__(self, make: Callable[[str], CircuitBreaker], hosts_max: int) -> None:
         self._make = make
         self._hosts_max = hosts_max
-        self._free_lock()
-        after_fork(self, HostBreakers._free_lock)
+        self._lock = ProcessLock()
         self._breakers: dict[str, CircuitBreaker] = {}  # least recently used first
-
-    def _free_lock(self) -> None:
-        self._lock = threading.Lock()
 
     def of(self, host: str) -> CircuitBreaker:
         """The breaker of `host`."""

@@ -15,7 +15,6 @@ and SQLite take all of it or nothing.
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from sqlalchemy.sql.sqltypes import SchemaType
 from ...deadline import current_deadline, seconds
 from ...dialects import Flavour, classify
 from ...errors import ConfigurationError, DeadlineExceeded, HoldfastError, InProgress, MissingExtra, error_for
+from ...forks import ProcessLock
 from ...outcome import FailureClass, Outcome, Stage
 from .address import server_of
 from .engines import flavour_of
@@ -51,7 +51,7 @@ _DONE_ELSEWHERE = frozenset({1050, 1060, 1061})
 """Table, column, index exists. `GET_LOCK` holds on one node of a Galera cluster only; another one may be first."""
 _RUNS = 3
 
-_marking = threading.Lock()
+_marking = ProcessLock()
 
 
 @dataclass(frozen=True, slots=True)
