@@ -44,11 +44,14 @@ def test_url_object_is_as_good_as_text() -> None:
         ("sqlite://", True),
         ("sqlite:///:memory:", True),
         ("sqlite:///a.db", False),
-        ("sqlite:///file:x?mode=memory&cache=shared&uri=true", False),
+        ("sqlite:///file:x?mode=memory&cache=shared&uri=true", True),
+        ("sqlite:///file::memory:?cache=shared&uri=true", True),
+        ("sqlite:///file:/x?vfs=memdb&uri=true", True),
+        ("sqlite:///file:a.db?uri=true", False),
     ],
 )
 def test_database_in_memory_is_known(url: str, in_memory: bool) -> None:
-    """One that several connections share counts as a file."""
+    """One that several connections share has no file either, and ends with the last of them."""
     assert resolve(url, asynchronous=False).in_memory is in_memory
 
 
@@ -123,6 +126,7 @@ def test_address_shows_no_password() -> None:
         ("mysql://u:p,w@a:1,b/d", [("a", 1), ("b", None)]),
         ("mysql://u:pw@a,b", [("a", None), ("b", None)]),
         ("mysql://u:pw@a,b?charset=utf8mb4", [("a", None), ("b", None)]),
+        ("mysql://u:p#w/?@a,b/d", [("a", None), ("b", None)]),
         ("mysql:///d?unix_socket=/run/a,b", []),
         ("sqlite:///a,b.db", []),
     ],
@@ -139,6 +143,13 @@ def test_everything_but_the_host_is_shared() -> None:
     url = resolve("postgresql://u:p%2Cw%40x@a:1,b:2/d?application_name=x,y", asynchronous=False).url
     assert (url.username, url.password, url.database) == ("u", "p,w@x", "d")
     assert dict(url.query) == {"application_name": "x,y"}
+
+
+def test_url_of_sqlalchemy_may_name_several() -> None:
+    """It takes them for one name, and their port for its port."""
+    url = make_url("mysql://u:pw@a,b/d")
+    assert [str(host) for host in resolve(url, asynchronous=False).hosts] == ["a", "b"]
+    assert [str(host) for host in resolve(url.set(port=3), asynchronous=False).hosts] == ["a:3", "b:3"]
 
 
 def test_sequence_of_urls_is_as_good() -> None:
@@ -165,6 +176,7 @@ def test_sequence_of_urls_is_as_good() -> None:
         (["mysql://u:topsecret@,/d"], "named twice, or not at all"),
         (["sqlite:///topsecret", "sqlite:///topsecret"], "named twice, or not at all"),
         (["mysql://u:topsecret@a:x,b/d"], "cannot be read"),
+        (["mysql://u:topsecret#@a,b:2/d"], "cannot be read"),
     ],
 )
 def test_servers_that_are_not_one_database_are_refused(urls: list[str], complaint: str) -> None:

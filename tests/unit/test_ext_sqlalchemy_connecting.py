@@ -6,12 +6,16 @@ import threading
 from typing import Any
 
 import pytest
-from sqlalchemy import event, exc
+from sqlalchemy import Engine, event, exc
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from holdfast.deadline import within
-from holdfast.ext.sqlalchemy.address import Host
+from holdfast.errors import ConfigurationError
+from holdfast.ext.sqlalchemy.address import Host, resolve
 from holdfast.ext.sqlalchemy.connecting import refuses_options
 from holdfast.ext.sqlalchemy.engines import Endpoint, open_endpoint
+from holdfast.ext.sqlalchemy.login import login_arguments
+from holdfast.ext.sqlalchemy.settings import SessionSettings
 from holdfast.testing import ManualClock
 
 GENEROUS_S = 30.0
@@ -68,7 +72,7 @@ def test_a_missing_socket_is_a_server_that_is_away() -> None:
     assert not refuses_options(FileNotFoundError(2, "No such file or directory"), by_network=False)
 
 
-def connecting_with(endpoint: Endpoint) -> list[dict[str, Any]]:
+def connecting_with(engine: Engine) -> list[dict[str, Any]]:
     """What its driver is told, from now on, instead of connecting."""
     told: list[dict[str, Any]] = []
 
@@ -76,7 +80,7 @@ def connecting_with(endpoint: Endpoint) -> list[dict[str, Any]]:
         told.append(parameters)
         raise ConnectionRefusedError
 
-    endpoint.engine.dialect.connect = connect  # type: ignore[method-assign]
+    engine.dialect.connect = connect  # type: ignore[method-assign]
     return told
 
 
@@ -103,17 +107,103 @@ def test_one_hurried_caller_shortens_no_other_connect(
     """What was written for him is not what the URL says; and there 0 says that it sets none."""
     query = "&".join(f"{name}={value}" for name, value in given.items())
     endpoint = open_endpoint(f"{driver}://app@127.0.0.1/db?{query}")
-    told = connecting_with(endpoint)
+    told = connecting_with(endpoint.engine)
     for deadline_s in (60.0, 0.5, 60.0):
         try_to_connect(endpoint, deadline_s)
     assert [(one["connect_timeout"], one.get("read_timeout")) for one in told] == limits
+
+
+def settings_told(driver: str, **connect_args: Any) -> dict[str, Any]:
+    """What the driver is told by an engine with these `connect_args`."""
+    endpoint = open_endpoint(f"{driver}://app@127.0.0.1/db", engine_options={"connect_args": connect_args})
+    told = connecting_with(endpoint.engine)
+    try_to_connect(endpoint)
+    return told[0]
+
+
+@pytest.mark.parametrize("driver", ["postgresql+psycopg", "postgresql+psycopg2"])
+def test_words_of_the_application_stand_behind_ours(driver: str) -> None:
+    """Libpq takes all settings in one argument: who names one of them must not lose the others."""
+    ours = settings_told(driver)["options"]
+    assert "default_transaction_isolation=" in ours
+    assert settings_told(driver, options="-c search_path=app")["options"] == f"{ours} -c search_path=app"
+    assert settings_told(driver, sslmode="require")["sslmode"] == "require"
+
+
+def test_server_settings_of_the_application_stand_beside_ours() -> None:
+    """Asyncpg takes them as a mapping; the application's win."""
+    address = resolve("postgresql+asyncpg://app@127.0.0.1/db", asynchronous=True)
+    theirs = {"server_settings": {"application_name": "shop", "TimeZone": "Europe/Vienna"}, "ssl": "require"}
+    told = login_arguments(address, SessionSettings(), theirs)
+    assert told["ssl"] == "require"
+    assert told["server_settings"].items() >= theirs["server_settings"].items()  # type: ignore[attr-defined]
+    assert told["server_settings"]["default_transaction_isolation"] == "repeatable read"
+    with pytest.raises(ConfigurationError, match="server_settings in connect_args must be a mapping, not str"):
+        login_arguments(address, SessionSettings(), {"server_settings": "application_name=shop"})
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_side_connections_log_in_as_the_others(asynchronous: bool) -> None:
+    """What looks for a lost server, or ends sessions, would be turned away without the application's certificate or token."""
+    endpoint = open_endpoint(
+        "mysql://app@db1,db2/shop",
+        asynchronous=asynchronous,
+        engine_options={"connect_args": {"ssl": {"ca": "/ca.pem"}, "program_name": "shop"}},
+    )
+    made = endpoint.side_engine(Host("db2"))
+    side = made.sync_engine if isinstance(made, AsyncEngine) else made
+    told = connecting_with(side)
+
+    @event.listens_for(endpoint.engine, "do_connect")
+    def fetch_a_token(_dialect: object, _record: object, _arguments: object, parameters: dict[str, Any]) -> None:
+        parameters["password"] = f"token for {parameters['host']}"
+
+    with pytest.raises(ConnectionRefusedError):
+        side.raw_connection()
+    assert [(one["host"], one["password"], one["ssl"], one["program_name"]) for one in told] == [
+        ("db2", "token for db2", {"ca": "/ca.pem"}, "shop")
+    ]
+
+
+def test_side_connection_that_the_application_makes_itself() -> None:
+    """A listener may return the connection."""
+    endpoint = open_endpoint("mysql://app@db1/shop")
+    made = endpoint.side_engine(None)
+    assert isinstance(made, Engine)
+
+    @event.listens_for(endpoint.engine, "do_connect")
+    def through_a_tunnel(*_: object) -> Any:
+        raise LookupError("the tunnel")
+
+    with pytest.raises(LookupError, match="the tunnel"):
+        made.raw_connection()
+
+
+def test_listener_for_all_engines_is_asked_once() -> None:
+    """It hears of a side connection without our help."""
+    endpoint = open_endpoint("mysql://app@db1/shop")
+    made = endpoint.side_engine(None)
+    assert isinstance(made, Engine)
+    told = connecting_with(made)
+    heard: list[object] = []
+
+    def listener(*_: object) -> None:
+        heard.append(None)
+
+    event.listen(Engine, "do_connect", listener)
+    try:
+        with pytest.raises(ConnectionRefusedError):
+            made.raw_connection()
+    finally:
+        event.remove(Engine, "do_connect", listener)
+    assert (len(told), len(heard)) == (1, 1)
 
 
 def test_who_connects_at_the_same_time_goes_where_he_was_sent() -> None:
     """Up to version 2.0 SQLAlchemy hands out the same parameters every time, and others may be on their way elsewhere."""
     first, second = Host("db1", 1), Host("db2", 2)
     endpoint = open_endpoint("mysql+pymysql://app@db1:1,db2:2/shop")
-    told = connecting_with(endpoint)
+    told = connecting_with(endpoint.engine)
     has_come, may_go_on = threading.Event(), threading.Event()
     heard: list[str] = []
 

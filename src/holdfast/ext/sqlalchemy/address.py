@@ -60,7 +60,7 @@ class Address:
         backend: `mysql`, `mariadb`, `postgresql` or `sqlite`, as the URL says.
         driver: SQLAlchemy's name of the driver.
         flavour: what the URL alone tells about the server; None for `mysql`, which both MySQL and MariaDB answer to.
-        in_memory: a SQLite database that lives and dies with its connection.
+        in_memory: a SQLite database that lives and dies with its connections.
     """
 
     url: URL
@@ -100,8 +100,19 @@ def resolve(url: str | URL | Sequence[str | URL], *, asynchronous: bool) -> Addr
         backend,
         driver,
         flavour=None if backend == "mysql" else Flavour(backend),
-        in_memory=backend == "sqlite" and parsed.database in (None, "", ":memory:"),
+        in_memory=backend == "sqlite" and _lives_in_memory(parsed),
         hosts=hosts,
+    )
+
+
+def _lives_in_memory(url: URL) -> bool:
+    """Whether a SQLite database has no file. Also one that several connections share ends with the last of them."""
+    name = url.database or ":memory:"
+    return (
+        name == ":memory:"
+        or name.startswith("file::memory:")
+        or url.query.get("mode") == "memory"
+        or (url.query.get("vfs") == "memdb")
     )
 
 
@@ -128,7 +139,7 @@ def _servers_of(url: str | URL | Sequence[str | URL]) -> tuple[URL, tuple[Host, 
     several = [url] if isinstance(url, (str, URL)) else list(url)
     if not several:
         raise ConfigurationError("no database URL was given; name at least one")
-    parsed = [_parse(part) for one in several for part in _one_by_one(one)]
+    parsed = [each for one in several for part in _one_by_one(one) for each in _each_host(part)]
     first = parsed[0]
     for other in parsed[1:]:
         if other._replace(host=first.host, port=first.port) != first:  # set() takes no None for the port
@@ -149,6 +160,20 @@ def _one_by_one(url: str | URL) -> list[str | URL]:
     return [f"{found['before']}{host.strip()}{found['after']}" for host in found["hosts"].split(",")]
 
 
+def _each_host(url: str | URL) -> list[URL]:
+    """The same where SQLAlchemy has read several hosts as one name: in its own URLs, and behind a password with `/`, `?` or `#`.
+
+    A port of its own URL is that of them all.
+    """
+    parsed = _parse(url)
+    names = (parsed.host or "").split(",")
+    if len(names) == 1:
+        return [parsed]
+    if parsed.port is not None and isinstance(url, str):
+        raise _unreadable()  # it stands behind the last, and there is no telling of the others
+    return [parsed.set(host=name.strip()) for name in names]
+
+
 def _parse(url: str | URL) -> URL:
     try:
         parsed = make_url(url)
@@ -157,7 +182,11 @@ def _parse(url: str | URL) -> URL:
     except (exc.ArgumentError, ValueError):
         # The text may hold a password in any place: none of it is repeated, and no exception that does is chained.
         pass
-    raise ConfigurationError(
+    raise _unreadable()
+
+
+def _unreadable() -> ConfigurationError:
+    return ConfigurationError(
         "the database URL cannot be read; it looks like backend+driver://user:password@host:port/database, "
         "with special characters in user name and password percent-encoded (urllib.parse.quote_plus)"
     )

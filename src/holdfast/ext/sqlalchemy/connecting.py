@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from .address import Address
 
-__all__ = ["after_login", "bound_connecting", "refuses_options"]
+__all__ = ["after_login", "ask_listeners_of", "bound_connecting", "refuses_options"]
 
 
 def _whole(timeout_s: float) -> int:
@@ -47,6 +47,9 @@ _CONNECT_TIMEOUTS: dict[str, tuple[str, Callable[[float], float]]] = {
 }
 _BOUND_ANSWERS = {"pymysql", "mysqldb"}
 """Drivers that bound each answer. MySQLdb asks before anybody has its connection, and could cut it."""
+
+_HOUSE = __name__.partition(".")[0] + "."
+"""How the modules are called whose listeners are Holdfast's own."""
 
 _SHORTEST_S = 0.05
 """Drivers take 0 for "for ever"."""
@@ -108,6 +111,26 @@ def after_login(engine: Engine, act: Callable[[ConnectionPoolEntry], object]) ->
         act(record)
 
     event.listen(engine, "connect", logged_in, insert=True)
+
+
+def ask_listeners_of(engine: Engine, other: Engine) -> None:
+    """Have each connect of `other` heard by the application's own `do_connect` listeners of `engine`, whenever they came.
+
+    They say what only they know: a token for the login, a way through a tunnel.
+    """
+
+    def connecting(
+        dialect: Dialect, record: ConnectionPoolEntry, arguments: Any, parameters: dict[str, Any]
+    ) -> DBAPIConnection | None:
+        of_all = list(dialect.dispatch.do_connect)  # those of the class `Engine` are heard anyway
+        for listener in engine.dialect.dispatch.do_connect:
+            if listener not in of_all and not str(getattr(listener, "__module__", "")).startswith(_HOUSE):
+                connection: DBAPIConnection | None = listener(dialect, record, arguments, parameters)
+                if connection is not None:
+                    return connection
+        return None
+
+    event.listen(other, "do_connect", connecting)
 
 
 def _hand_out_copies(engine: Engine) -> None:

@@ -38,13 +38,14 @@ from ...errors import ConfigurationError
 from ...outcome import Stage
 from .address import Address, Host, resolve
 from .cancellation import roll_back_unseen
-from .connecting import after_login, bound_connecting
+from .connecting import after_login, ask_listeners_of, bound_connecting
 from .interrupt import Identity, cut, identify
 from .isolation import level_of
 from .killer import AsyncKiller, Killer
+from .login import login_arguments
 from .pool import AsyncDeadlinePool, DeadlinePool, shortened
-from .pushdown import LimitsSet, limits_for, statements_for
-from .settings import PoolSettings, SessionSettings, client_check, login_settings, pragmas, session_statement
+from .pushdown import LimitsSet, statements_for
+from .settings import PoolSettings, SessionSettings, client_check, pragmas, session_statement
 from .watchdog import WATCHDOG, Guard, Watchdog
 
 if TYPE_CHECKING:
@@ -70,6 +71,9 @@ _ANSWERS_MAX = 6
 
 _PING_SHARE = 0.5
 """Of what a caller has left, for a sign of life: with the other half another connection can be opened, and used."""
+
+_LOGGING_IN = ("connect_args", "creator", "async_creator", "module")
+"""The engine's options that say how a connection is made: the ones apart from the operations need them as well."""
 
 _UNKNOWN_VARIABLE = 1193
 
@@ -188,6 +192,7 @@ class Endpoint:
         self._generation = 0
         self._killers: dict[Host | None, Killer | AsyncKiller] = {}
         self.host = address.hosts[0] if address.hosts else None
+        self._logging_in = {name: engine_options[name] for name in _LOGGING_IN if name in engine_options}
         made = self._create(asynchronous, {**self._pool_options(asynchronous), **engine_options})
         self.async_engine = made if isinstance(made, AsyncEngine) else None
         self.engine: Engine = made.sync_engine if isinstance(made, AsyncEngine) else made
@@ -280,7 +285,7 @@ class Endpoint:
     # -- making the engine -------------------------------------------------------------------------------------------
 
     def _create(self, asynchronous: bool, options: dict[str, Any]) -> Engine | AsyncEngine:
-        connect_args = {**self._connect_args(), **options.pop("connect_args", {})}
+        connect_args = login_arguments(self.address, self.session, options.pop("connect_args", {}))
         options = {"hide_parameters": True, **options, "connect_args": connect_args}
         try:
             if asynchronous:
@@ -303,27 +308,6 @@ class Endpoint:
             "pool_reset_on_return": None,  # `_reset` does it
         }
 
-    def _connect_args(self) -> dict[str, Any]:
-        backend, driver = self.address.backend, self.address.driver
-        query = self.address.url.query
-        if backend == "sqlite":
-            busy_ms = limits_for(Flavour.SQLITE, self.session.deadline_s)["busy_timeout"]
-            # The pool hands a connection from thread to thread, one at a time.
-            options: dict[str, Any] = {"timeout": int(busy_ms) / 1000, "check_same_thread": False}
-            if driver in ("pysqlite", "aiosqlite"):
-                from .sqlite import INTERRUPTIBLE  # a Python may be built without SQLite
-
-                options["factory"] = INTERRUPTIBLE
-            return options
-        if backend == "postgresql":
-            settings = login_settings(self.session)
-            if driver == "asyncpg":
-                return {"server_settings": settings}
-            words = [f"-c {name}={_escape(value)}" for name, value in settings.items()]
-            theirs = query.get("options", ())
-            return {"options": " ".join([*words, *([theirs] if isinstance(theirs, str) else theirs)])}
-        return {} if driver == "mariadbconnector" or "charset" in query else {"charset": "utf8mb4"}
-
     def side_engine(self, host: Host | None) -> Engine | AsyncEngine:
         """An engine without a pool for a few statements apart from the operations, on one server; autocommit on PostgreSQL.
 
@@ -333,7 +317,7 @@ class Endpoint:
         options: dict[str, Any] = {"poolclass": sa_pool.NullPool, "pool_reset_on_return": None}
         if self.address.backend == "postgresql":
             options["isolation_level"] = "AUTOCOMMIT"
-        made = self._create(self.async_engine is not None, options)
+        made = self._create(self.async_engine is not None, {**options, **self._logging_in})
         engine = made.sync_engine if isinstance(made, AsyncEngine) else made
         bound_connecting(engine, self.address, SIDE_CONNECT_TIMEOUT_S, answers_s=_SIDE_ANSWER_S)
         if host is not None:
@@ -342,6 +326,7 @@ class Endpoint:
                 _fill_in(parameters, host)
 
             event.listen(engine, "do_connect", steer)
+        ask_listeners_of(self.engine, engine)
         return made
 
     def _steer(
@@ -553,8 +538,3 @@ def _value(connection: DBAPIConnection, statement: str) -> str | None:
         return None if row is None else str(row[1])
     finally:
         cursor.close()
-
-
-def _escape(value: str) -> str:
-    """A value within libpq's `options`, where a space ends it."""
-    return value.replace("\\", "\\\\").replace(" ", "\\ ")
