@@ -66,6 +66,20 @@ async def test_the_line_says_what_can_be_counted() -> None:
     }
 
 
+@pytest.mark.parametrize(("ended", "duration_s"), [(True, 0.25), (False, 100.25)])
+async def test_work_after_the_answer_is_not_in_its_time(ended: bool, duration_s: float) -> None:
+    """How long the client waited; an answer that was never complete lasts until the application ended."""
+    clock = ManualClock()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        clock.advance(0.25)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"x", "more_body": not ended})
+        clock.advance(100)
+
+    assert (await logged(RequestId(AccessLog(app, clock=clock), clock=clock)))["duration_s"] == duration_s
+
+
 async def test_what_layers_found_out_is_in_it() -> None:
     """The address behind proxies, the problem, the outcome, repetition and replay; the tenant only as a keyed hash."""
 

@@ -10,10 +10,12 @@ import pytest
 from holdfast.asgi.admission import ConcurrencyLimit, Priorities, Priority
 from holdfast.asgi.context import context_of
 from holdfast.asgi.deadline import Deadline
+from holdfast.asgi.draining import Draining
 from holdfast.asgi.interface import App, Receive, Scope, Send
 from holdfast.deadline import within
 from holdfast.errors import ConfigurationError, Conflict, DeadlineExceeded, LoadShed, Overloaded
 from holdfast.events import CallShed, LimitChanged
+from holdfast.shutdown import Drain
 from holdfast.testing import ManualClock, RecordingHook
 from tests.asgi.asgi_calls import Answer, Connection, answering, http_scope, until
 
@@ -276,6 +278,84 @@ async def test_an_overload_counts_whoever_found_it() -> None:
     connection.start(Deadline(limit, maximum=8, clock=clock))
     await connection.answer()
     assert limit.gate.limit == 90
+
+
+class Working:
+    """An application that answers with `status`, and goes on until it is let go; then it fails with `error`."""
+
+    def __init__(self, status: int = 200, error: Exception | None = None) -> None:
+        self.status = status
+        self.error = error
+        self.go = asyncio.Event()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await answering(self.status)(scope, receive, send)
+        await self.go.wait()
+        if self.error is not None:
+            raise self.error
+
+
+async def test_work_after_the_answer_takes_no_place_and_is_waited_for_at_the_end() -> None:
+    """The next request has the only place while a background task goes on; the drain counts both."""
+    working, drain = Working(), Drain()
+    limit = ConcurrencyLimit(working, limit=1, queue=0)
+    app = Draining(limit, drain=drain, watch_signals=False)
+    first, second = request(), request()
+    first.start(app)
+    await until(lambda: first.so_far.complete)
+    second.start(app)
+    await until(lambda: second.so_far.complete)
+    assert (first.so_far.status, second.so_far.status) == (200, 200)
+    assert (limit.gate.in_flight, drain.in_flight) == (0, 2)
+    working.go.set()
+    for connection in (first, second):
+        assert (await connection.answer()).error is None
+    assert (limit.gate.in_flight, drain.in_flight) == (0, 0)
+
+
+@pytest.mark.parametrize(("status", "limit_then"), [(200, 100), (404, 100), (503, 90)])
+async def test_what_comes_after_a_good_answer_says_nothing(status: int, limit_then: int) -> None:
+    """A background task that runs out of time is no drop; after a 503 there is nothing good to keep."""
+    working = Working(status, TimeoutError())
+    working.go.set()
+    limit = ConcurrencyLimit(working, limit=100, least=10)
+    assert isinstance((await start(limit, request())).error, TimeoutError)
+    assert (limit.gate.limit, limit.gate.in_flight) == (limit_then, 0)
+
+
+async def test_an_answer_in_pieces_has_its_place_until_the_last_of_them() -> None:
+    """A stream that goes on is still being served."""
+    go = asyncio.Event()
+
+    async def stream(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"a", "more_body": True})
+        await go.wait()
+        await send({"type": "http.response.body", "body": b"b"})
+
+    limit = ConcurrencyLimit(stream, limit=1, queue=0)
+    first = request()
+    task = start(limit, first)
+    await until(lambda: len(first.so_far.messages) == 2)
+    assert (await start(limit, request())).status == 503
+    go.set()
+    assert (await task).body == b"ab"
+    assert limit.gate.in_flight == 0
+
+
+async def test_the_latency_is_that_of_the_answer() -> None:
+    """What a request takes, by which those who are refused are told to come again, has no background task in it."""
+    clock = ManualClock()
+
+    async def work(scope: Scope, receive: Receive, send: Send) -> None:
+        clock.advance(2)
+        await answering()(scope, receive, send)
+        clock.advance(100)
+
+    limit = ConcurrencyLimit(work, limit=10, clock=clock)
+    for _ in range(10):  # a round
+        await start(limit, request())
+    assert limit._aimd.latency_s == pytest.approx(2)
 
 
 async def test_the_limit_never_leaves_its_bounds_and_comes_back() -> None:

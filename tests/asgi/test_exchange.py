@@ -26,6 +26,7 @@ from holdfast.asgi.request_id import RequestId
 from holdfast.asgi.retry import RequestRetry
 from holdfast.asgi.stack import Stack
 from holdfast.shutdown import Drain
+from holdfast.testing import ManualClock
 from tests.asgi.asgi_calls import Echo, answering, call, http_scope, until
 
 EVERY_LAYER = (
@@ -124,6 +125,29 @@ async def test_a_file_that_the_server_sends_is_an_answer(messages: list[Message]
     for message in [{"type": "http.response.start", "status": 200, "headers": []}, *messages]:
         await exchange.send(message)
     assert (exchange.ending, exchange.complete, len(sent)) == (complete, complete, 2)
+
+
+async def test_who_asked_hears_once_that_the_answer_is_complete() -> None:
+    """With its status, when the server has taken it; what follows (trailers) does not change when that was."""
+    clock = ManualClock()
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        clock.advance(1)
+        sent.append(message)
+
+    _, exchange, _, sending = exchange_of(http_scope(), answering, send, clock)  # type: ignore[arg-type]  # nobody receives
+    heard: list[Any] = []
+    exchange.on_complete(lambda status: heard.append(("one", status, len(sent))))
+    exchange.on_complete(lambda status: heard.append(("two", status, len(sent))))
+    began = clock.monotonic()
+    await sending({"type": "http.response.start", "status": 202, "headers": []})
+    await sending({"type": "http.response.body", "body": b"x", "more_body": True})
+    assert (heard, exchange.ended_at) == ([], 0.0)
+    await sending({"type": "http.response.body", "body": b"y"})
+    await sending({"type": "http.response.trailers", "headers": []})
+    assert heard == [("one", 202, 3), ("two", 202, 3)]
+    assert exchange.ended_at == began + 3
 
 
 async def test_what_is_sent_while_it_is_muted_is_dropped() -> None:

@@ -8,7 +8,7 @@
 | `method` | as sent, or `<other>` |
 | `route` | the template (`/users/{id}`), or `<unmatched>`: never the path, which holds what users are called |
 | `status` | null: there was no answer |
-| `duration_s` | from the first layer to the last byte handed over (or the end of it) |
+| `duration_s` | from the first layer to the last byte handed over (or the end of it); not what the application does after that |
 | `request_bytes`, `response_bytes` | bytes of the bodies that were read and handed over |
 | `request_id`, `trace_id` | null outside `RequestId` |
 | `client` | the address, proxies seen through where a layer does that |
@@ -109,12 +109,13 @@ class AccessLog:
         client = context.client_address
         if client is None and scope.get("client"):
             client = str(scope["client"][0])
+        ended_at = exchange.ended_at if exchange.complete else self._clock.monotonic()
         line = AccessLine(
             event="request",
             method=method if method in _METHODS else "<other>",
             route=route_of(scope, context),
             status=exchange.status,
-            duration_s=round(self._clock.monotonic() - context.started_at, 6),
+            duration_s=round(ended_at - context.started_at, 6),
             request_bytes=exchange.request_bytes,
             response_bytes=exchange.response_bytes,
             request_id=context.request_id or None,

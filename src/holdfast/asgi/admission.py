@@ -11,11 +11,14 @@ A service that takes in everything answers everything too late. This one takes i
 tenth of a second, and answers the others 503 with `Retry-After` before it has read a byte of their bodies. Who is refused is
 decided by the rules of `gate`: batch first, and no tenant takes the place of all others.
 
+A request is in until its answer is complete: what the application does after that (background tasks) takes no place, and says
+nothing of what the service bears. After a 500 or more it is in until the application has ended: it may raise what that is about.
+
 With `least` the limit moves between that and `limit` by `holdfast.adaptive.Aimd`: an answer of 503 or 504, an error that says the
-same, or a deadline that passed is a drop, and everything below 500 a success; other failures, and clients that hang up, say
-nothing. Nor does a request that ran out of the little time its caller gave it, unless it had half of what the service itself
-gives: or anybody could shrink the limit for all by asking for answers in no time. In the mode `dark` everybody gets in, and
-`CallShed` tells who would not have: the way to find a number before it bites.
+same, or a deadline that passed is a drop, and every complete answer below 500 a success; other failures, and clients that hang
+up, say nothing. Nor does a request that ran out of the little time its caller gave it, unless it had half of what the service
+itself gives: or anybody could shrink the limit for all by asking for answers in no time. In the mode `dark` everybody gets in,
+and `CallShed` tells who would not have: the way to find a number before it bites.
 
 Websockets are passed on. Health endpoints answer further out, in `HealthEndpoints`, and are never counted. Answers that go on for
 ever (event streams) belong into `exempt`: each would keep its place.
@@ -25,6 +28,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -202,21 +206,25 @@ class ConcurrencyLimit:
             self._tell_shed(retry_after_s, dark=False)
             await send_problem(send, problem_for(LoadShed(retry_after_s=retry_after_s)), context)
             return
+        exchange.on_complete(partial(self._answered, ticket))
         outcome: _Outcome = "ignored"
         try:
             await self.app(scope, receive, send)
-            status = exchange.status or 0
-            if status in _TOO_MUCH:
-                outcome = "late" if status == 504 or _time_is_up() else "dropped"
-            elif 0 < status < 500 and exchange.complete:
-                outcome = "succeeded"
+            if exchange.status in _TOO_MUCH:
+                outcome = "late" if exchange.status == 504 or _time_is_up() else "dropped"
         except BaseException as error:
             outcome = _outcome_of(error)
             raise
         finally:
-            if outcome == "late":
-                outcome = "ignored" if self._had_no_time(context) else "dropped"
-            self._settle(ticket, outcome)
+            if ticket.is_in:  # else its answer has settled it
+                if outcome == "late":
+                    outcome = "ignored" if self._had_no_time(context) else "dropped"
+                self._settle(ticket, outcome)
+
+    def _answered(self, ticket: Ticket, status: int) -> None:
+        """The answer is complete: there is room for the next, whatever the application goes on with."""
+        if status < 500 and ticket.is_in:
+            self._settle(ticket, "succeeded")
 
     def _had_no_time(self, context: RequestContext) -> bool:
         """Whether what was missing was time that the caller did not give: less than half of what the service itself gives."""

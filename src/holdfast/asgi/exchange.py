@@ -2,6 +2,7 @@
 
     context, exchange, receive, send = exchange_of(scope, receive, send)
     exchange.on_head(self, lambda headers: headers.append((b"x-seen", b"1")))
+    exchange.on_complete(lambda status: ...)
     ...
     if not exchange.started: ...        # an answer can still be given
 
@@ -18,13 +19,16 @@ from ..clock import SYSTEM_CLOCK, Clock
 from .context import STATE_KEY, RequestContext, new_context
 from .interface import Headers, Message, Receive, Scope, Send
 
-__all__ = ["Exchange", "OnHead", "exchange_of"]
+__all__ = ["Exchange", "OnComplete", "OnHead", "exchange_of"]
 
 _BODIES = frozenset({"http.response.body", "http.response.pathsend", "http.response.zerocopysend"})
 """What can end an answer; the last two, extensions of ASGI, have the server send a file."""
 
 OnHead = Callable[[Headers], object]
 """Changes the headers of an answer, in place."""
+
+OnComplete = Callable[[int], object]
+"""Hears the status of an answer that is complete. It must not raise, nor hold exchange or context: that would be a cycle."""
 
 
 class Exchange:
@@ -36,17 +40,21 @@ class Exchange:
         ending: whether its last piece has come: it is being handed over, or was.
         complete: whether it was handed over to the end. A server takes a piece when there is room for it: of a client that reads
             slowly it may be waiting to be rid of what came earlier.
+        ended_at: when it was, in the seconds of the clock's `monotonic()`; 0.0 before.
         disconnected: whether the client hung up before that.
         muted: a layer has taken the answer over: what is sent meanwhile is dropped.
         request_bytes, response_bytes: bytes of the bodies.
     """
 
     __slots__ = (
+        "_monotonic",
+        "_on_complete",
         "_on_head",
         "_receive",
         "_send",
         "complete",
         "disconnected",
+        "ended_at",
         "ending",
         "muted",
         "request_bytes",
@@ -55,14 +63,17 @@ class Exchange:
         "status",
     )
 
-    def __init__(self, receive: Receive, send: Send) -> None:
+    def __init__(self, receive: Receive, send: Send, clock: Clock = SYSTEM_CLOCK) -> None:
         self._receive = receive
         self._send = send
+        self._monotonic = clock.monotonic
+        self._on_complete: tuple[OnComplete, ...] = ()
         self._on_head: dict[object, OnHead] = {}
         self.status: int | None = None
         self.started = False
         self.ending = False
         self.complete = False
+        self.ended_at = 0.0
         self.disconnected = False
         self.muted = False
         self.request_bytes = 0
@@ -74,6 +85,10 @@ class Exchange:
         Once for each layer, however often it is called: what it said last counts. The layers outside come first.
         """
         self._on_head[layer] = change
+
+    def on_complete(self, call: OnComplete) -> None:
+        """Have `call` called when the answer is complete, once; never if it does not become so."""
+        self._on_complete += (call,)
 
     async def receive(self) -> Message:
         """The server's `receive`, noted. Servers say `http.disconnect` also at the last piece; that is not counted."""
@@ -106,7 +121,12 @@ class Exchange:
         except OSError:  # what a server raises when the client is gone (ASGI 2.4)
             self.disconnected = True
             raise
-        self.complete = self.ending
+        if self.ending and not self.complete:  # trailers may follow
+            self.complete = True
+            self.ended_at = self._monotonic()
+            if self._on_complete and self.status is not None:
+                for call in self._on_complete:
+                    call(self.status)
 
 
 def exchange_of(
@@ -123,5 +143,5 @@ def exchange_of(
     exchange = context.exchange
     if exchange is not None:
         return context, exchange, receive, send
-    context.exchange = exchange = Exchange(receive, send)
+    context.exchange = exchange = Exchange(receive, send, clock)
     return context, exchange, exchange.receive, exchange.send

@@ -84,7 +84,7 @@ class RequestId:
         if outgoing is not None:
             pair = (outgoing, context.request_id.encode("ascii"))
             if scope["type"] == "http":
-                context, exchange, receive, send = exchange_of(scope, receive, send)
+                context, exchange, receive, send = exchange_of(scope, receive, send, self._clock)
                 exchange.on_head(self, lambda headers: put(headers, pair))
             else:
                 send = _Naming(send, pair)
