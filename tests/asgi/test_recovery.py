@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 
+from holdfast.asgi.answers import Answer as Whole
+from holdfast.asgi.answers import StoredAnswer
 from holdfast.asgi.body import ClientLeft
+from holdfast.asgi.deadline import Deadline
+from holdfast.asgi.idempotency import Idempotency, KeyedRun
 from holdfast.asgi.interface import App, Message, Receive, Scope, Send
+from holdfast.asgi.keyed_request import KeyIdentity
 from holdfast.asgi.problems import Problem, RequestRefused
 from holdfast.asgi.recovery import AnswerCut, Recovery
 from holdfast.asgi.request_id import RequestId
-from holdfast.errors import OutcomeUnknown, RateLimited, SchemaMismatch
+from holdfast.errors import (
+    BlockTimedOut,
+    Conflict,
+    DeadlineExceeded,
+    OutcomeUnknown,
+    RateLimited,
+    ResultNotSerializable,
+    SchemaMismatch,
+    StatementRejected,
+    StorageExhausted,
+)
 from holdfast.traces import trace_of
 from tests.asgi.asgi_calls import Connection, answering, call, http_scope, until
 from tests.asgi.log_capture import Log, log_of
@@ -186,6 +202,101 @@ def test_a_trace_has_an_end() -> None:
     assert len(trace_of(chain).splitlines()) == 12
     group = ExceptionGroup(SECRET, [ValueError(SECRET)])
     assert trace_of(group) == "builtins.ExceptionGroup\nin the group: builtins.ValueError"
+
+
+# ------------------------------------------------------------------------------------- what a layer further in answers
+
+
+class Keyless:
+    """A store that keeps nothing."""
+
+    async def answer(self, _identity: KeyIdentity, run: KeyedRun) -> Whole | StoredAnswer:
+        """The application's answer."""
+        return await run()
+
+    async def live_keys(self, scope: str, most: int) -> int:
+        """None that count."""
+        return 0
+
+
+INNER: list[tuple[str, Callable[[App], App]]] = [
+    ("none", lambda app: app),
+    ("keyed", lambda app: Idempotency(app, Keyless(), anonymous="all")),
+    ("deadline", Deadline),
+    ("both", lambda app: Deadline(Idempotency(app, Keyless(), anonymous="all"))),
+]
+
+
+@pytest.mark.parametrize("outer", [True, False], ids=["inside-recovery", "alone"])
+@pytest.mark.parametrize("inner", [inner for _, inner in INNER[1:]], ids=[name for name, _ in INNER[1:]])
+@pytest.mark.parametrize(
+    "error",
+    [
+        SchemaMismatch("the table does not exist"),
+        StatementRejected("no such column"),
+        ResultNotSerializable("no codec"),
+        StorageExhausted("the disk is full"),
+        Conflict("orders: it exists"),
+        OutcomeUnknown("it may have been applied"),
+        DeadlineExceeded("orders: too late"),
+        BlockTimedOut("block: too late"),
+        RequestRefused(Problem(403, "forbidden", detail=SECRET)),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+async def test_an_error_is_said_once_by_whichever_layer_answers_it(
+    error: Exception, inner: Callable[[App], App], outer: bool
+) -> None:
+    """The same line and the same level as from `Recovery`, whose answer it has; a layer that does not answer it says nothing."""
+    headers = {"X-Request-Id": "one", "Idempotency-Key": "k"}
+    with log_of("holdfast.asgi.recovery") as expected:
+        plain = await call(RequestId(Recovery(Raising(error))), "GET", headers=headers)
+    with log_of("holdfast.asgi.recovery") as log:
+        layers = inner(Raising(error))
+        answer = await call(RequestId(Recovery(layers) if outer else layers), "POST", headers=headers)
+    if answer.error is not None:
+        assert (answer.error, outer, levels(log)) == (error, False, [])
+        return
+    assert answer.status == plain.status
+    assert levels(log) == levels(expected)
+    assert log.lines[0]["message"].splitlines()[:2] == expected.lines[0]["message"].splitlines()[:2]
+    assert SECRET not in log.everything
+
+
+@pytest.mark.parametrize("inner", [inner for _, inner in INNER], ids=[name for name, _ in INNER])
+async def test_nobody_is_answered_who_left_a_layer_further_in(inner: Callable[[App], App]) -> None:
+    """One line, as from `Recovery`."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        raise OutcomeUnknown("it may have been applied")
+
+    connection = Connection(http_scope("POST", headers={"Idempotency-Key": "k"}))
+    connection.push(b"body")
+    connection.start(RequestId(Recovery(inner(app))))
+    with log_of("holdfast.asgi.recovery") as log:
+        await until(lambda: connection.received)
+        connection.hang_up()
+        answer = await connection.answer()
+    assert (answer.messages, answer.error) == ([], None)
+    assert [line["message"].partition(": ")[2] for line in log.lines] == [
+        "the client is gone; OutcomeUnknown ended the work"
+    ]
+
+
+async def test_a_time_that_was_up_is_a_line() -> None:
+    """The layer's own error is said as others are."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await asyncio.Event().wait()
+
+    with log_of("holdfast.asgi.recovery") as log:
+        answer = await call(RequestId(Recovery(Deadline(app, maximum=0.01, floor=0))), headers={"X-Request-Id": "one"})
+    assert answer.status == 504
+    assert [line["message"] for line in log.lines] == [
+        "request one ended with 504: BlockTimedOut: the request did not end within its time"
+    ]
 
 
 class Socket:

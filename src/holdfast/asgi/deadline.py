@@ -41,6 +41,7 @@ from ..deadline import Deadline as Moment
 from ..errors import BlockTimedOut, ConfigurationError, DeadlineExceeded, HoldfastError, OutcomeUnknown, report_of
 from ..outcome import Outcome
 from .context import RequestContext, fields_of
+from .error_log import note_error
 from .exchange import Exchange, exchange_of
 from .headers import MalformedHeader
 from .interface import SAFE_METHODS, App, Message, Receive, Scope, Send
@@ -208,6 +209,8 @@ class Deadline:
             cut = _CUTS.get(None if report is None else report.outcome, BlockTimedOut)(_LATE)
         except (BlockTimedOut, DeadlineExceeded, OutcomeUnknown) as error:
             cut = error
+            if exchange.disconnected:
+                note_error(error, as_far_as_known(problem_for(error), context), context, gone=True)
         finally:
             CURRENT.set(outer)
             await work.close()
@@ -268,6 +271,8 @@ async def _settle(
     if isinstance(cut, BlockTimedOut) and method not in SAFE_METHODS:
         # What was under way was not committed, but what the request had finished before that may have been.
         problem = replace(problem, detail=_MAYBE.detail, extensions=_MAYBE.extensions)
+    problem = as_far_as_known(problem, context)
+    note_error(cut, problem, context)
     await send_problem(send, problem, context)
 
 

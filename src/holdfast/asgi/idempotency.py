@@ -48,11 +48,12 @@ from .answers import Answer, AnswerBuffer, StoredAnswer, without_ways_around
 from .authentication import challenges_of
 from .body import BodyBuffer, BufferedBody, ClientLeft
 from .context import RequestContext, context_of
+from .error_log import note_error
 from .headers import MalformedHeader, header
 from .interface import App, Headers, Message, Receive, Scope, Send
 from .key_quota import KeyQuota
 from .keyed_request import Fate, KeyIdentity, KeyRules, fate_of, identify, key_of, to_keep
-from .problems import Problem, RequestRefused, problem_for, send_problem
+from .problems import Problem, RequestRefused, as_far_as_known, problem_for, send_problem
 from .scopes import ScopeBefore
 from .stack import Place
 from .two_parts import TwoParts
@@ -417,7 +418,11 @@ class Idempotency:
                 )
                 answer = await self._answer(run)
         except (RequestRefused, NotCommitted, OutcomeUnknown) as refused:
-            await send_problem(send, problem_for(refused), context)
+            problem, exchange = as_far_as_known(problem_for(refused), context), context.exchange
+            is_gone = exchange is not None and exchange.disconnected
+            note_error(refused, problem, context, gone=is_gone)
+            if not is_gone:
+                await send_problem(send, problem, context)
         except ClientLeft:
             return  # there is nobody to answer
         except asyncio.CancelledError as error:

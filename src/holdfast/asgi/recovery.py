@@ -11,6 +11,8 @@
 | anything, because the client is gone | nothing: nobody listens | one line |
 | a cancellation | passed on: it belongs to the server | nothing |
 
+What a layer further in answers itself (`Deadline`, `Idempotency`: they are usable without this one) it logs by the same table.
+
 The trace in the log holds files, lines and classes, and no texts of exceptions that are not Holdfast's: a driver's text may hold
 the statement's values, a parser's the body, and a note whatever somebody put in it.
 
@@ -21,26 +23,21 @@ the table above answers in its place. Nothing else is held back: another answer 
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable
 from contextlib import suppress
 from typing import ClassVar
 
-from ..errors import HoldfastError
-from ..traces import trace_of
 from .body import ClientLeft
-from .context import RequestContext, context_of
+from .context import context_of
+from .error_log import note_error
 from .exchange import exchange_of
 from .handshakes import refuse_handshake
 from .headers import first
 from .interface import App, Message, Receive, Scope, Send
-from .log_lines import capped, visible
-from .problems import Problem, RequestRefused, as_far_as_known, problem_for, send_problem
+from .problems import as_far_as_known, problem_for, send_problem
 from .stack import Place
 
 __all__ = ["AnswerCut", "Recovery"]
-
-_log = logging.getLogger(__name__)
 
 _INTERNAL_ERROR = 1011
 
@@ -89,7 +86,7 @@ class Recovery:
             # Cancellation is no Exception: it passes.
             problem = as_far_as_known(problem_for(error), context)
             gone = exchange.disconnected or isinstance(error, ClientLeft)
-            _tell(error, problem, context, gone=gone, answered=exchange.status)
+            note_error(error, problem, context, gone=gone, answered=exchange.status)
             if gone:
                 exchange.disconnected = True
             elif not exchange.started:
@@ -105,7 +102,7 @@ class Recovery:
             await self.app(scope, socket.receive, socket.send)
         except Exception as error:
             problem = as_far_as_known(problem_for(error), context)
-            _tell(error, problem, context, gone=socket.is_gone, answered=None)
+            note_error(error, problem, context, gone=socket.is_gone)
             if socket.is_over or socket.is_gone:
                 return
             with suppress(OSError):
@@ -164,24 +161,3 @@ async def _let_go(held: list[Message], send: Send) -> None:
     for one in held:
         await send(one)
     held.clear()
-
-
-def _tell(error: Exception, problem: Problem, context: RequestContext, *, gone: bool, answered: int | None) -> None:
-    outcome = problem.extensions.get("outcome")
-    if isinstance(outcome, str):
-        context.outcome = outcome
-    kind = type(error).__name__
-    if gone:
-        _log.info("request %s: the client is gone; %s ended the work", context.request_id or "-", kind)
-    elif isinstance(error, RequestRefused) or (isinstance(error, HoldfastError) and problem.status != 500):
-        words = "ended with" if answered is None else "was answered before this by"
-        status = problem.status if answered is None else answered
-        # Whoever was told that all is well will not come again: somebody else has to see to it.
-        level = logging.ERROR if answered is not None and answered < 400 else logging.INFO
-        _log.log(level, "request %s %s %d: %s: %s", context.request_id or "-", words, status, kind, _text(error))
-    else:
-        _log.error("request %s failed\n%s", context.request_id or "-", trace_of(error, RequestRefused))
-
-
-def _text(error: BaseException) -> str:
-    return visible(capped(str(error)))
