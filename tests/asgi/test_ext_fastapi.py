@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import httpx2
 import pytest
-from fastapi import APIRouter, Depends, FastAPI, HTTPException
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request
 from pydantic import BaseModel
 
 import holdfast
@@ -293,6 +293,26 @@ def test_bad_settings_are_refused(tmp_path: Path, text: str) -> None:
 def test_every_setting_says_what_it_is() -> None:
     """Each field has a description with its default."""
     assert all("default" in (field.description or "") for field in EdgeSettings.model_fields.values())
+
+
+@pytest.mark.parametrize("promised", [True, False], ids=["length", "chunked"])
+@pytest.mark.parametrize("key", [{}, {"idempotency-key": "k"}], ids=["plain", "keyed"])
+async def test_a_body_that_the_framework_finds_too_large_is_a_413(promised: bool, key: dict[str, str]) -> None:
+    """FastAPI's own `max_body_size` stands outside of the edge, and is believed: it is no error of the service."""
+    app = FastAPI(max_body_size=50)
+
+    @app.post("/")
+    async def size(request: Request) -> int:
+        return len(await request.body())
+
+    install(app, None, EdgeSettings(), idempotency=Kept(), anonymous_keys="all", drain=Drain())
+    body = [b"x" * 40, b"x" * 40]
+    headers = {**key, **({"content-length": "80"} if promised else {"transfer-encoding": "chunked"})}
+    with log_of("holdfast") as log:
+        answer = await call(app, "POST", "/", headers, body)
+        assert (await call(app, "POST", "/", key, b"x" * 50)).body == b"50"
+    assert (answer.status, answer.error, answer.complete) == (413, None, True)
+    assert {line["level"] for line in log.lines} == {"INFO"}
 
 
 def test_openapi_has_the_edge(service: Service) -> None:

@@ -204,6 +204,58 @@ def test_a_trace_has_an_end() -> None:
     assert trace_of(group) == "builtins.ExceptionGroup\nin the group: builtins.ValueError"
 
 
+# ------------------------------------------------------------------------------- what somebody further out has raised
+
+
+class Stop(Exception):
+    """What a middleware of somebody else raises through `receive` or `send`, and catches again."""
+
+
+@pytest.mark.parametrize("passes", ["receive", "send"])
+async def test_what_is_raised_from_outside_is_passed_on(passes: str) -> None:
+    """Whoever raised it through here answers it: it says nothing of the application. What led to it stays inside."""
+
+    async def receive() -> Message:
+        raise Stop
+
+    async def send(message: Message) -> None:
+        if passes == "send":
+            raise Stop
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await (receive() if passes == "receive" else Raising(ValueError(SECRET))(scope, receive, send))
+        except ValueError:
+            await answering()(scope, receive, send)
+
+    with log_of("holdfast.asgi.recovery") as log, pytest.raises(Stop) as caught:
+        await RequestId(Recovery(app))(http_scope(headers={"X-Request-Id": "one"}), receive, send)
+    assert caught.value.__suppress_context__
+    assert [(line["level"], line["message"]) for line in log.lines] == [
+        ("INFO", "request one ended with Stop, which was raised further out and is passed on")
+    ]
+
+
+async def test_what_the_application_made_of_it_is_its_own() -> None:
+    """An error in its place is the application's; so is one that comes later."""
+
+    async def receive() -> Message:
+        raise Stop
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await receive()
+        except Stop:
+            raise ValueError(SECRET) from None
+
+    connection = Connection(http_scope())
+    with log_of("holdfast.asgi.recovery") as log:
+        await Recovery(app)(connection.scope, receive, connection.send)
+    assert connection.so_far.status == 500
+    assert levels(log) == ["ERROR"]
+    assert connection.scope["state"]["holdfast"].exchange.raised_outside is None
+
+
 # ------------------------------------------------------------------------------------- what a layer further in answers
 
 

@@ -15,7 +15,7 @@ from .context import RequestContext
 from .log_lines import capped, visible
 from .problems import Problem, RequestRefused
 
-__all__ = ["note_error"]
+__all__ = ["note_error", "note_passed_on"]
 
 _log = logging.getLogger("holdfast.asgi.recovery")  # by one name, whoever says it: somebody may be listening there
 
@@ -47,3 +47,11 @@ def note_error(
         _log.log(level, "request %s %s %d: %s: %s", context.request_id or "-", words, status, kind, text)
     else:
         _log.error("request %s failed\n%s", context.request_id or "-", trace_of(error, RequestRefused))
+
+
+def note_passed_on(error: Exception, context: RequestContext) -> None:
+    """Log that `error` is for somebody further out, who raised it."""
+    kind = type(error).__name__
+    _log.info(
+        "request %s ended with %s, which was raised further out and is passed on", context.request_id or "-", kind
+    )

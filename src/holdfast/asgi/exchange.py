@@ -42,6 +42,8 @@ class Exchange:
             slowly it may be waiting to be rid of what came earlier.
         ended_at: when it was, in the seconds of the clock's `monotonic()`; 0.0 before.
         disconnected: whether the client hung up before that.
+        raised_outside: what the server, or a middleware of somebody else further out, raised last when it was called, or None.
+            Whoever sets it back keeps it from being a cycle, by its trace.
         muted: a layer has taken the answer over: what is sent meanwhile is dropped.
         request_bytes, response_bytes: bytes of the bodies.
     """
@@ -57,6 +59,7 @@ class Exchange:
         "ended_at",
         "ending",
         "muted",
+        "raised_outside",
         "request_bytes",
         "response_bytes",
         "started",
@@ -76,6 +79,7 @@ class Exchange:
         self.ended_at = 0.0
         self.disconnected = False
         self.muted = False
+        self.raised_outside: Exception | None = None
         self.request_bytes = 0
         self.response_bytes = 0
 
@@ -92,7 +96,11 @@ class Exchange:
 
     async def receive(self) -> Message:
         """The server's `receive`, noted. Servers say `http.disconnect` also at the last piece; that is not counted."""
-        message = await self._receive()
+        try:
+            message = await self._receive()
+        except Exception as error:
+            self.raised_outside = error
+            raise
         if message["type"] == "http.request":
             self.request_bytes += len(message.get("body", b""))
         elif not self.ending:
@@ -120,6 +128,9 @@ class Exchange:
             await self._send(message)
         except OSError:  # what a server raises when the client is gone (ASGI 2.4)
             self.disconnected = True
+            raise
+        except Exception as error:
+            self.raised_outside = error
             raise
         if self.ending and not self.complete:  # trailers may follow
             self.complete = True

@@ -9,6 +9,7 @@
 | the same after the answer was begun | the connection is ended | as above |
 | anything, after the answer was complete | the answer stands | as above |
 | anything, because the client is gone | nothing: nobody listens | one line |
+| what the server, or a middleware further out, raised when it was called | passed on: it is theirs to answer | one line |
 | a cancellation | passed on: it belongs to the server | nothing |
 
 What a layer further in answers itself (`Deadline`, `Idempotency`: they are usable without this one) it logs by the same table.
@@ -29,7 +30,7 @@ from typing import ClassVar
 
 from .body import ClientLeft
 from .context import context_of
-from .error_log import note_error
+from .error_log import note_error, note_passed_on
 from .exchange import exchange_of
 from .handshakes import refuse_handshake
 from .headers import first
@@ -56,6 +57,7 @@ class Recovery:
 
     Raises:
         AnswerCut: (to the server) an error came after the answer was begun.
+        Exception: (to whoever raised it) what came from further out by `receive` or `send`.
     """
 
     place: ClassVar[Place] = Place.RECOVERY
@@ -86,6 +88,10 @@ class Recovery:
             # Cancellation is no Exception: it passes.
             problem = as_far_as_known(problem_for(error), context)
             gone = exchange.disconnected or isinstance(error, ClientLeft)
+            if error is exchange.raised_outside and not gone:
+                note_passed_on(error, context)
+                error.__suppress_context__ = True  # what it met in here: the server logs what it gets
+                raise
             note_error(error, problem, context, gone=gone, answered=exchange.status)
             if gone:
                 exchange.disconnected = True
@@ -94,6 +100,8 @@ class Recovery:
             elif not exchange.complete:
                 # Without its cause: the server logs what it gets, and the trace was written above.
                 raise AnswerCut(f"request {context.request_id or 'without an id'} was cut after it was begun") from None
+        finally:
+            exchange.raised_outside = None
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         context = context_of(scope)
