@@ -125,8 +125,7 @@ def install(
     routes, has = Routes(app), _Has(keys=idempotency is not None, callers=authenticator is not None)
     if has.keys and not has.callers and anonymous_keys is None:
         raise ConfigurationError(_NOBODYS_KEYS)
-    for route in routes:
-        refusal = _refusal(route, settings, has)
+    for refusal in (settings.refusal(has_keys=has.keys), *(_refusal(route, settings, has) for route in routes)):
         if refusal is not None:
             raise ConfigurationError(refusal)
     health = Health([*(db.health_checks() if db is not None else ()), *checks])
@@ -267,7 +266,7 @@ def _authentication(
 def _limits(routes: Routes, settings: EdgeSettings, store: QuotaStore | None) -> Iterator[tuple[bool, Middleware]]:
     maximum_s, body_max, concurrency = settings.deadline_s, settings.body_max, settings.concurrency
     yield maximum_s is not None, partial(Deadline, maximum=maximum_s or 1.0, maximum_for=routes.maximum_s)
-    yield body_max is not None, partial(BodyLimit, limit=body_max or 0, timeout=settings.body_timeout_s)
+    yield body_max is not None, partial(BodyLimit, limit=body_max or 0, timeout=settings.time_for_body_s)
     # The narrow ones first: what one client sends too much of costs its tenant nothing.
     quotas = routes.quotas()
     if settings.rate_per_s is not None:
@@ -298,7 +297,7 @@ def _keys(
     if store is None:
         return False, Idempotency  # type: ignore[return-value]  # named as off, never called
     body_max = 1_048_576 if settings.body_max is None else settings.body_max
-    body = BodyBuffer(limit=body_max, timeout=settings.body_timeout_s, total=max(body_max, _BODIES_MAX))
+    body = BodyBuffer(limit=body_max, timeout=settings.time_for_body_s, total=max(body_max, _BODIES_MAX))
     return True, partial(
         Idempotency,
         store=store,

@@ -49,8 +49,8 @@ class EdgeSettings(BaseSettings):
         default=10.0,
         gt=0,
         le=3600,
-        description="Seconds a body may take to arrive; default 10; above 0, at most 3600. Less than deadline_s, so that a slow "
-        "client is told what is wrong.",
+        description="Seconds a body may take to arrive; default 10, and at most half of deadline_s; above 0, at most 3600. Less "
+        "than deadline_s, so that a slow client is told what is wrong. For body_max, and for keyed requests.",
     )
     concurrency: int | None = Field(
         default=None, ge=1, le=100_000, description="Requests at a time; default off; 1 to 100,000."
@@ -141,6 +141,32 @@ class EdgeSettings(BaseSettings):
         default={},
         description="Names, each with networks (CIDR), for routes that say edge(allowlist=name); default none.",
     )
+
+    @property
+    def time_for_body_s(self) -> float:
+        """Seconds a body may take: `body_timeout_s`, and where that was not set at most half of `deadline_s`."""
+        if self.deadline_s is None or "body_timeout_s" in self.model_fields_set:
+            return self.body_timeout_s
+        return min(self.body_timeout_s, self.deadline_s / 2)
+
+    def refusal(self, *, has_keys: bool) -> str | None:
+        """Why what is set cannot be held to, and the cure; None if it can. For `install`: one source may need another's settings.
+
+        Args:
+            has_keys: whether there are keyed requests, whose bodies have that time without `body_max`, too.
+        """
+        if self.concurrency_least is not None and self.concurrency is None:
+            return "concurrency_least says how far a limit may fall, and there is none: set concurrency"
+        if "body_timeout_s" not in self.model_fields_set:
+            return None
+        if self.body_max is None and not has_keys:
+            return "body_timeout_s is for bodies that something limits, and nothing does: set body_max"
+        if self.deadline_s is not None and self.body_timeout_s >= self.deadline_s:
+            return (
+                f"body_timeout_s ({self.body_timeout_s:g} s) must be less than deadline_s ({self.deadline_s:g} s), so that a "
+                "slow client is told what is wrong; left out, it is at most half of that"
+            )
+        return None
 
     @classmethod
     def load(cls, file: str | Path | None = None) -> Self:

@@ -1,0 +1,70 @@
+"""What the settings say together holds, or is refused where the edge is made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi import FastAPI, Request
+
+from holdfast.errors import ConfigurationError
+from holdfast.ext.fastapi import EdgeSettings, install
+from holdfast.shutdown import Drain
+
+from .asgi_calls import Connection, http_scope
+from .edge_doubles import Kept
+
+
+@pytest.mark.parametrize(
+    ("settings", "cure"),
+    [
+        (
+            {"deadline_s": 5, "body_max": 10, "body_timeout_s": 5},
+            r"body_timeout_s \(5 s\) must be less than deadline_s \(5 s\)",
+        ),
+        ({"body_timeout_s": 5}, "set body_max"),
+        ({"concurrency_least": 5}, "set concurrency"),
+    ],
+)
+def test_a_setting_that_nothing_would_hold_to_is_refused(
+    settings: dict[str, Any], cure: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From wherever it comes: the last one from the environment, the others from a file."""
+    file = tmp_path / "edge.toml"
+    *others, last = settings
+    file.write_text("".join(f"{name} = {settings[name]}\n" for name in others))
+    monkeypatch.setenv(f"HOLDFAST_{last.upper()}", str(settings[last]))
+    with pytest.raises(ConfigurationError, match=cure):
+        install(FastAPI(), None, EdgeSettings.load(file), drain=Drain())
+
+
+def test_a_time_for_the_bodies_of_keyed_requests_is_held_to() -> None:
+    """They are read whole, whether others are limited or not."""
+    install(FastAPI(), None, EdgeSettings(body_timeout_s=5), idempotency=Kept(), anonymous_keys="all", drain=Drain())
+
+
+@pytest.mark.parametrize("key", [{}, {"idempotency-key": "k"}], ids=["plain", "keyed"])
+async def test_a_slow_body_is_told_before_the_deadline(key: dict[str, str]) -> None:
+    """By half of it, where nothing else is set: 408, which says what is wrong."""
+    app = FastAPI()
+
+    @app.post("/")
+    async def size(request: Request) -> int:
+        return len(await request.body())
+
+    settings = EdgeSettings(deadline_s=0.2, body_max=1000)
+    install(app, None, settings, idempotency=Kept(), anonymous_keys="all", drain=Drain())
+    connection = Connection(http_scope("POST", headers={**key, "content-length": "2"}))
+    connection.push(b"x", more=True)
+    connection.start(app)
+    assert (await connection.answer()).status == 408
+
+
+@pytest.mark.parametrize(
+    ("settings", "time_s"),
+    [({}, 10), ({"deadline_s": 30}, 10), ({"deadline_s": 10}, 5), ({"deadline_s": 30, "body_timeout_s": 29}, 29)],
+)
+def test_a_body_has_half_of_the_deadline_at_most(settings: dict[str, float], time_s: float) -> None:
+    """Unless somebody says how long."""
+    assert EdgeSettings.model_validate(settings).time_for_body_s == time_s
