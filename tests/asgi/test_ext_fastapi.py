@@ -140,6 +140,26 @@ def test_errors_of_the_framework_are_problems(service: Service, method: str, pat
         assert (answer.json()["detail"], answer.headers["x-why"]) == ("It is taken.", "tea")
 
 
+async def test_what_describes_another_body_is_not_taken_over() -> None:
+    """The headers of an `HTTPException` stand beside the document's own, never in their place."""
+    app = FastAPI()
+
+    @app.get("/")
+    async def page() -> None:
+        about_another = {"Content-Type": "text/html", "content-length": "3", "Content-Encoding": "gzip"}
+        raise HTTPException(
+            404, headers={**about_another, "Transfer-Encoding": "chunked", "Connection": "x", "X-Why": "tea"}
+        )
+
+    install(app, None, EdgeSettings(), drain=Drain())
+    answer = await call(app, "GET", "/")
+    assert answer.status == 404
+    assert answer.header("content-type") == "application/problem+json"
+    assert answer.header("content-length") == str(len(answer.body))
+    others = ("content-encoding", "transfer-encoding", "connection", "x-why")
+    assert [answer.header(name) for name in others] == [None, None, None, "tea"]
+
+
 def test_invalid_requests_name_fields_and_no_values(service: Service) -> None:
     """A 422 says where it is wrong, and repeats nothing."""
     headers = {"x-name": "root", "idempotency-key": "a"}

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 from sqlalchemy.orm.exc import StaleDataError
+from starlette.middleware.gzip import GZipMiddleware
 
 from holdfast.asgi.answers import StoredAnswer
 from holdfast.asgi.body import BodyBuffer
@@ -384,6 +385,30 @@ async def test_the_server_s_ways_around_are_not_offered(make: Make) -> None:
     offered: dict[str, Any] = {"http.response.pathsend": {}, "http.response.trailers": {}, "tls": {}}
     await call(effects.app, "POST", "/effects", caller(key="k"), extensions=offered)
     assert seen == [{"tls": {}}]
+
+
+@pytest.mark.parametrize("accepted", ["gzip", None])
+async def test_what_is_kept_is_in_no_encoding(make: Make, accepted: str | None) -> None:
+    """Whoever repeats a request may take other encodings; what the answer depends on is said again, too."""
+    effects = await make()
+    effects.idempotency.app = GZipMiddleware(effects.idempotency.app, minimum_size=1)
+    answers = []
+    for encoding in (accepted, "br", "identity"):
+        headers = {} if encoding is None else {"accept_encoding": encoding}
+        answers.append(await call(effects.app, "POST", "/effects", caller(key="k", **headers), b"b"))
+    assert {(answer.body, answer.header("content-encoding")) for answer in answers} == {(b"effect 1 of acme", None)}
+    assert {answer.header("vary") for answer in answers} == {"Accept-Encoding"}
+    assert [answer.header("idempotency-replayed") for answer in answers] == [None, "true", "true"]
+
+
+async def test_encodings_are_for_whoever_stands_outside(make: Make) -> None:
+    """Each client gets the kept answer in the encoding it takes."""
+    effects = await make()
+    app = GZipMiddleware(effects.app, minimum_size=1)
+    for encoding, expected in (("gzip", "gzip"), ("identity", None), ("gzip", "gzip")):
+        answer = await call(app, "POST", "/effects", caller(key="k", accept_encoding=encoding), b"b")
+        assert (answer.status, answer.header("content-encoding")) == (201, expected)
+    assert effects.calls == 1
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])

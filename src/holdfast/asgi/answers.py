@@ -14,7 +14,7 @@ from ..errors import UsageError
 from .headers import first
 from .interface import Headers, Message, Scope, Send
 
-__all__ = ["Answer", "AnswerBuffer", "AnswerCodec", "StoredAnswer", "without_ways_around"]
+__all__ = ["Answer", "AnswerBuffer", "AnswerCodec", "StoredAnswer", "in_no_encoding", "without_ways_around"]
 
 
 class Answer(NamedTuple):
@@ -95,6 +95,12 @@ def without_ways_around(scope: Scope) -> None:
     offered = scope.get("extensions")
     if offered:
         scope["extensions"] = {name: one for name, one in offered.items() if not name.startswith(_RESPONSE_EXTENSIONS)}
+
+
+def in_no_encoding(scope: Scope) -> None:
+    """Have `scope` ask for an answer that is not compressed: what is kept is given again to clients that take other encodings."""
+    others = [pair for pair in scope["headers"] if pair[0] != b"accept-encoding"]
+    scope["headers"] = [*others, (b"accept-encoding", b"identity")]
 
 
 class AnswerBuffer:

@@ -44,7 +44,7 @@ from ..errors import (
     report_of,
 )
 from ..outcome import Outcome
-from .answers import Answer, AnswerBuffer, StoredAnswer, without_ways_around
+from .answers import Answer, AnswerBuffer, StoredAnswer, in_no_encoding, without_ways_around
 from .authentication import challenges_of
 from .body import BodyBuffer, BufferedBody, ClientLeft
 from .context import RequestContext, context_of
@@ -243,6 +243,7 @@ class KeyedRun:
         self._context.attempts += 1
         if self.calls == 1:
             without_ways_around(self._scope)
+            in_no_encoding(self._scope)
             self._before = ScopeBefore(self._scope)
         else:
             assert self._before is not None

@@ -63,9 +63,10 @@ KEPT_HEADERS = frozenset(
         b"last-modified",
         b"link",
         b"location",
+        b"vary",
     }
 )
-"""What is kept of an answer's headers: what describes the body and where the result is."""
+"""What is kept of an answer's headers: what describes the body, what it depends on, and where the result is."""
 
 _NEVER_KEPT = frozenset(
     {

@@ -22,6 +22,8 @@ ProblemFor = Problem | Callable[[Any], Problem]
 """What answers an error of the application: always the same, or made from the error."""
 
 _FIELDS_MAX = 50
+_OF_THE_BODY = frozenset({"content-type", "content-length", "content-encoding", "transfer-encoding", "connection"})
+"""What an `HTTPException` cannot say of the document that answers it."""
 
 
 def install_errors(app: FastAPI, routes: Routes, problems: Mapping[type[Exception], ProblemFor]) -> None:
@@ -31,11 +33,10 @@ def install_errors(app: FastAPI, routes: Routes, problems: Mapping[type[Exceptio
         assert isinstance(error, HTTPException)
         if not 400 <= error.status_code <= 599:
             return await http_exception_handler(request, error)
-        headers = dict(error.headers or {})
+        headers = {name.lower(): value for name, value in (error.headers or {}).items()}
         if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
             # The router asks one route at a time, and names the methods of the first whose path fits.
-            headers = {name: value for name, value in headers.items() if name.lower() != "allow"}
-            headers["Allow"] = ", ".join(sorted(routes.methods(request.scope)))
+            headers["allow"] = ", ".join(sorted(routes.methods(request.scope)))
         return _answer(request, _problem_of(error, headers))
 
     app.add_exception_handler(RequestValidationError, _on_invalid)
@@ -66,7 +67,7 @@ def _problem_of(error: HTTPException, headers: Mapping[str, str]) -> Problem:
     phrase = HTTPStatus(error.status_code).phrase if error.status_code in set(HTTPStatus) else "error"
     code = "".join(letter for letter in phrase.lower().replace(" ", "-") if letter.isalnum() or letter == "-")
     detail = error.detail if isinstance(error.detail, str) and error.detail != phrase else ""
-    pairs = tuple(header(name.lower().encode(), value) for name, value in headers.items())
+    pairs = tuple(header(name.encode(), value) for name, value in headers.items() if name not in _OF_THE_BODY)
     return Problem(error.status_code, code, phrase, detail, headers=pairs)
 
 
