@@ -28,7 +28,7 @@ from .window import SlotWindow
 if TYPE_CHECKING:
     from datetime import timedelta
 
-__all__ = ["RetryBudget", "default_budget"]
+__all__ = ["BudgetOfOthers", "RetryBudget", "budget_on", "default_budget"]
 
 _PER_TOKEN = 1_000_000  # counted in whole millionths: ten deposits of a tenth make exactly one token
 
@@ -122,6 +122,31 @@ class RetryBudget:
         return self._reserve + self._deposit * self._window.ticks() - self._window.amount()
 
 
+class BudgetOfOthers:
+    """A budget in the hands of somebody on another clock, whose moments mean nothing to it: it reads its own clock."""
+
+    __slots__ = ("_budget", "_window")
+
+    def __init__(self, budget: RetryBudget) -> None:
+        self._budget = budget
+        self._window = SlotWindow(1.0)  # never begun: who would tick by hand finds its slot over, and calls `deposit`
+
+    def deposit(self, now: float | None = None) -> None:
+        """Put in what one success earns."""
+        del now
+        self._budget.deposit()
+
+    def try_spend(self, cost: float = 1.0, now: float | None = None) -> bool:
+        """Take `cost` tokens if they are there; whether they were."""
+        del now
+        return self._budget.try_spend(cost)
+
+    def refund(self, cost: float = 1.0, now: float | None = None) -> None:
+        """Give `cost` tokens back."""
+        del now
+        self._budget.refund(cost)
+
+
 def _price(cost: float) -> int:
     if not 0 <= cost < float("inf"):
         raise ConfigurationError(f"a cost must be a finite number of tokens, 0 or more, not {cost}")
@@ -132,5 +157,15 @@ _default = RetryBudget(name="default")
 
 
 def default_budget() -> RetryBudget:
-    """The process-wide budget, used by everything that was not given another."""
+    """The process-wide budget, used by everything that was given neither another nor a clock of its own."""
     return _default
+
+
+def budget_on(clock: Clock, budget: RetryBudget | None) -> RetryBudget | BudgetOfOthers | None:
+    """`budget` for somebody who tells it the time by `clock`; for the process's budget on another clock: a new one on that.
+
+    A moment of another clock would move the window to where nobody else is, for everybody who shares it.
+    """
+    if budget is None or budget._clock is clock:
+        return budget
+    return RetryBudget(clock=clock) if budget is _default else BudgetOfOthers(budget)

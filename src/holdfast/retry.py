@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Literal, ParamSpec, Self, TypeVar, cast
 
 from .backoff import Backoff
 from .bounds import flag, instance_of
-from .budget import RetryBudget, default_budget
+from .budget import RetryBudget, budget_on, default_budget
 from .callables import AroundCallables, name_of, returned_coroutine
 from .classification import On, classifier
 from .clock import SYSTEM_CLOCK, Clock, Random, system_random
@@ -70,7 +70,8 @@ class retry(AroundCallables):
         backoff: the delays between them; default full jitter below 50 ms, doubling up to 5 s.
         idempotent: the author's promise that running the work twice equals running it once. Without it an error that leaves open
             whether the work was done is raised at once. Default False.
-        budget: what retries may add to the load; default the process-wide budget; None: no limit.
+        budget: what retries may add to the load; default the process-wide budget, with another `clock` a private one on that;
+            None: no limit.
         deadline: seconds or `timedelta` for all attempts and delays together, or None (default) for the caller's deadline alone.
             No delay is begun that would outlast it, and `current_deadline()` tells it to everything inside; an attempt under
             way is not cut.
@@ -110,7 +111,7 @@ class retry(AroundCallables):
         self._classify = classifier(on)
         self._policy = RetryPolicy(dict.fromkeys(_RETRIED, Allowance(attempts, backoff)))
         self._idempotent = flag(idempotent, "retry.idempotent")
-        self._budget = instance_of(budget, RetryBudget, "retry.budget", optional=True)
+        self._budget = budget_on(clock, instance_of(budget, RetryBudget, "retry.budget", optional=True))
         self._deadline_s = None if deadline is None else seconds(deadline, name="retry.deadline")
         self._name = instance_of(name, str, "retry.name", optional=True)
         self._clock = clock

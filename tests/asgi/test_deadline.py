@@ -19,7 +19,7 @@ from holdfast.asgi.interface import Message, Receive, Scope, Send
 from holdfast.asgi.recovery import Recovery
 from holdfast.asgi.request_id import RequestId
 from holdfast.asgi.stack import Stack
-from holdfast.deadline import current_deadline
+from holdfast.deadline import current_deadline, within
 from holdfast.errors import BlockTimedOut, ConfigurationError, OutcomeUnknown, Report, attach_report
 from holdfast.outcome import Outcome
 from holdfast.testing import ManualClock
@@ -129,6 +129,23 @@ async def test_everything_inside_sees_it() -> None:
     await call(layers, headers={"X-Request-Timeout-Ms": "2000"})
     assert seen == pytest.approx([4.5, 4.5, 1.5, 1.5])
     assert current_deadline() is None
+
+
+@pytest.mark.parametrize("outer_s, given_s", [(2, 2), (60, 5)])
+async def test_a_deadline_outside_counts_by_its_own_clock(outer_s: float, given_s: float) -> None:
+    """What is left decides which of the two is earlier, wherever their clocks stand."""
+    seen: list[float] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        deadline = current_deadline()
+        assert deadline is not None
+        seen.append(deadline.remaining_s())
+        await answering()(scope, receive, send)
+
+    for outer, own in ((5.0, 1e9), (1e9, 5.0)):
+        with within(outer_s, clock=ManualClock(start=outer)):
+            assert (await call(Deadline(app, maximum=5, clock=ManualClock(start=own)))).status == 200
+    assert seen == [given_s] * 2
 
 
 @pytest.mark.parametrize("headers", [[(b"grpc-timeout", b"soon-s3cret")], [(b"x-request-timeout-ms", b"50")] * 2])

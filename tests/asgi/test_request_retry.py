@@ -13,7 +13,7 @@ from holdfast.asgi.interface import Message, Receive, Scope, Send
 from holdfast.asgi.retry import RequestRetry
 from holdfast.asgi.stack import Place
 from holdfast.backoff import Backoff
-from holdfast.budget import RetryBudget
+from holdfast.budget import RetryBudget, default_budget
 from holdfast.deadline import within
 from holdfast.errors import ConfigurationError, Contended, LoadShed, Report, attach_report
 from holdfast.events import AttemptFailed, RetryDenied, RetryScheduled
@@ -265,6 +265,18 @@ async def test_a_retry_that_was_worth_it_is_paid_back(way: Exception | int, bala
     budget = RetryBudget(0.5, 0.1, clock=ManualClock())
     assert (await call(retrying(Flaky(way), budget=budget))).status == 200
     assert budget.balance() == pytest.approx(balance)
+
+
+async def test_moments_of_two_clocks_never_meet() -> None:
+    """The caller's deadline counts by its own clock, and so does the budget; that of the process stays on the process's clock."""
+    far = ManualClock(start=1e12)
+    budget = RetryBudget(0.5, 0.1, clock=ManualClock())
+    for paid_by in (default_budget(), budget):
+        with within(60, clock=ManualClock(start=5.0)):
+            layer = RequestRetry(Flaky(ConnectionResetError()), budget=paid_by, clock=far, random=seeded_random(1))
+            assert (await call(layer)).status == 200
+        assert paid_by._window.slot_ends < 1e12
+    assert budget.balance() == 1.5
 
 
 async def test_a_cancelled_request_stays_cancelled() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import httpx2
 import pytest
 
-from holdfast.budget import RetryBudget
+from holdfast.budget import RetryBudget, default_budget
 from holdfast.testing import ManualClock
 from tests.unit.outgoing_calls import Sender, Service
 
@@ -41,3 +41,13 @@ def test_a_service_that_turns_a_third_away_gets_a_tenth_more(sender: Sender, sta
         sender.send(service, rules={"budget": budget, "breaker": None})
         tries += len(service.requests)
     assert tries <= 1.1 * 3_000 + (sender.clock.monotonic() - began) + 10
+
+
+def test_a_clock_of_its_own_and_the_budget_of_the_process_never_meet(sender: Sender) -> None:
+    """A client on another clock has a private budget, and a given one is not told the other clock's time."""
+    sender.clock.advance(1e12)
+    given = RetryBudget(floor_per_s=0.2, clock=ManualClock())
+    for budget in (default_budget(), given):
+        assert sender.send(Service(httpx2.ConnectError("x"), 200), rules={"budget": budget}).status_code == 200
+        assert budget._window.slot_ends < 1e12
+    assert given.balance() == pytest.approx(2.1)

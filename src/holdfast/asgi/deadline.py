@@ -185,11 +185,12 @@ class Deadline:
                 return
         outer = CURRENT.get()
         deadline = outer if allowed_s == math.inf else Moment(context.started_at + allowed_s, self._clock)
-        if deadline is not None and outer is not None and outer.expires_at < deadline.expires_at:
+        # Moments of two clocks cannot be compared, times left can.
+        if deadline is not None and outer is not None and outer.remaining_s() < deadline.remaining_s():
             deadline = outer
         elif allowed_s < maximum_s:
             context.maximum_s = maximum_s
-        left_s = math.inf if deadline is None else deadline.expires_at - self._clock.monotonic()
+        left_s = math.inf if deadline is None else deadline.remaining_s()
         if left_s < self._floor_s or left_s <= 0:
             await send_problem(send, _TOO_LITTLE, context)
             return

@@ -23,7 +23,8 @@ from collections.abc import Callable
 from typing import ClassVar
 
 from ..backoff import Backoff
-from ..budget import RetryBudget, default_budget
+from ..bounds import instance_of
+from ..budget import RetryBudget, budget_on, default_budget
 from ..classification import On, classifier
 from ..clock import SYSTEM_CLOCK, Clock, Random, system_random
 from ..deadline import current_deadline
@@ -79,7 +80,8 @@ class RequestRetry:
             Default: they decide for all.
         body_max: bytes of a body that are kept for another attempt, default 64 KiB; a request that has read more is not retried.
         bodies_max: bytes that are kept of all bodies together, default 16 MiB.
-        budget: what retries may add to the load; default the process-wide budget; None: no limit.
+        budget: what retries may add to the load; default the process-wide budget, with another `clock` a private one on that;
+            None: no limit.
         clock, random, events: where time, jitter and listeners come from.
 
     Raises:
@@ -140,7 +142,7 @@ class RequestRetry:
         self._may_repeat_for = may_repeat
         self._body_max = body_max
         self._bodies_max = bodies_max
-        self._budget = budget
+        self._budget = budget_on(clock, instance_of(budget, RetryBudget, "RequestRetry.budget", optional=True))
         self._clock = clock
         self._random = random
         self._events = events
@@ -315,15 +317,15 @@ class _Request:
             failure = retry._classify(error)
             inner = report_since(error, self._since)
             exhausted = inner is not None and inner.exhausted
-        deadline = current_deadline()
+        deadline, now = current_deadline(), retry._clock.monotonic()
         decision = decide(
             Situation(
                 # Inside a transaction a conflict is repeated for free; a whole request has its price whatever it failed of.
                 failure._replace(failure_class=FailureClass.LOST) if failure.failure_class in _FREE else failure,
                 self._failures,
-                retry._clock.monotonic(),
+                now,
                 retry._random(),
-                expires_at=None if deadline is None else deadline.expires_at,
+                expires_at=None if deadline is None else now + deadline.remaining_s(),
                 idempotent=True,
                 exhausted=exhausted,
             ),

@@ -12,6 +12,7 @@ from typing import NamedTuple, NoReturn
 import httpx2
 
 from ...breaker import CircuitBreaker, Permit
+from ...budget import budget_on
 from ...clock import Clock, Random
 from ...deadline import current_deadline, seconds
 from ...decision import Allowance, Decision, Situation, StopReason, decide
@@ -51,12 +52,13 @@ _USED_UP = frozenset({StopReason.ATTEMPTS, StopReason.DEADLINE, StopReason.BUDGE
 class Desk:
     """What all calls of one transport share. Safe in threads and tasks."""
 
-    __slots__ = ("breakers", "clock", "events", "margin_s", "new_key", "patience_s", "random", "rules")
+    __slots__ = ("breakers", "budget", "clock", "events", "margin_s", "new_key", "patience_s", "random", "rules")
 
     def __init__(
         self, rules: CallRules, clock: Clock, random: Random, events: EventStream, new_key: Callable[[], str]
     ) -> None:
         self.rules = rules
+        self.budget = budget_on(clock, rules.budget)
         self.clock = clock
         self.random = random
         self.events = events
@@ -157,7 +159,7 @@ class Call:
 
     def hedge(self) -> Attempt | None:
         """One more attempt beside the first, for a token of the budget; None: not now."""
-        budget = self._desk.rules.budget
+        budget = self._desk.budget
         if self.deadline is not None and self.deadline.remaining_s() <= self._desk.margin_s:
             return None
         if budget is not None and not budget.try_spend(1.0, self._desk.clock.monotonic()):
@@ -284,11 +286,11 @@ class Call:
                 exhausted=inner is not None and inner.exhausted,
             ),
             desk.rules.policy,
-            desk.rules.budget,
+            desk.budget,
         )
 
     def _succeeded(self, result: Result) -> None:
-        desk, budget = self._desk, self._desk.rules.budget
+        desk, budget = self._desk, self._desk.budget
         now = desk.clock.monotonic()
         if not self.outgoing.safe and isinstance(result, httpx2.Response):
             # Who answers 500 failed on the way, and does not say how far it came.

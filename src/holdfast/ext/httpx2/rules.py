@@ -43,7 +43,8 @@ class CallRules:
 
     Attributes:
         policy: which failures are tried again, how often and at what pace; default `OUTGOING`. `RetryPolicy.never()`: none.
-        budget: what retries and hedges may add to the load; default the process-wide budget; None: no limit.
+        budget: what retries and hedges may add to the load; default the process-wide budget, for a client on another clock a
+            private one on that; None: no limit.
         breaker: makes the breaker of one host from its name (`host` or `host:port`); default a `CircuitBreaker` of that name with
             its defaults; None: no breakers.
         hosts_max: how many hosts have a breaker at once, default 256, at least 1. Beyond, the one that was not called for
