@@ -25,6 +25,9 @@ From the outside in:
     attempt timeout    cuts one attempt, so that there is time for another
 
 Any may be left out; another order is refused when the pipeline is made. Immutable; safe to share between threads and tasks.
+
+What the deadline cuts is a cancelled call to the breaker, neither success nor failure: it may be the caller's own haste, and must
+not open a circuit that all share. So before a server that hangs only the attempt timeout, inside, opens it.
 """
 
 from __future__ import annotations
@@ -74,9 +77,10 @@ class Pipeline(AroundCallables):
     Args:
         policies: any of `RateLimiter`, `retry`, `CircuitBreaker`, `AdaptiveLimit`, `Bulkhead`, in this order.
         deadline: seconds or `timedelta` for the whole call, or None (default) for the caller's deadline alone. Coroutines are
-            cancelled when it passes; a function cannot be, but everything in it that asks (`current_deadline`) sees it.
-        attempt_timeout: the same for one attempt. An attempt that was cut may have done its work, so it is retried only
-            with `idempotent=True`.
+            cancelled when it passes; a function cannot be, but everything in it that asks (`current_deadline`) sees it. Alone
+            it never opens the breaker: a call that it cuts is a cancelled one.
+        attempt_timeout: the same for one attempt. A cut one is a failure to the breaker. It may have done its work, so it is
+            retried only with `idempotent=True`.
         clock: where deadlines read the time.
 
     Raises:

@@ -310,6 +310,28 @@ async def test_a_cut_attempt_is_repeated_only_on_a_promise(idempotent: bool) -> 
     assert breaks.counts() == (attempts, 1)  # a hung attempt is the server's failure
 
 
+@pytest.mark.parametrize(
+    "limits, counted", [({"deadline": 0.01}, (0, 0)), ({"deadline": 30, "attempt_timeout": 0.01}, (2, 2))]
+)
+async def test_a_server_that_hangs_is_told_to_the_breaker_by_the_attempt_timeout_alone(
+    limits: dict[str, float], counted: tuple[int, int]
+) -> None:
+    """A deadline may be the caller's own haste. Neither makes a second attempt of what is not idempotent."""
+    breaks = CircuitBreaker("x")
+    attempts = 0
+
+    @Pipeline(retry(on=TimeoutError, budget=None, backoff=Backoff(0, 0)), breaks, **limits)  # type: ignore[arg-type]
+    async def hang() -> None:
+        nonlocal attempts
+        attempts += 1
+        await asyncio.Event().wait()
+
+    for _ in range(2):
+        with pytest.raises(BlockTimedOut):
+            await hang()
+    assert (attempts, breaks.counts()) == (2, counted)
+
+
 def test_a_block_passes_every_layer_and_gives_everything_back(clock: ManualClock) -> None:
     """In a block the permit is held and the deadline set; afterwards neither is."""
     breaks, holds = breaker(clock), bulkhead(clock)
