@@ -54,6 +54,17 @@ WRITES: list[tuple[str, Txn]] = [
         ("aborted_reads", [("fail", [["append", 1, 1]]), ("ok", [["r", 1, [1]]])], {"1": [1]}),
         ("incompatible_orders", [("ok", [["r", 1, [2, 1]]]), *WRITES], {"1": [1, 2], "2": [10, 20]}),
         ("incompatible_orders", [("ok", [["r", 1, [2]]]), *WRITES], {"1": [1, 2], "2": [10, 20]}),
+        (
+            "vanished_reads",
+            [("ok", [["append", 1, 1]]), ("info", [["append", 1, 2]]), ("ok", [["r", 1, [1, 2]]])],
+            {"1": [1]},
+        ),
+        (
+            "vanished_reads",
+            [*WRITES, ("info", [["append", 1, 3]]), ("ok", [["r", 1, [1, 2, 3]]])],
+            {"1": [1, 3], "2": [10, 20]},
+        ),
+        ("vanished_reads", [("ok", [["append", 1, 1], ["r", 1, [1]]])], {}),
         ("dirty_writes", [("ok", [["r", 1, []]]), *WRITES], {"1": [1, 2], "2": [20, 10]}),
         (
             "lost_updates",

@@ -4,11 +4,11 @@
     final append    v {"lists": {k: [x, ...]}}
 
 Every `x` is appended once, so a list tells the order of its writers, and a read what it saw of it. Found are: an element twice;
-an element whose append failed (G1a, aborted read); reads that are not beginnings of one list; two transactions that stand in
-one order in one list and in the other order in another (G0, dirty write); and a transaction that appended to what it had read
-although another came between (P4, lost update). The idea is Elle's (Kingsbury and Alvaro, "Elle: Inferring Isolation Anomalies
-from Experimental Observations", VLDB 2020, https://arxiv.org/abs/2003.10554), which finds far more: `drills.elle` exports for
-it.
+an element whose append failed (G1a, aborted read); an element that a committed transaction read and that is gone in the end
+(whoever was shown it, it had been committed); reads that are not beginnings of one list; two transactions that stand in one order
+in one list and in the other order in another (G0, dirty write); and a transaction that appended to what it had read although
+another came between (P4, lost update). The idea is Elle's (Kingsbury and Alvaro, "Elle: Inferring Isolation Anomalies from
+Experimental Observations", VLDB 2020, https://arxiv.org/abs/2003.10554), which finds far more: `drills.elle` exports for it.
 """
 
 from __future__ import annotations
@@ -36,12 +36,13 @@ def applies(history: History) -> bool:
 
 
 def check(history: History) -> Verdict:
-    """No anomaly of the five. Unknown if nothing was read, or the lists were not read back."""
+    """No anomaly of the six. Unknown if nothing was read, or the lists were not read back."""
     final = history.final("append")
     operations = history.named("append")
     committed = [operation for operation in operations if operation.answer is Answer.OK]
     reads = [(operation, key, seen) for operation in committed for key, seen in _reads(operation)]
-    longest = {str(key): list(elements) for key, elements in (final.value["lists"] if final else {}).items()}
+    last = {str(key): list(elements) for key, elements in (final.value["lists"] if final else {}).items()}
+    longest = dict(last)
     for _, key, seen in reads:
         if len(seen) > len(longest.get(key, ())):
             longest[key] = seen
@@ -49,6 +50,7 @@ def check(history: History) -> Verdict:
     findings = {
         "duplicates": _duplicates(longest, reads),
         "aborted_reads": _aborted(reads, writers),
+        "vanished_reads": _vanished(last, reads) if final else [],
         "incompatible_orders": _incompatible(longest, reads),
         "dirty_writes": _dirty_writes(longest, writers),
         "lost_updates": _lost_updates(longest, committed),
@@ -108,6 +110,16 @@ def _aborted(reads: _Reads, writers: Mapping[_Element, Operation]) -> list[str]:
             if writer is not None and writer.answer is Answer.FAIL:
                 found.append(f"{operation} read {element} in list {key}, of {writer} (G1a)")
     return found
+
+
+def _vanished(last: Mapping[str, _List], reads: _Reads) -> list[str]:
+    there = {key: frozenset(elements) for key, elements in last.items()}
+    return [
+        f"{operation} read {element} in list {key}, and it is not there in the end"
+        for operation, key, elements in reads
+        for element in elements
+        if element not in there.get(key, ())
+    ]
 
 
 def _incompatible(longest: Mapping[str, _List], reads: _Reads) -> list[str]:
