@@ -235,10 +235,11 @@ class HealthReport:
 
 
 class _Entry:
-    __slots__ = ("check", "running", "standing")
+    __slots__ = ("check", "in_thread", "running", "standing")
 
     def __init__(self, check: HealthCheck) -> None:
         self.check = check
+        self.in_thread = False
         self.standing = Standing()
         self.running: asyncio.Future[Finding] | None = None
 
@@ -344,14 +345,14 @@ class Health:
     async def _find(self, entry: _Entry) -> Finding:
         """One finding, in time; a check that still hangs from the last time is not called on top of that."""
         if entry.running is None:
-            entry.running = asyncio.ensure_future(_found(entry.check.check))
+            entry.running = asyncio.ensure_future(_found(entry))
             entry.running.add_done_callback(lambda _: _forget(entry))
         running = entry.running
         done = asyncio.Event()
         running.add_done_callback(lambda _: done.set())
         await self._clock.wait_async(done, seconds(entry.check.timeout))
         if not running.done():
-            if inspect.iscoroutinefunction(entry.check.check):
+            if not entry.in_thread:
                 running.cancel()  # a thread goes on whatever is said, and is waited for
             return Finding.FAILED
         if running.cancelled():
@@ -382,11 +383,16 @@ def _report_of(check: HealthCheck, standing: Standing, now: float) -> CheckRepor
     return CheckReport(check.name, check.critical, standing.finding, age_s, since_s)
 
 
-async def _found(check: Check) -> Finding:
+async def _found(entry: _Entry) -> Finding:
+    check = entry.check.check
     if inspect.iscoroutinefunction(check):
         result = await check()
     else:
-        result = await asyncio.wrap_future(in_daemon_thread(check, name="holdfast-health"))
+        entry.in_thread = True
+        try:
+            result = await asyncio.wrap_future(in_daemon_thread(check, name="holdfast-health"))
+        finally:
+            entry.in_thread = False
     if inspect.isawaitable(result):
         result = await result
     if isinstance(result, Finding):

@@ -6,12 +6,13 @@ import asyncio
 import json
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
 
 from holdfast.errors import ConfigurationError
 from holdfast.health import (
+    Check,
     Finding,
     Health,
     HealthCheck,
@@ -230,9 +231,35 @@ async def test_one_round_serves_all_who_ask(clock: ManualClock) -> None:
     assert {report.state for report in reports} == {HealthState.READY}
 
 
+class AsyncCall:
+    """A check that is an object whose call is a coroutine."""
+
+    def __init__(self, check: Callable[[], Awaitable[object]]) -> None:
+        self._check = check
+
+    async def __call__(self) -> object:
+        return await self._check()
+
+
+def as_it_is(check: Callable[[], Awaitable[object]]) -> Check:
+    return check
+
+
+def returned(check: Callable[[], Awaitable[object]]) -> Check:
+    """A plain function that returns the coroutine, as a lambda does."""
+
+    def call() -> Awaitable[object]:
+        return check()
+
+    return call
+
+
 @pytest.mark.parametrize("stubborn", [False, True])
-async def test_a_hung_check_costs_its_timeout_and_no_more(clock: ManualClock, stubborn: bool) -> None:
-    """It counts as failed; one that cannot even be cancelled is not called a second time beside itself."""
+@pytest.mark.parametrize("as_check", [as_it_is, returned, AsyncCall])
+async def test_a_hung_check_costs_its_timeout_and_no_more(
+    clock: ManualClock, as_check: Callable[[Callable[[], Awaitable[object]]], Check], stubborn: bool
+) -> None:
+    """It counts as failed, and is asked anew; one that cannot even be cancelled is not called a second time beside itself."""
     calls = 0
     release = asyncio.Event()
 
@@ -247,10 +274,11 @@ async def test_a_hung_check_costs_its_timeout_and_no_more(clock: ManualClock, st
                 if not stubborn:
                     raise
 
-    health = Health([HealthCheck("x", hang, timeout=0.5, cache_for=0)], clock=clock)
-    for _ in range(2):
+    health = Health([HealthCheck("x", as_check(hang), timeout=0.5, cache_for=0)], clock=clock)
+    for number in (1, 2):
         asking = asyncio.create_task(health.report())
-        await turns(lambda: clock.waiting == 1)
+        expected = 1 if stubborn else number
+        await turns(lambda expected=expected: (clock.waiting, calls) == (1, expected))  # type: ignore[misc]
         clock.advance(0.5)
         report = await asking
         assert report.checks[0].finding is FAILED
