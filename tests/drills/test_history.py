@@ -135,6 +135,15 @@ def test_a_last_line_without_its_end_counts_if_it_is_whole(tmp_path: Path) -> No
         ({"type": "fault", "t": 1, "p": "n", "f": "cut", "phase": "middle", "id": 1}, "'middle'"),
         ({"type": "phase", "t": 1, "p": "n", "f": "faults", "phase": "end"}, "never began"),
         ({"type": "phase", "t": 1, "p": "n", "f": "faults", "phase": "middle"}, "'middle'"),
+        ({"type": "meta", "t": 1, "p": "n", "v": 7}, "v is an object, not int"),
+        ({"type": "meta", "t": 1, "p": "n", "v": None}, "v is an object, not NoneType"),
+        ({"type": "meta", "t": 1, "p": "n"}, "'v' is missing"),
+        ({"type": "sample", "t": 1, "p": "n", "v": []}, "v is an object, not list"),
+        ({"type": "final", "t": 1, "p": "n", "f": "set", "v": "ids"}, "v is an object, not str"),
+        ({"type": "wire", "t": 1, "p": "n", "f": "cut", "v": 1}, "v is an object, not int"),
+        ({"type": "fault", "t": 1, "p": "n", "f": "cut", "phase": "start", "id": 1, "v": 1}, "v is an object, not int"),
+        ({**invoke(2), "v": [1]}, "v is an object, not list"),
+        ({**end(), "v": 1}, "v is an object, not int"),
     ],
 )
 def test_damage_is_told_with_file_and_line(tmp_path: Path, damaged: dict[str, Any] | str, why: str) -> None:

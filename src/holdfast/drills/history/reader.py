@@ -112,17 +112,17 @@ class Reader:
         elif kind in ("ok", "fail", "info"):
             self._take_end(line, (process, line["i"]))
         elif kind == "wire":
-            self.wire.append(Wire(t, sys.intern(line["f"]), line.get("c"), line.get("v") or _NOTHING))
+            self.wire.append(Wire(t, sys.intern(line["f"]), line.get("c"), _value(line)))
         elif kind == "fault":
             self._take_fault(line, process, line["phase"])
         elif kind == "phase":
             self._take_phase(line["f"], t, line["phase"])
         elif kind == "sample":
-            self.samples.append(Sample(t, process, line["v"]))
+            self.samples.append(Sample(t, process, _object(line["v"])))
         elif kind == "final":
-            self.finals.append(Final(t, line["f"], line["v"]))
+            self.finals.append(Final(t, line["f"], _object(line["v"])))
         elif kind == "meta":
-            self.metas.append((t, line["v"]))
+            self.metas.append((t, _object(line["v"])))
         elif kind == "closed":
             self._closed = True
         else:
@@ -137,6 +137,7 @@ class Reader:
         for moment in ("intended", "deadline"):
             if type(line.get(moment, 0)) is not int:
                 raise _Damage(f"{moment} is whole nanoseconds")
+        _value(line)
         self._invokes[key] = line
 
     def _take_end(self, line: Mapping[str, Any], key: _Key) -> None:
@@ -154,12 +155,12 @@ class Reader:
         if phase == "start":
             if key in self._open_faults:
                 raise _Damage(f"fault {line['f']} {key[1]} begins twice")
-            self._open_faults[key] = FaultSpan(process, key[1], line["f"], line["t"], None, line.get("v") or _NOTHING)
+            self._open_faults[key] = FaultSpan(process, key[1], line["f"], line["t"], None, _value(line))
         elif phase == "end":
             begun = self._open_faults.pop(key, None)
             if begun is None:
                 raise _Damage(f"fault {line['f']} {key[1]} ends, but never began")
-            value = {**begun.value, **(line.get("v") or {})}
+            value = {**begun.value, **_value(line)}
             self.faults.append(FaultSpan(process, begun.id, begun.name, begun.start, line["t"], value))
         else:
             raise _Damage(f"a fault's phase is start or end, not {phase!r}")
@@ -176,6 +177,16 @@ class Reader:
 _NOTHING: Mapping[str, Any] = {}
 
 
+def _value(line: Mapping[str, Any]) -> Mapping[str, Any]:
+    return _object(line.get("v") or _NOTHING)
+
+
+def _object(value: object) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise _Damage(f"v is an object, not {type(value).__name__}")
+    return value
+
+
 def _operation(invoke: Mapping[str, Any], end: Mapping[str, Any] | None, *, killed: bool = False) -> Operation:
     t = invoke["t"]
     last = _NOTHING if end is None else end
@@ -183,7 +194,7 @@ def _operation(invoke: Mapping[str, Any], end: Mapping[str, Any] | None, *, kill
         process=sys.intern(invoke["p"]),
         index=invoke["i"],
         name=sys.intern(invoke["f"]),
-        value=invoke.get("v") or _NOTHING,
+        value=_value(invoke),
         invoked=t,
         intended=invoke.get("intended", t),
         deadline=invoke.get("deadline"),
@@ -191,7 +202,7 @@ def _operation(invoke: Mapping[str, Any], end: Mapping[str, Any] | None, *, kill
         answer=_ANSWERS[last.get("type", "info")],
         ended=last.get("t"),
         killed=killed,
-        result=last.get("v") or _NOTHING,
+        result=_value(last),
         attempts=last.get("attempts") or 0,
         stage=last.get("stage"),
         code=last.get("code"),
