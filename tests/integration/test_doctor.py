@@ -258,9 +258,48 @@ def test_wrong_login_is_told_without_the_password(postgresql_server: Server, mar
         assert "login" in said["said"]
 
 
-def test_doctor_makes_no_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "name",
+    [
+        "{}/new.db",
+        "file:{}/new.db?uri=true",
+        "file:///{}/new%20one.db?uri=1&mode=rwc",
+        "file:new.db?uri=true",
+        "file:new.db",
+    ],
+)
+def test_doctor_makes_no_file(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A wrong path is told, and no empty database is left there."""
-    assert run(f"sqlite:///{tmp_path / 'new.db'}")[0] == 2
+    monkeypatch.chdir(tmp_path)
+    code, said = run(f"sqlite:///{name.format(tmp_path)}")
+    assert (code, "there is no file" in said["said"]) == (2, True)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "name", ["{}", "file:{}?uri=true", "file://localhost{}?uri=true&mode=rw", "file:a%20b/checkup.db?uri=true"]
+)
+def test_the_file_system_of_a_file_is_looked_at(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However the URL names the file."""
+    folder = tmp_path / "a b"
+    folder.mkdir()
+    path = make_file(folder, "CREATE TABLE proper (id INTEGER PRIMARY KEY)")
+    mounts = tmp_path / "mounts"
+    point = str(folder).replace(" ", r"\040")
+    mounts.write_text(f"server:/export {point} nfs4 rw 0 0\n", encoding="utf-8")
+    monkeypatch.setattr("holdfast.cli.doctor._MOUNTS", mounts)
+    monkeypatch.chdir(tmp_path)
+    url = f"sqlite:///{name.format(str(path).replace(' ', '%20') if '?' in name else path)}"
+    assert "file-system" in by_severity(run(url)[1], "error")
+
+
+@pytest.mark.parametrize(
+    "name", [":memory:", "file::memory:?uri=true", "file:shared?mode=memory&cache=shared&uri=true"]
+)
+def test_a_database_in_memory_has_no_file(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is looked at without one."""
+    monkeypatch.chdir(tmp_path)
+    assert run(f"sqlite:///{name}")[0] < 2
     assert list(tmp_path.iterdir()) == []
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import unquote, urlsplit
 
 import typer
 from rich.markup import escape
@@ -36,6 +37,9 @@ _TITLES = {
     Severity.NOTE: ("cyan", "Notes"),
     Severity.UNSEEN: ("magenta", "Unseen: this user may not look"),
 }
+_IN_MEMORY = frozenset({"mode=memory", "vfs=memdb"})
+"""What makes a database without a file of a `file:` name (https://www.sqlite.org/uri.html)."""
+
 _MOUNTS = Path("/proc/self/mounts")
 
 
@@ -122,8 +126,8 @@ def _file_system(endpoint: Endpoint) -> str | None:
     Raises:
         ConfigurationError: the file is not there; connecting would create it.
     """
-    name = endpoint.address.url.database or ""
-    if name in ("", ":memory:") or name.startswith("file:"):
+    name = _file_of(endpoint)
+    if name is None:
         return None
     if not Path(name).is_file():
         raise ConfigurationError(f"there is no file {name}; the doctor looks at databases, it makes none")
@@ -131,6 +135,16 @@ def _file_system(endpoint: Endpoint) -> str | None:
         return file_system_of(os.path.realpath(name), _MOUNTS.read_text(encoding="utf-8", errors="replace"))
     except OSError:
         return None
+
+
+def _file_of(endpoint: Endpoint) -> str | None:
+    """The path of SQLite's file, as SQLite will be told it; None for a database in memory."""
+    (told,), how = endpoint.engine.dialect.create_connect_args(endpoint.address.url)
+    name, query = str(told), ""
+    if how.get("uri") and name.startswith("file:"):
+        parts = urlsplit(name)
+        name, query = unquote(parts.path), parts.query
+    return None if name in ("", ":memory:") or _IN_MEMORY.intersection(query.split("&")) else name
 
 
 def _look(endpoint: Endpoint, client: ClientFacts) -> list[Finding]:
