@@ -7,8 +7,10 @@ import sys
 from typing import Any
 
 import pytest
+from sqlalchemy.engine import make_url
 
 from holdfast.errors import ConfigurationError, UsageError
+from holdfast.faultproxy.address import read_address
 from holdfast.testing import DatabaseProxy, fault_proxy
 from holdfast.testing.fixtures import StartFaultProxy
 from holdfast.testing.fixtures import fault_proxy as fixture
@@ -29,6 +31,8 @@ start_fault_proxy = fixture
         ("mariadb://app@[::1]/shop", ("::1", 3306), "mysql", "mariadb://app@127.0.0.1:{port}/shop"),
         ("postgresql+asyncpg://127.0.0.1", ("127.0.0.1", 5432), "postgresql", "postgresql+asyncpg://127.0.0.1:{port}"),
         ("postgres://a:b@h/d", ("h", 5432), "postgresql", "postgres://a:b@127.0.0.1:{port}/d"),
+        ("mysql://u:s3cret/x#?@h/d#1", ("h", 3306), "mysql", "mysql://u:s3cret/x#?@127.0.0.1:{port}/d#1"),
+        ("mysql://u@here@h:/d?ssl_ca=/a,b", ("h", 3306), "mysql", "mysql://u@here@127.0.0.1:{port}/d?ssl_ca=/a,b"),
     ],
 )
 def test_a_url_keeps_all_but_host_and_port(url: str, upstream: tuple[str, int], protocol: str, proxied: str) -> None:
@@ -56,7 +60,10 @@ def test_host_and_port_need_the_protocol() -> None:
         "mysql+pymysql:///shop?unix_socket=s",
         "postgresql://app:secret@h1:5432,h2:5432/shop",
         "mysql://app:secret@h:99999/shop",
+        "mysql://app:secret@h:0/shop",
         "mysql://app:secret@h:port/shop",
+        "mysql://app:sec@secret@h/shop",
+        "mysql://app:secret/x@/shop",
         7,
     ],
 )
@@ -65,6 +72,43 @@ def test_an_address_without_one_tcp_host_is_refused(url: Any) -> None:
     with pytest.raises(ConfigurationError) as raised:
         fault_proxy(url)
     assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("option", "names"),
+    [
+        ("unix_socket=/run/mysqld/mysqld.sock", "unix_socket"),
+        ("charset=utf8mb4&host=127.0.0.2", "host"),
+        ("hostaddr=127.0.0.2&password=secret", "hostaddr"),
+        ("host=", "host"),
+        ("port=3307", "port"),
+        ("service=secret", "service"),
+        ("read_default_file=/etc/my.cnf", "read_default_file"),
+    ],
+)
+@pytest.mark.parametrize("scheme", ["mysql+pymysql", "postgresql+psycopg"])
+def test_a_url_that_leads_past_the_proxy_is_refused(scheme: str, option: str, names: str) -> None:
+    """An option that its driver follows instead of host and port: a test would pass without its cut."""
+    with pytest.raises(ConfigurationError, match=rf"{names} would lead past the proxy") as raised:
+        fault_proxy(f"{scheme}://app:secret@h/shop?{option}")
+    assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "mysql://u:s3cret/x#?@h/d#1",
+        "mysql+pymysql://app:p%40ss@db.example:3307/shop?charset=utf8mb4",
+        "postgresql://h:5432/d?options=a@b",
+        "mysql://u@here@h:1/d",
+        "mariadb://app@[::1]/shop",
+        "postgresql://h",
+    ],
+)
+def test_a_url_is_read_as_sqlalchemy_reads_it(url: str) -> None:
+    """The proxy stands in front of the server that the driver would have gone to."""
+    ours, theirs = read_address(url), make_url(url)
+    assert (ours.host, ours.port) == (theirs.host, theirs.port)
 
 
 def test_the_fixture_starts_as_many_as_are_asked_for(start_fault_proxy: StartFaultProxy) -> None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from urllib.parse import SplitResult, urlsplit, urlunsplit
-
 from ..errors import ConfigurationError
 from ..faultproxy import FaultProxy
+from ..faultproxy.address import Address, read_address
 from ..faultproxy.journal import OnEvent
 from ..faultproxy.proxy import Wire
 
@@ -24,7 +23,7 @@ class DatabaseProxy(FaultProxy):
     """A fault proxy that knows the URL of what it stands before. Made by `fault_proxy`."""
 
     def __init__(
-        self, address: SplitResult, upstream: tuple[str, int], protocol: Wire, *, seed: int, on_event: OnEvent | None
+        self, address: Address, upstream: tuple[str, int], protocol: Wire, *, seed: int, on_event: OnEvent | None
     ) -> None:
         super().__init__(upstream, protocol, seed=seed, on_event=on_event)
         self._address = address
@@ -36,9 +35,7 @@ class DatabaseProxy(FaultProxy):
         Raises:
             UsageError: the proxy does not run.
         """
-        login, at, _ = self._address.netloc.rpartition("@")
-        address = self._address._replace(netloc=f"{login}{at}{self.host}:{self.port}")
-        return urlunsplit(address) if address.scheme else address.netloc
+        return f"{self._address.before}{self.host}:{self.port}{self._address.after}"
 
 
 def fault_proxy(
@@ -57,23 +54,18 @@ def fault_proxy(
         The proxy; in its block it has `url`, to connect to instead. Safe in threads.
 
     Raises:
-        ConfigurationError: the address names no single host that is reached by TCP, or the protocol is not known.
+        ConfigurationError: the address names no single host that is reached by TCP, or an option in it leads elsewhere, or the
+            protocol is not known.
     """
     if not isinstance(url, str):
         raise ConfigurationError("pass the URL as a string; of a URL object: url.render_as_string(hide_password=False)")
-    address = urlsplit(url if "://" in url else f"//{url}")
+    address = read_address(url)
     spoken = protocol or _WIRES.get(address.scheme.partition("+")[0])
     if spoken is None:
         raise ConfigurationError(
             "the address does not tell what is spoken there; say protocol='mysql', 'postgresql' or 'tcp'"
         )
-    if "," in address.netloc.rpartition("@")[2]:
-        raise ConfigurationError("the URL names several hosts; make a proxy for each")
-    try:
-        port = address.port or _PORTS.get(spoken)
-    except ValueError:
-        port = None
-    if not address.hostname or port is None:
-        # Not the URL itself: it may hold a password.
-        raise ConfigurationError("the address names no host and port that TCP reaches, for instance 127.0.0.1:3306")
-    return DatabaseProxy(address, (address.hostname, port), spoken, seed=seed, on_event=on_event)
+    port = address.port or _PORTS.get(spoken)
+    if port is None:
+        raise ConfigurationError("the address names no port, and of 'tcp' there is no usual one")
+    return DatabaseProxy(address, (address.host, port), spoken, seed=seed, on_event=on_event)
