@@ -16,6 +16,18 @@ from holdfast.errors import ConfigurationError
     [
         ({"server": "oracle"}, "unknown server"),
         ({"database": "oracle://h/d"}, "database URL that begins with"),
+        ({"database": "mysql://u@127.0.0.1:1,127.0.0.1:2/db"}, "give the URL one host, in its usual place"),
+        ({"database": "mysql:///db?unix_socket=/run/s"}, "give the URL one host, in its usual place"),
+        ({"database": "mysql://u@127.0.0.1/db?unix_socket=/run/s"}, "give the URL one host, in its usual place"),
+        ({"database": "postgresql://127.0.0.1/db?hostaddr=127.0.0.2"}, "give the URL one host, in its usual place"),
+        ({"database": "postgresql://127.0.0.1/db?port=1"}, "give the URL one host, in its usual place"),
+        ({"database": "postgresql://127.0.0.1/db?service=other"}, "give the URL one host, in its usual place"),
+        ({"database": "mysql://u@127.0.0.1:99999/db"}, "a port is 1 to 65535"),
+        ({"database": "mysql://u@127.0.0.1:0/db"}, "a port is 1 to 65535"),
+        ({"database": "mysql://u@127.0.0.1:x/db"}, "the database URL cannot be read"),
+        ({"subject": "http", "workload": "http", "app": "http://127.0.0.1:99999"}, "a port is 1 to 65535"),
+        ({"subject": "http", "workload": "http", "app": "http://127.0.0.1:x"}, "address of a service cannot be read"),
+        ({"subject": "http", "workload": "http", "app": "http:///x"}, "address of a service cannot be read"),
         ({"workload": "lottery"}, "unknown workload"),
         ({"subject": "magic"}, "unknown subject"),
         ({"seconds": 0}, "seconds must be above 0"),
@@ -43,6 +55,8 @@ def test_the_url_stays_out_of_sight() -> None:
     settings = DrillSettings(database="mysql://app:hush@127.0.0.1/shop")
     assert "hush" not in repr(settings)
     assert "hush" not in json.dumps(settings.told())
+    settings = DrillSettings(subject="http", workload="http", app="http://app:hush@127.0.0.1:8000/shop?token=hush")
+    assert settings.told()["app"] == "http://127.0.0.1:8000/shop"
 
 
 @pytest.mark.parametrize(("seconds", "baseline", "healed"), [(3.0, 1.0, 3.0), (10.0, 10 / 3, 8.0), (600.0, 6.0, 15.0)])

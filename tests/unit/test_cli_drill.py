@@ -11,7 +11,7 @@ from rich.console import Console
 
 from holdfast import cli
 from holdfast.cli.choices import FAULT_TEXTS, choices
-from holdfast.cli.consent import check_consent, hosts_of
+from holdfast.cli.consent import check_consent, host_of
 from holdfast.cli.drill import Plan, free_folder, plan_of
 from holdfast.cli.progress import (
     PlainDisplay,
@@ -32,21 +32,41 @@ from holdfast.errors import ConfigurationError
 
 
 @pytest.mark.parametrize(
-    ("url", "hosts"),
+    ("url", "host"),
     [
-        ("sqlite:///shop.db", ()),
-        ("mysql://app:p@ss@db1/shop", ("db1",)),
-        ("mysql+pymysql://app@DB1:3306,db2:3307/shop", ("db1", "db2")),
-        ("postgresql://app@[::1]:5432/shop", ("::1",)),
-        ("postgresql:///shop?host=db9&port=1", ("db9",)),
-        ("postgresql:///shop?host=/run/postgresql", ()),
-        ("postgresql://localhost/shop?hostaddr=192.0.2.7", ("localhost", "192.0.2.7")),
-        ("http://127.0.0.1:8000/", ("127.0.0.1",)),
+        ("sqlite:///shop.db", None),
+        ("mysql+pymysql://u:s3cret/x@localhost/db", "localhost"),
+        ("mysql+asyncmy://app@DB1:3306/shop", "DB1"),
+        ("postgresql://app@[::1]:5432/shop", "::1"),
+        ("http://127.0.0.1:8000/", "127.0.0.1"),
+        ("http://app:s3cret@192.0.2.7/", "192.0.2.7"),
     ],
 )
-def test_hosts_of_a_url(url: str, hosts: tuple[str, ...]) -> None:
-    """Every host that a URL leads to is found, wherever it stands."""
-    assert hosts_of(url) == hosts
+def test_host_of_a_url(url: str, host: str | None) -> None:
+    """It is the one that a driver, or a client, would go to."""
+    assert host_of(url) == host
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "mysql://app:s3cret@ss@db1/shop",
+        "mysql://app:s3cret@db1,db2/shop",
+        "mysql://app:s3cret/x@/shop",
+        "mysql://app:s3cret@db1:99999/shop",
+        "postgresql:///shop?host=db9&port=1&password=s3cret",
+        "postgresql://localhost/shop?hostaddr=192.0.2.7&password=s3cret",
+        "http://app:s3cret/x@h/",
+        "http://app:s3cret@h:99999/",
+        "http://app:s3cret@/",
+    ],
+)
+def test_what_leads_to_no_single_host_is_refused(url: str) -> None:
+    """Nobody could tell whom the drill would harm; and no part of a password is repeated."""
+    with pytest.raises(ConfigurationError) as refused:
+        check_consent(url, ("h", "db1", "db9"))
+    assert "s3cret" not in str(refused.value)
+    assert refused.value.__cause__ is None
 
 
 @pytest.mark.parametrize(
@@ -68,9 +88,7 @@ def test_this_machine_needs_no_consent(url: str) -> None:
     ("url", "named"),
     [
         ("mysql://app:secret@192.0.2.7/shop", ()),
-        ("mysql://app:secret@192.0.2.7:3306,192.0.2.8/shop", ("192.0.2.7",)),
-        ("postgresql:///x?host=192.0.2.7&password=secret", ("192.0.2.8",)),
-        ("postgresql://app:secret@127.0.0.1/x?hostaddr=192.0.2.7", ()),
+        ("mysql://app:secret/x@192.0.2.7:3306/shop", ("192.0.2.8",)),
         ("postgresql://app:secret@[2001:db8::7]/x", ()),
         ("http://192.0.2.7/", ()),
     ],
@@ -83,8 +101,8 @@ def test_other_machines_must_be_named(url: str, named: tuple[str, ...]) -> None:
 
 
 def test_named_hosts_may_be_drilled() -> None:
-    """Naming every host is consent."""
-    check_consent("mysql://app@192.0.2.7:3306,192.0.2.8/shop", ("192.0.2.8", "192.0.2.7"))
+    """Naming the host is consent."""
+    check_consent("mysql://app@192.0.2.7:3306/shop", ("192.0.2.8", "192.0.2.7"))
 
 
 def test_the_command_refuses_before_it_does_anything(
@@ -197,11 +215,18 @@ def test_an_application_brings_its_workload(app: str, name: str, tmp_path: Path)
         ({"app": "json:loads", "subjects": ["plain"]}, "leave --subject out"),
         ({"app": "https://192.0.2.7/"}, "--may-break 192.0.2.7"),
         ({"faults": ["none", "commit"]}, "--fault none"),
+        ({"faults": ["all", "none"]}, "--fault none"),
+        ({"faults": ["all", "nosuch"]}, "unknown fault 'nosuch'"),
+        ({"faults": ["nosuch"]}, "unknown fault 'nosuch'"),
+        ({"workloads": ["all", "nosuch"]}, "unknown workload 'nosuch'"),
+        ({"database": "mysql://u@127.0.0.1:1,127.0.0.1:2/db"}, "one host, in its usual place"),
+        ({"app": "http://127.0.0.1:99999", "faults": ["none"]}, "a port is 1 to 65535"),
         ({"workloads": ["gone"]}, "unknown workload 'gone'"),
         ({"subjects": ["gone"]}, "unknown subject 'gone'"),
         ({"server": "gone"}, "unknown server 'gone'"),
         ({"rate": 0.0}, "rate must be above 0"),
         ({"database": "foo://x"}, "begins with mysql://"),
+        ({"database": "http://192.0.2.7/x"}, "begins with mysql://"),
         ({"start": "true"}, "--start starts the service of --app"),
         ({"start": "true", "app": "json:loads"}, "--start starts the service of --app"),
     ],

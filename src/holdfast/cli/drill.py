@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import typer
 
@@ -17,7 +16,7 @@ from ..errors import ConfigurationError, HoldfastError, error_for
 from ..outcome import Stage
 from . import drill_options as option
 from .choices import choices, choices_table, possible_faults
-from .consent import check_consent
+from .consent import check_consent, is_address
 from .progress import display_for
 from .replay import replay_command
 from .terminal import notes, results, write_json
@@ -129,25 +128,26 @@ def plan_of(
     Raises:
         ConfigurationError: a value is wrong, two contradict each other, or a host was not named as the user's.
     """
+    from ..drills.given import read_database
     from ..drills.schedule import GALERA_SPACING_S
     from ..drills.settings import DrillSettings
-    from ..drills.subjects import with_driver
 
     database, app = given.get("database"), given.get("app")
     if database is not None and "server" in given:
         raise ConfigurationError("--server starts a server and --database takes one that runs: give one of the two")
     if database is not None:
-        with_driver(database, asynchronous=False)  # before its host is looked at: of an unknown kind it has none
-    for url in (database, app if _is_address(app) else None):
+        read_database(database)  # before its host is looked at: of an unknown kind it has none
+    for url in (database, app if is_address(app) else None):
         if url is not None:
             check_consent(url, may_break)
     shared = {name: value for name, value in given.items() if name != "start"}
-    if "start" in given and not _is_address(app):
+    if "start" in given and not is_address(app):
         raise ConfigurationError("--start starts the service of --app http://...: name its address")
     if given.get("server") == "galera":
         shared.setdefault("every", GALERA_SPACING_S)
+    named = _faults(faults)
     if faults and "all" not in faults:
-        shared["faults"] = _faults(faults)
+        shared["faults"] = named
     if may_break:
         shared["may_break"] = tuple(may_break)
     runs = {}
@@ -178,7 +178,8 @@ def _workloads(asked: Sequence[str], app: str | None) -> Sequence[str]:
     if app is not None:
         if asked:
             raise ConfigurationError("--app brings its own workload: leave --workload out")
-        return ("http" if _is_address(app) else "app",)
+        return ("http" if is_address(app) else "app",)
+    _check_names("workload", asked, WORKLOADS)
     if "all" in asked:
         return [name for name in WORKLOADS if name not in ("app", "http")]
     return list(dict.fromkeys(asked)) or ("bank",)
@@ -189,7 +190,7 @@ def _subjects(asked: Sequence[str], app: str | None) -> Sequence[str]:
         return list(dict.fromkeys(asked)) or ("holdfast",)
     if asked:
         raise ConfigurationError("--app is what is drilled: leave --subject out")
-    return ("http" if _is_address(app) else "app",)
+    return ("http" if is_address(app) else "app",)
 
 
 def _limited(subjects: Sequence[str], limits: Sequence[str]) -> Iterator[tuple[str, Any, str]]:
@@ -205,6 +206,9 @@ def _limited(subjects: Sequence[str], limits: Sequence[str]) -> Iterator[tuple[s
 
 
 def _faults(asked: Sequence[str]) -> tuple[str, ...]:
+    from ..drills.run import FAULTS
+
+    _check_names("fault", asked, (*FAULTS, "none"))
     if "none" in asked:
         if len(set(asked)) > 1:
             raise ConfigurationError("--fault none contradicts the other faults")
@@ -212,8 +216,12 @@ def _faults(asked: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(asked))
 
 
-def _is_address(app: str | None) -> bool:
-    return app is not None and app.startswith(("http://", "https://"))
+def _check_names(option: str, asked: Sequence[str], known: Iterable[str]) -> None:
+    """Whether each name is known: before `all` takes the place of all of them."""
+    known = (*known, "all")
+    for name in asked:
+        if name not in known:
+            raise ConfigurationError(f"unknown {option} {name!r}; choose {', '.join(known)}")
 
 
 def _folders(plan: Plan, workload: str) -> list[Path]:
@@ -271,11 +279,11 @@ def _plain_errors(settings: DrillSettings) -> Iterator[None]:
 
 
 def _where(settings: DrillSettings) -> str:
-    if settings.database is None:
-        return ""
-    parts = urlsplit(settings.database)
-    port = f":{parts.port}" if parts.port else ""
-    return f" at {parts.hostname}{port}" if parts.hostname else ""
+    from ..drills.given import read_database
+    from ..ext.sqlalchemy.address import server_of
+
+    server = None if settings.database is None else server_of(read_database(settings.database))
+    return "" if server is None else f" at {server}"
 
 
 def _export(folder: Path, path: Path) -> None:

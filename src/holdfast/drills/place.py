@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.engine import make_url
 
-from ..errors import ConfigurationError
 from ..faultproxy import FaultProxy
 from ..faultproxy.proxy import Wire
 from .faults import SmallDisk
+from .given import read_database
 from .guard import check_target
 from .servers import galera, mariadb, mysql, postgresql, postgresql_pair
 
@@ -140,17 +140,14 @@ def _to_the_primary(url: str, pair: PostgreSQLPair) -> str:
 
 
 def _given(stack: ExitStack, settings: DrillSettings, database: str, wire: HistoryWriter) -> Place:
-    url = make_url(database)
-    backend = url.get_backend_name()
-    if backend == "sqlite":
+    url = read_database(database)
+    if url.host is None:  # SQLite: of others it names one
         return Place(database, database, database)
-    if url.host is None or "," in url.host or "host" in url.query:
-        raise ConfigurationError(
-            "a drill puts its proxy in front of one server: give the URL one host, in its usual place"
-        )
     # The address that was checked is the one that is used: a name may lead elsewhere a moment later.
     addresses = check_target(url.host, settings.may_break)
-    proxy = _proxy(stack, settings, wire, "", (addresses[0] if addresses else url.host, url.port or _PORTS[backend]))
+    proxy = _proxy(
+        stack, settings, wire, "", (addresses[0] if addresses else url.host, url.port or _PORTS[settings.backend])
+    )
     return Place(_through(database, proxy, settings), database, database, {"server": proxy})
 
 

@@ -18,7 +18,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
-from urllib.parse import urlsplit
 
 from ..clock import SYSTEM_CLOCK, new_token
 from ..errors import ConfigurationError, DrillFailed
@@ -28,6 +27,7 @@ from .crew import Crew
 from .disturbances import LASTING, PASSING, check_faults, lasting_fault, passing_fault
 from .endings import orderly_end
 from .faults import Fault
+from .given import place_of, read_service
 from .guard import check_target
 from .history import Answer, History, HistoryWriter
 from .nemesis import Nemesis
@@ -191,25 +191,23 @@ def summary_of(history: History) -> dict[str, Any]:
 def _check(settings: DrillSettings, service: Service | None) -> None:
     check_faults(settings)
     if settings.subject == "http":
-        host = urlsplit(settings.app or "").hostname
-        if service is None and host is None:
-            raise ConfigurationError("the subject 'http' needs an address, such as http://127.0.0.1:8000, as app")
-        if host is not None:
-            check_target(host, settings.may_break)
+        if settings.app is not None:
+            check_target(read_service(settings.app).host, settings.may_break)
         if service is None:
             _check_foreign_service(settings)
 
 
 def _check_foreign_service(settings: DrillSettings) -> None:
     """What a drill can do to a service that runs already: nothing between it and its database, which it has long connected to."""
+    if settings.app is None:
+        raise ConfigurationError("the subject 'http' needs an address, such as http://127.0.0.1:8000, as app")
+    place = place_of(settings.app)
     cure = "have the drill start the service (--start COMMAND, with --server or a database URL)"
     if settings.database is not None or settings.server != "sqlite":
-        raise ConfigurationError(
-            f"the service at {settings.app} would never see that database: {cure}, or name no database"
-        )
+        raise ConfigurationError(f"the service at {place} would never see that database: {cure}, or name no database")
     if beyond := [name for name in settings.faults if name not in _AROUND_A_SERVICE]:
         raise ConfigurationError(
-            f"the fault {beyond[0]!r} happens between the service at {settings.app} and its database, where the drill is not: "
+            f"the fault {beyond[0]!r} happens between the service at {place} and its database, where the drill is not: "
             f"{cure}, or choose --fault {', '.join(_AROUND_A_SERVICE)} or none"
         )
 

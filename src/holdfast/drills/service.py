@@ -13,12 +13,12 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 import psutil
 
 from ..clock import SYSTEM_CLOCK
 from ..errors import ConfigurationError
+from .given import place_of, read_service
 from .subjects import with_driver
 
 if TYPE_CHECKING:
@@ -55,7 +55,9 @@ def started(command: str, address: str, log: Path, *, within_s: float = READY_WI
 @contextmanager
 def _running(command: str, address: str, log: Path, url: str, within_s: float) -> Iterator[str]:
     if _answers(address):
-        raise ConfigurationError(f"somebody listens at {address} already; end that, or choose another port for --start")
+        raise ConfigurationError(
+            f"somebody listens at {place_of(address)} already; end that, or choose another port for --start"
+        )
     environment = {
         **os.environ,
         "DATABASE_URL": with_driver(url, asynchronous=False),
@@ -82,18 +84,20 @@ def _wait(process: subprocess.Popen[bytes], command: str, address: str, log: Pat
     while not _answers(address):
         if process.poll() is not None:
             raise ConfigurationError(
-                f"{command!r} ended with {process.returncode} before it listened at {address}; see {log}"
+                f"{command!r} ended with {process.returncode} before it listened at {place_of(address)}; see {log}"
             )
         if SYSTEM_CLOCK.monotonic() > give_up_at:
-            raise ConfigurationError(f"{command!r} did not listen at {address} within {within_s:g} s; see {log}")
+            raise ConfigurationError(
+                f"{command!r} did not listen at {place_of(address)} within {within_s:g} s; see {log}"
+            )
         SYSTEM_CLOCK.sleep(_STEP_S)
 
 
 def _answers(address: str) -> bool:
-    parts = urlsplit(address)
+    url = read_service(address)
     with suppress(OSError):
-        port = parts.port or (443 if parts.scheme == "https" else 80)
-        socket.create_connection((parts.hostname or "", port), timeout=1.0).close()
+        port = url.port or (443 if url.scheme == "https" else 80)
+        socket.create_connection((url.host, port), timeout=1.0).close()
         return True
     return False
 

@@ -8,8 +8,9 @@ from typing import Any
 
 from ..adaptive import Mode
 from ..errors import ConfigurationError
+from .given import place_of, read_database, read_service
 from .schedule import SPACING_S, Scope
-from .subjects import SUBJECTS, check_subject, with_driver
+from .subjects import SUBJECTS, check_subject
 from .workloads import WORKLOADS
 
 __all__ = ["LIMITS", "SCOPES", "SERVERS", "DrillSettings"]
@@ -87,10 +88,12 @@ class DrillSettings:
                 f"unknown server {self.server!r}; choose {', '.join(SERVERS)}, or give a database URL"
             )
         if self.database is not None:
-            with_driver(self.database, asynchronous=False)
+            read_database(self.database)
         if self.workload not in WORKLOADS:
             raise ConfigurationError(f"unknown workload {self.workload!r}; choose {', '.join(WORKLOADS)}")
         check_subject(self.subject, self.workload, self.app)
+        if self.subject == "http" and self.app is not None:
+            read_service(self.app)
         if self.limit not in LIMITS:
             raise ConfigurationError(f"unknown limit {self.limit!r}; choose {', '.join(LIMITS)}")
         if self.limit != "off" and not SUBJECTS[self.subject].has_limit:
@@ -133,9 +136,11 @@ class DrillSettings:
         return self.database.partition("://")[0].partition("+")[0]
 
     def told(self) -> dict[str, Any]:
-        """The settings for the history: plain values, no URL."""
+        """The settings for the history: plain values, no URL of a database, no login of a service."""
         told = asdict(self)
         told["database"] = self.database is not None
+        if self.subject == "http" and self.app is not None:
+            told["app"] = place_of(self.app)
         told["output"] = str(self.output)
         for name in ("faults", "may_break"):
             told[name] = list(getattr(self, name))

@@ -119,7 +119,7 @@ class OverHttp(Remote):
         Raises:
             ConfigurationError: nobody answers, or not as a service that can be drilled does.
         """
-        where = f"{method} {self._client.base_url.join(path)}"
+        where = f"{method} {self._client.base_url.join(path).copy_with(userinfo=b'')}"
         try:
             response = await self._client.request(method, path, **given)
         except httpx2.TransportError as error:
