@@ -298,6 +298,12 @@ def test_the_shape_of_the_document_is_stable() -> None:
             "postgresql:///x?user=a&password=hunter2&sslmode=require",
             "postgresql:///x?user=a&password=***&sslmode=require",
         ),
+        ("mysql://app:hunter 2/x@db1/my shop", "mysql://app:***@db1/my shop"),
+        ("mysql://app:hunter 2@3@db1/my shop", "mysql://app:***@db1/my shop"),
+        (
+            "postgresql://db1/x?sslpassword=hunter2&ssl_key_password=hunter3",
+            "postgresql://db1/x?sslpassword=***&ssl_key_password=***",
+        ),
         ("mysql://app@db1/shop", "mysql://app@db1/shop"),
         ("no secret here: 12:30", "no secret here: 12:30"),
     ],

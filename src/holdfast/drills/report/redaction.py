@@ -14,12 +14,15 @@ __all__ = ["redacted", "without_secrets"]
 _HIDDEN = "***"
 # The password may hold anything but a blank; the last @ before the host ends it.
 _IN_URL = re.compile(r"(?<=://)([^\s:/@]*):(\S+)@")
-_IN_QUERY = re.compile(r"(?i)\b(password|passwd|pwd|secret|token|api_?key)=([^\s&'\";]+)")
+# Where the text is a URL and nothing else, that may be a blank, too (SQLAlchemy reads it so).
+_ALONE = re.compile(r"\A([\w+]+://[^:/]*):[^@]*@")
+_IN_QUERY = re.compile(r"(?i)\b(\w*password|passwd|pwd|secret|token|api_?key)=([^\s&'\";]+)")
 _NAMED = re.compile(r"(?i)password|passwd|\bpwd\b|secret|token|api_?key|credential")
 
 
 def redacted(text: str) -> str:
     """`text` with the passwords of URLs, and what follows `password=` and the like, replaced by `***`."""
+    text = _ALONE.sub(rf"\1:{_HIDDEN}@", text)
     return _IN_QUERY.sub(rf"\1={_HIDDEN}", _IN_URL.sub(rf"\1:{_HIDDEN}@", text))
 
 
