@@ -7,8 +7,9 @@ from contextlib import suppress
 import pytest
 
 from holdfast.backoff import Backoff
-from holdfast.budget import RetryBudget, default_budget
+from holdfast.budget import BudgetOfOthers, RetryBudget, default_budget
 from holdfast.errors import report_of
+from holdfast.ext.sqlalchemy import Database
 from holdfast.retry import retry
 from holdfast.testing import ManualClock
 from tests.unit.forms import FORMS, Flaky, Run, always
@@ -67,3 +68,11 @@ def test_a_given_budget_is_never_told_the_time_of_another_clock(run: Run) -> Non
     assert budget._window.slot_ends == 6.0
     own.advance(20.0)
     assert budget.balance() == 2
+
+
+def test_a_database_tells_a_shared_budget_no_time_of_its_clock() -> None:
+    """Its operations spend from it as of the budget's own."""
+    own = ManualClock()
+    shared, clock = RetryBudget(clock=own), ManualClock(start=1e6)
+    assert isinstance(Database("sqlite://", budget=shared, clock=clock)._runtime.budget, BudgetOfOthers)
+    assert Database("sqlite://", budget=shared, clock=own)._runtime.budget is shared

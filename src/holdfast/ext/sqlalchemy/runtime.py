@@ -15,7 +15,7 @@ from sqlalchemy.util import greenlet_spawn
 
 from ...adaptive import AdaptiveLimit
 from ...breaker import BreakerState, CircuitBreaker
-from ...budget import RetryBudget
+from ...budget import RetryBudget, budget_on
 from ...clock import Random, WaitingClock, new_token
 from ...deadline import Deadline, seconds, within
 from ...dialects import Flavour
@@ -103,7 +103,7 @@ class Runtime:
         self.events = events
         self.clock = clock
         self.random = random
-        self.budget = budget or RetryBudget(clock=clock)
+        self.budget = budget_on(clock, budget or RetryBudget(clock=clock))
         self.limit = _limit_of(settings, clock=clock, random=random, events=events)
         self._own_breaker = breaker
         self._breakers: dict[Host | None, CircuitBreaker] = {}
