@@ -161,7 +161,7 @@ async def test_the_context_says_so(drain: Drain) -> None:
     seen: list[bool] = []
 
     async def handler(scope: Scope, receive: Receive, send: Send) -> None:
-        seen.extend([context_of(scope).draining, is_draining(), current_drain() is drain])
+        seen.extend([context_of(scope).draining, is_draining(), current_drain() is app.part])
         await answering()(scope, receive, send)
 
     app = Draining(handler, drain=drain)

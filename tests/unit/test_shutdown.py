@@ -17,6 +17,7 @@ from holdfast.shutdown import (
     Drain,
     DrainReport,
     DrainSettings,
+    Part,
     Phase,
     Stage,
     StepOutcome,
@@ -286,6 +287,95 @@ def test_a_registration_can_be_taken_back(drain: Drain) -> None:
     drain.begin(lame_duck=False)
     drain.run()
     assert said == []
+
+
+# -- parts -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_part_ends_alone(run: Run, drain: Drain, clock: ManualClock) -> None:
+    """Its work is waited for and its steps are taken; the process serves on, and so do the other parts."""
+    said: list[str] = []
+    parts = [Part(drain), Part(drain)]
+    drain.on_close("database", lambda: said.append("database"))
+    for number, part in enumerate(parts):
+        part.on_drain("hurry", lambda: clock.advance(5))
+        part.on_close("redis", lambda number=number: said.append(f"redis {number}"))  # type: ignore[misc]
+        part.enter(Cancelled(part))
+    drain.enter(Cancelled(drain))
+    assert (parts[0].in_flight, drain.in_flight) == (1, 3)
+    parts[0].leave(next(iter(parts[0]._work)))
+    report = run(parts[0], None)
+    assert said == ["redis 0"]
+    assert report.is_clean
+    assert [one.phase for one in (*parts, drain)] == [Phase.DONE, Phase.SERVING, Phase.SERVING]
+    assert drain.in_flight == 2
+
+
+def test_a_part_ends_with_the_whole(run: Run, drain: Drain, clock: ManualClock) -> None:
+    """As if all had been registered in one place; what a part has done already is not done again."""
+    said: list[str] = []
+    early, late = Part(drain), Part(drain)
+    early.on_close("early", lambda: said.append("early"))
+    early.begin(lame_duck=False)
+    run(early, None)
+    late.on_close("first", lambda: said.append("first"))
+    drain.on_close("second", lambda: said.append("second"))
+    late.on_close("third", lambda: said.append("third"))
+    drain.on_drain("hurry", lambda: clock.advance(5))
+    work = Cancelled(drain)
+    late.enter(work)
+    drain.on_drain("end", lambda: late.leave(work))
+    assert drain.longest_s == 5 + 15 + 2 + 4 * 3
+    run(drain, None)
+    assert said == ["early", "third", "second", "first"]
+    assert (late.phase, late.is_draining, late.has_reached(Phase.DONE)) == (Phase.DONE, True, True)
+    late.start()
+    assert (drain.phase, late.phase, early.phase) == (Phase.SERVING, Phase.SERVING, Phase.DONE)
+
+
+def test_work_is_told_once_by_a_part_and_the_whole(drain: Drain, clock: ManualClock) -> None:
+    """Whichever comes to its limit first."""
+    part = Part(drain)
+    own, other = Cancelled(part, ends=False), Cancelled(drain, ends=False)
+    part.enter(own)
+    drain.enter(other)
+    for one in (part, drain, part):
+        one.begin(lame_duck=False)
+        one.stopped()
+        one.look()
+        clock.advance(15)
+        one.look()
+    assert (own.told, other.told) == (1, 1)
+
+
+async def test_who_waits_for_a_part_hears_of_the_whole(drain: Drain) -> None:
+    """A handler asks for its application's end, and that of the process is that."""
+    part = Part(drain)
+    inner = Part(part)
+    waiting = [asyncio.create_task(one.wait_async()) for one in (inner, part)]
+    await turns(lambda: bool(inner._waiters and part._waiters))
+    drain.begin()
+    await asyncio.gather(*waiting)
+    assert inner.is_draining
+
+
+def test_two_parts_cannot_be_in_each_other(drain: Drain) -> None:
+    """Two applications may be mounted in each other; who came second stays where it is."""
+    one, other = Part(drain), Part(drain)
+    one.join(other)
+    other.join(one)
+    one.join(one)
+    assert (one.whole, other.whole) == (drain, drain)
+    other.begin()
+    assert one.is_draining
+    assert not drain.is_draining
+
+
+def test_settings_are_those_of_the_whole(drain: Drain) -> None:
+    """Also where they are set later, as a server does."""
+    part = Part(Part(drain))
+    drain.settings = DrainSettings(finish=77)
+    assert part.settings.finish == 77
 
 
 # -- threads -----------------------------------------------------------------------------------------------------------

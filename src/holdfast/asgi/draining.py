@@ -14,7 +14,9 @@ What it does, under any ASGI server:
 - A request that is cancelled at the limit before its answer began is answered: with 503 where it only reads, or where it is known
   that nothing was applied; else with 504, `outcome` is `unknown`, and the same key settles it.
 - When the server says `lifespan.shutdown`: what is under way is waited for, cancelled at its limit and waited for again, then the
-  steps of `on_flush` are taken, then the application's own shutdown runs, then the steps of `on_close`.
+  steps of `on_flush` are taken, then the application's own shutdown runs, then the steps of `on_close`. While other applications
+  run in the process, that is the end of this one alone: of its requests, and of the steps that are its own (`Part`; inside, it is
+  `current_drain()`). The last one ends the rest. One that fails to start is over, too.
 
 Under `holdfast.ext.uvicorn` the end begins with the signal, and the lame duck takes place. Under another server the signal
 belongs to that server: `Draining` puts itself in front of its handler, so that answers and handlers know of the end at
@@ -35,7 +37,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import OutcomeUnknown, report_of
 from ..outcome import Outcome
-from ..shutdown import DRAIN, Drain, Phase, Work, use_drain
+from ..shutdown import DRAIN, Drain, Part, Phase, Work, use_drain
 from .context import context_of, fields_of
 from .exchange import Exchange, exchange_of
 from .handshakes import refuse_handshake
@@ -83,26 +85,28 @@ class Draining:
 
     Args:
         app: the application inside.
-        drain: what is drained; default the process's own.
+        drain: what is drained: the process's (default) or another, in which the application gets a part; or such a part.
         watch_signals: under a server that is not ours, notice SIGTERM and SIGINT before the server does; default True. Without
             effect outside of the main thread.
+
+    Attributes:
+        part: what ends with the application.
     """
 
-    __slots__ = ("_drain", "_has_inner", "_restore", "_watch_signals", "app")
+    __slots__ = ("_has_inner", "_watch_signals", "app", "part")
     place = Place.DRAINING
 
     def __init__(self, app: App, *, drain: Drain = DRAIN, watch_signals: bool = True) -> None:
         self.app = app
-        self._drain = drain
+        self.part = drain if isinstance(drain, Part) else Part(drain)
         self._watch_signals = watch_signals
-        self._restore: Callable[[], None] | None = None
         self._has_inner = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Count one request, one websocket, or the life of the application."""
-        drain = self._drain
+        drain = self.part
         outer = scope.get(_MARK)
-        if outer is not None and outer._drain is drain:
+        if outer is not None and outer.part.whole is drain.whole:
             await self._within(outer, scope, receive, send)
             return
         scope[_MARK] = self
@@ -115,8 +119,7 @@ class Draining:
                 has_two_ends = b"transfer-encoding" in fields and b"content-length" in fields
                 exchange.on_head(self, _say_close if has_two_ends else self._say_close)
             request = _Request(scope, context, exchange)
-            if drain is not DRAIN:
-                use_drain(drain)
+            use_drain(drain)
             if drain.is_draining:
                 context.draining = True
             drain.enter(request)
@@ -138,10 +141,11 @@ class Draining:
 
     async def _within(self, outer: Draining, scope: Scope, receive: Receive, send: Send) -> None:
         """Inside of `outer`, which counts: answer what is cut or refused."""
+        self.part.join(outer.part)
         kind = scope["type"]
         if kind == "lifespan":
             outer._has_inner = True
-        elif kind == "websocket" and self._drain.is_draining:
+        elif kind == "websocket" and self.part.is_draining:
             await _refuse(scope, receive, send)
             return
         try:
@@ -152,11 +156,11 @@ class Draining:
                 raise
 
     def _say_close(self, headers: Headers) -> None:
-        if self._drain.is_draining:
+        if self.part.is_draining:
             put(headers, _CLOSE)
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
-        drain = self._drain
+        drain = self.part
         if drain.is_draining:
             await (self.app(scope, receive, send) if self._has_inner else _refuse(scope, receive, send))
             return
@@ -174,15 +178,15 @@ class Draining:
             drain.leave(socket)
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
-        life = _Life(self._drain, receive, send)
-        self._drain.restart()
-        if self._watch_signals:
-            self._restore = _notice_signals(self._drain)
+        use_drain(self.part)
+        restore = _notice_signals(self.part.whole) if self._watch_signals else None
+        life = _Life(self.part, receive, send)
         try:
             await self.app(scope, life.receive, life.send)
         finally:
-            if self._restore is not None:
-                self._restore()
+            life.over()
+            if restore is not None:
+                restore()
 
 
 def _say_close(headers: Headers) -> None:
@@ -281,26 +285,50 @@ class _WebSocket(_Cancellable):
 
 
 class _Life:
-    """The end of the application: work first, then its own shutdown, then ours."""
+    """One run of the application, and its end: work first, then its own shutdown, then ours."""
 
-    __slots__ = ("_drain", "_receive", "_send")
+    __slots__ = ("_ending", "_is_over", "_part", "_receive", "_send")
 
-    def __init__(self, drain: Drain, receive: Receive, send: Send) -> None:
-        self._drain = drain
+    def __init__(self, part: Part, receive: Receive, send: Send) -> None:
+        self._part = part
         self._receive = receive
         self._send = send
+        self._ending: Drain | None = None
+        self._is_over = False
+        part.start()
+
+    def over(self) -> None:
+        if not self._is_over:
+            self._is_over = True
+            self._part.over()
 
     async def receive(self) -> Message:
         message = await self._receive()
         if message["type"] == "lifespan.shutdown":
-            await self._drain.finish_async()
-            await self._drain.flush_async()
+            self._ending = self._part.ending()
+            if self._ending is not None:
+                await self._ending.finish_async()
+                await self._ending.flush_async()
         return message
 
     async def send(self, message: Message) -> None:
-        if message["type"] in {"lifespan.shutdown.complete", "lifespan.shutdown.failed"}:
-            await self._drain.close_async()
+        kind = message["type"]
+        if kind == "lifespan.startup.failed" and self._part.ending() is not None:
+            await _end(self._part)
+        elif kind in {"lifespan.shutdown.complete", "lifespan.shutdown.failed"} and self._ending is not None:
+            await self._ending.close_async()
+            self.over()
+            # Where others ran when this one's end began, they may be over by now: then the rest is left to the last.
+            rest = self._part.ending()
+            if rest is not None:
+                await _end(rest)
         await self._send(message)
+
+
+async def _end(drain: Drain) -> None:
+    await drain.finish_async()
+    await drain.flush_async()
+    await drain.close_async()
 
 
 async def _refuse(scope: Scope, receive: Receive, send: Send) -> None:

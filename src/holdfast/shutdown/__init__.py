@@ -23,6 +23,8 @@ While draining a process still answers everything: whoever sends it traffic need
 answers carry `Connection: close`). Then it takes nothing new, lets what is under way finish, cancels what takes too long and
 waits for that, too. No step can hold the process up: each has a limit, and what exceeded it stands in the report.
 
+In a process with several applications each has a `Part` of the drain, which ends with it, alone where others go on.
+
 What follows what is one pure function (`next_phase`); two shells follow it, for threads and for asyncio. A `Drain` may be shared
 between threads and tasks; its shells belong to one caller at a time, and every call is idempotent.
 
@@ -33,6 +35,7 @@ from __future__ import annotations
 
 from .drain import Drain, StepFunction, Work
 from .handlers import DRAIN, current_drain, draining, end_on_signals, is_draining, until_draining, use_drain
+from .part import Part
 from .phases import DrainReport, DrainSettings, Phase, Stage, StepEnded, StepOutcome, due, next_phase
 
 __all__ = [
@@ -40,6 +43,7 @@ __all__ = [
     "Drain",
     "DrainReport",
     "DrainSettings",
+    "Part",
     "Phase",
     "Stage",
     "StepEnded",

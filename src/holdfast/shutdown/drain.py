@@ -6,16 +6,19 @@ import asyncio
 import inspect
 import logging
 import threading
+import weakref
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import count
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from ..callables import in_daemon_thread
 from ..clock import SYSTEM_CLOCK, WaitingClock
 from ..deadline import seconds
 from ..traces import trace_of
-from .phases import DrainReport, DrainSettings, Phase, Stage, StepEnded, StepOutcome, due, next_phase
+from .phases import ORDER, DrainReport, DrainSettings, Phase, Stage, StepEnded, StepOutcome, due, next_phase
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -30,9 +33,10 @@ _log = logging.getLogger("holdfast")
 _LONG_S = 3600.0
 """How long a wait without an end lasts before it looks again."""
 
-_ORDER = {phase: number for number, phase in enumerate(Phase)}
-
 _EXCEEDED = TimeoutError("the step was still at it at its limit")
+
+_numbers = count()
+"""Of steps in the order of their registration, also between a drain and its parts."""
 
 
 class Work:
@@ -73,10 +77,13 @@ class _Step:
     name: str
     call: StepFunction
     limit_s: float
+    number: int = field(default_factory=_numbers.__next__)
 
 
 class Drain:
     """The end of one process: what is under way, what has to be done, and how far it has come. Safe in threads and tasks.
+
+    Its parts (`Part`) are applications that may end alone; what is theirs is the process's as well.
 
     Args:
         settings: the limits.
@@ -92,6 +99,7 @@ class Drain:
         self._waiters: dict[object, Callable[[], object]] = {}
         self._steps: dict[Phase, list[_Step]] = {Phase.DRAINING: [], Phase.FLUSHING: [], Phase.CLOSING: []}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._parts: tuple[weakref.ref[Drain], ...] = ()
         self._forget()
 
     def _forget(self) -> None:
@@ -102,6 +110,11 @@ class Drain:
         self._ended: list[StepEnded] = []
 
     # -- what is known -------------------------------------------------------------------------------------------------
+
+    @property
+    def whole(self) -> Drain:
+        """The end of the process: this one, unless it is a part."""
+        return self
 
     @property
     def phase(self) -> Phase:
@@ -115,12 +128,23 @@ class Drain:
 
     def has_reached(self, phase: Phase) -> bool:
         """Whether the end has come as far as `phase`, or further."""
-        return _ORDER[self._stage.phase] >= _ORDER[phase]
+        return ORDER[self._stage.phase] >= ORDER[phase]
 
     @property
     def in_flight(self) -> int:
         """How much work is under way."""
-        return len(self._work)
+        return len(self._under_way())
+
+    def _under_way(self) -> list[Work]:
+        return [work for drain in self._with_parts() for work in list(drain._work)]
+
+    def _with_parts(self) -> Iterator[Drain]:
+        """This drain, and its parts to the last."""
+        yield self
+        for part in self._parts:
+            known = part()
+            if known is not None:
+                yield from known._with_parts()
 
     @property
     def report(self) -> DrainReport:
@@ -130,8 +154,14 @@ class Drain:
     @property
     def steps_s(self) -> float:
         """The most seconds that flushing, the application's own shutdown and closing can take."""
-        steps = (step.limit_s for phase in (Phase.FLUSHING, Phase.CLOSING) for step in self._steps[phase])
-        return seconds(self.settings.step) + sum(steps)
+        limits_s = (
+            step.limit_s
+            for drain in self._with_parts()
+            for phase in (Phase.FLUSHING, Phase.CLOSING)
+            for step in drain._steps[phase]
+            if drain is self or phase not in drain._taken  # a part that is over
+        )
+        return seconds(self.settings.step) + sum(limits_s)
 
     @property
     def longest_s(self) -> float:
@@ -241,7 +271,7 @@ class Drain:
     def _advance(self, told: Phase | None = None) -> bool:
         """Move on by one phase if it is time, or if the present one is `told`."""
         with self._lock:
-            stage, now, unfinished = self._stage, self._clock.monotonic(), list(self._work)
+            stage, now, unfinished = self._stage, self._clock.monotonic(), self._under_way()
             is_told = told is stage.phase
             phase = next_phase(stage, self.settings, now=now, in_flight=len(unfinished), told=is_told)
             if phase is stage.phase:
@@ -255,7 +285,7 @@ class Drain:
         if phase is Phase.CANCELLING:
             self._cancelled = names
             _log.warning("shutdown: cancelling what took too long: %s", ", ".join(names))
-            for work in unfinished:
+            for work in [work for drain in self._first_for(phase) for work in list(drain._work)]:
                 with suppress(RuntimeError):  # its event loop is closed: it is over
                     work.cancel()
         elif phase is Phase.FLUSHING and names:
@@ -267,7 +297,7 @@ class Drain:
     # -- waiting -------------------------------------------------------------------------------------------------------
 
     def _wake(self) -> None:
-        for wake in list(self._waiters.values()):
+        for wake in [wake for drain in self._with_parts() for wake in list(drain._waiters.values())]:
             with suppress(RuntimeError):  # its event loop is closed: nobody waits there
                 wake()
 
@@ -448,12 +478,17 @@ class Drain:
     # -- steps ---------------------------------------------------------------------------------------------------------
 
     def _claim(self, phase: Phase) -> list[_Step]:
-        """The steps of a phase, once: whoever asks again gets none."""
-        with self._lock:
-            if phase in self._taken:
-                return []
-            self._taken.add(phase)
-            return list(self._steps[phase])
+        """The steps of a phase, those of parts among them, once: whoever asks again gets none."""
+        steps = (step for drain in self._first_for(phase) for step in drain._steps[phase])
+        return sorted(steps, key=attrgetter("number"))
+
+    def _first_for(self, phase: Phase) -> list[Drain]:
+        """Of this drain and its parts those that were not asked yet for what is done in `phase`; from now on they were."""
+        with self.whole._lock:
+            drains = [drain for drain in self._with_parts() if phase not in drain._taken]
+            for drain in drains:
+                drain._taken.add(phase)
+        return drains
 
     def _note(self, step: _Step, phase: Phase, began: float, error: BaseException | None) -> None:
         elapsed_s = self._clock.monotonic() - began
@@ -468,7 +503,7 @@ class Drain:
         self._ended.append(StepEnded(step.name, phase, outcome, elapsed_s))
 
     def __repr__(self) -> str:
-        return f"<Drain {self._stage.phase}, {len(self._work)} under way>"
+        return f"<{type(self).__name__} {self.phase}, {self.in_flight} under way>"
 
 
 def _waker(event: asyncio.Event) -> Callable[[], object]:

@@ -28,7 +28,7 @@ def use_drain(drain: Drain) -> None:
 
 
 def current_drain() -> Drain:
-    """The drain of the calling context; the process's own unless somebody said otherwise."""
+    """The drain of the calling context: inside of an application its part, whose `whole` is the process's; else the process's."""
     return _current.get()
 
 

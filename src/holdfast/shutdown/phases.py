@@ -11,7 +11,7 @@ from ..deadline import seconds
 if TYPE_CHECKING:
     from datetime import timedelta
 
-__all__ = ["DrainReport", "DrainSettings", "Phase", "Stage", "StepEnded", "StepOutcome", "due", "next_phase"]
+__all__ = ["ORDER", "DrainReport", "DrainSettings", "Phase", "Stage", "StepEnded", "StepOutcome", "due", "next_phase"]
 
 
 class Phase(StrEnum):
@@ -33,6 +33,10 @@ class Phase(StrEnum):
     """Engines and clients close."""
     DONE = "done"
     """Over."""
+
+
+ORDER = {phase: number for number, phase in enumerate(Phase)}
+"""Of phases: the larger the further."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -43,7 +43,7 @@ from ...asgi.subjects import by_tenant
 from ...bounds import instance_of
 from ...errors import ConfigurationError
 from ...health import Health, HealthCheck
-from ...shutdown import DRAIN, Drain
+from ...shutdown import DRAIN, Drain, Part
 from .errors import ProblemFor, install_errors
 from .openapi import Told, install_openapi
 from .routes import LaterRoutes, Refusal, Route, Routes
@@ -99,7 +99,7 @@ def install(
 
     Args:
         app: the application.
-        db: gives its health checks, and is closed when the process ends; default None.
+        db: gives its health checks, and is closed when the application ends, or the process; default None.
         settings: default `EdgeSettings.load()`: the environment.
         authenticator: who asks; default None: nobody is asked.
         public: route patterns on which a proof may be missing; default those of OpenAPI and its pages.
@@ -109,7 +109,7 @@ def install(
             Holdfast's need none. Default none.
         quota_store: where rates are counted; default this process alone.
         checks: further health checks.
-        drain: what ends the process; default its own.
+        drain: what ends the process; default its own. The application gets a part of it.
 
     Raises:
         ConfigurationError: a setting cannot work, something is of another kind, it was called before, the application runs
@@ -128,6 +128,7 @@ def install(
     for refusal in (settings.refusal(has_keys=has.keys), *(_refusal(route, settings, has) for route in routes)):
         if refusal is not None:
             raise ConfigurationError(refusal)
+    part = Part(drain)
     health = Health([*(db.health_checks() if db is not None else ()), *checks])
     shown = [
         path for path in (app.openapi_url, app.docs_url, app.redoc_url, app.swagger_ui_oauth2_redirect_url) if path
@@ -137,8 +138,8 @@ def install(
         (True, partial(RequestId, incoming=settings.request_id_header or None)),
         (True, partial(AccessLog, tenant_key=_bytes(settings.tenant_key))),
         (True, Recovery),
-        (True, partial(Draining, drain=drain)),
-        (True, partial(HealthEndpoints, health=health, drain=drain)),
+        (True, partial(Draining, drain=part)),
+        (True, partial(HealthEndpoints, health=health, drain=part)),
         (True, partial(ClientAddress, trusted=settings.trusted_proxies)),
         _allowlist(routes, settings),
         _authentication(authenticator, optional, settings),
@@ -155,7 +156,8 @@ def install(
     schemes = () if authenticator is None else (authenticator.challenge.split(" ", 1)[0].lower(),)
     install_openapi(app, routes, Told(frozenset(result.on), schemes, RoutePatterns(optional, name="public")))
     if db is not None:
-        drain.on_close("database", db.close)
+        part.on_close("database", db.close)
+    part.whole.restart()  # what ran before may have been the last
     app.state.holdfast = result
     _log.info("the edge: on %s; off %s", ", ".join(result.on), ", ".join(result.off) or "nothing")
     return result

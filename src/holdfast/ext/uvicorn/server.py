@@ -94,7 +94,8 @@ class Server(uvicorn.Server):
         self._loop = asyncio.get_running_loop()
         config = self.config
         app: Any = config.loaded_app
-        config.loaded_app = Draining(app, drain=self.drain, watch_signals=False)
+        self._draining = Draining(app, drain=self.drain, watch_signals=False)
+        config.loaded_app = self._draining
         if self.tls is not None:
             config.ssl = self.tls.context
             if self._asks_clients:
@@ -157,14 +158,15 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop accepting, finish, cancel and await the rest, then the application's own shutdown: within the limits."""
-        drain = self.drain
+        # With other applications in the process, and no signal, only this one ends.
+        drain = self._draining.part.ending() or self.drain
         drain.begin(lame_duck=False)
         await self._stop_accepting()
         for listener in sockets or []:
             listener.close()
         connections = Work("connections")
         drain.enter(connections)
-        leaving = asyncio.ensure_future(self._leave(connections))
+        leaving = asyncio.ensure_future(self._leave(drain, connections))
         await drain.finish_async()
         leaving.cancel()
         for connection in list(self.server_state.connections):
@@ -217,7 +219,7 @@ class Server(uvicorn.Server):
         except OSError:  # the client is gone, or could not agree on TLS
             connection.close()
 
-    async def _leave(self, work: Work) -> None:
+    async def _leave(self, drain: Drain, work: Work) -> None:
         """End each connection as soon as it is idle; `work` is over when there are none."""
         state = self.server_state
         until = SYSTEM_CLOCK.monotonic() + _NEW_S
@@ -232,7 +234,7 @@ class Server(uvicorn.Server):
                         connection.shutdown()
                 await SYSTEM_CLOCK.sleep_async(_STEP_S)
         finally:
-            self.drain.leave(work)
+            drain.leave(work)
 
 
 def exit_within(limit_s: float) -> None:
