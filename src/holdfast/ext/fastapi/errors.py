@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 from typing import Any
@@ -9,14 +10,19 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.exception_handlers import http_exception_handler
 from fastapi.exceptions import RequestValidationError
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
+from ...asgi.body import ClientLeft
 from ...asgi.context import context_of
+from ...asgi.exchange import Exchange, exchange_of
 from ...asgi.headers import header
-from ...asgi.problems import Problem, problem_messages
+from ...asgi.interface import App, Receive, Scope, Send
+from ...asgi.problems import Problem, RequestRefused, problem_for, problem_messages
+from ...callables import code_of
 from .routes import Routes
 
-__all__ = ["ProblemFor", "install_errors"]
+__all__ = ["ProblemFor", "UnhandledErrors", "install_errors"]
 
 ProblemFor = Problem | Callable[[Any], Problem]
 """What answers an error of the application: always the same, or made from the error."""
@@ -43,6 +49,59 @@ def install_errors(app: FastAPI, routes: Routes, problems: Mapping[type[Exceptio
     app.add_exception_handler(HTTPException, on_http)
     for kind, problem in problems.items():
         app.add_exception_handler(kind, _answering(problem))
+
+
+class UnhandledErrors:
+    """The layer that calls the application's handler for `Exception` or 500. It changes nothing where there is none.
+
+    Starlette keeps that handler outside of all layers, where `Recovery` lets no error come. What Holdfast answers by its meaning
+    (a refusal, a conflict, a server that is away) is none of it. All else goes to the handler, whose answer is sent unless one
+    was begun, and then on to `Recovery`, which logs it.
+
+    Args:
+        app: the application inside.
+        handlers: of the FastAPI application; looked into at each error.
+    """
+
+    __slots__ = ("_handlers", "app")
+
+    def __init__(self, app: App, *, handlers: Mapping[Any, Callable[[Request, Any], Any]]) -> None:
+        self.app = app
+        self._handlers = handlers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a connection on."""
+        try:
+            await self.app(scope, receive, send)
+        except Exception as error:
+            found = [handler for key, handler in self._handlers.items() if key in {500, Exception}]
+            if found and scope["type"] == "http" and _is_unhandled(error):
+                # To the server itself: `Recovery` holds back an answer of 500 in plain text, which may be Starlette's.
+                _, exchange, _, _ = exchange_of(scope, receive, send)
+                await _answer_with(found[-1], error, scope, receive, exchange)
+            raise
+
+
+def _is_unhandled(error: Exception) -> bool:
+    is_handled = isinstance(error, (ClientLeft, RequestRefused))
+    return not is_handled and problem_for(error).status == HTTPStatus.INTERNAL_SERVER_ERROR
+
+
+async def _answer_with(
+    handler: Callable[[Request, Any], Any], error: Exception, scope: Scope, receive: Receive, exchange: Exchange
+) -> None:
+    request = Request(scope)
+    if inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(code_of(handler)):
+        response = await handler(request, error)
+    else:
+        response = await run_in_threadpool(handler, request, error)
+    if exchange.started or exchange.disconnected:
+        return
+    try:
+        await response(scope, receive, exchange.send)
+    except OSError:
+        if not exchange.disconnected:
+            raise
 
 
 def _answering(problem_for: ProblemFor) -> Callable[[Request, Exception], Awaitable[Response]]:

@@ -44,7 +44,7 @@ from ...bounds import instance_of
 from ...errors import ConfigurationError
 from ...health import Health, HealthCheck
 from ...shutdown import DRAIN, Drain, Part
-from .errors import ProblemFor, install_errors
+from .errors import ProblemFor, UnhandledErrors, install_errors
 from .openapi import Told, install_openapi
 from .routes import LaterRoutes, Refusal, Route, Routes
 from .settings import EdgeSettings
@@ -105,8 +105,8 @@ def install(
         public: route patterns on which a proof may be missing; default those of OpenAPI and its pages.
         idempotency: where keys and answers are kept; default None: keys do not count.
         anonymous_keys: see `Idempotency.anonymous`; default None.
-        problems: the application's own errors, each with the `Problem` that answers it, or a function from the error to one.
-            Holdfast's need none. Default none.
+        problems: the application's own errors, each with the `Problem` that answers it, or a function from the error to one;
+            `Exception` for what nothing else answers. Holdfast's need none. Default none.
         quota_store: where rates are counted; default this process alone.
         checks: further health checks.
         drain: what ends the process; default its own. The application gets a part of it.
@@ -139,6 +139,7 @@ def install(
         (True, partial(AccessLog, tenant_key=_bytes(settings.tenant_key))),
         (True, Recovery),
         (True, partial(Draining, drain=part)),
+        (True, partial(UnhandledErrors, handlers=app.exception_handlers)),
         (True, partial(HealthEndpoints, health=health, drain=part)),
         (True, partial(ClientAddress, trusted=settings.trusted_proxies)),
         _allowlist(routes, settings),
@@ -320,5 +321,6 @@ def _names(layers: Iterable[tuple[bool, Middleware]], *, is_on: bool) -> tuple[s
     for enabled, layer in layers:
         if enabled is is_on:
             kind = layer.func if isinstance(layer, partial) else layer
-            found.append(getattr(kind, "__name__", type(kind).__name__))
+            if hasattr(kind, "place"):  # a layer of the edge, and not one of FastAPI's doing
+                found.append(getattr(kind, "__name__", type(kind).__name__))
     return tuple(found)
