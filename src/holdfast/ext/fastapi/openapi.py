@@ -68,7 +68,7 @@ _HEADERS: dict[str, dict[str, Any]] = {
     "RateLimit": {"description": "What is left of them, and when they are whole again.", "schema": {"type": "string"}},
 }
 _PROBLEM = "application/problem+json"
-_REFERENCE = {"$ref": "#/components/schemas/Problem"}
+_FASTAPIS_422 = {"schema": {"$ref": "#/components/schemas/HTTPValidationError"}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +86,15 @@ class Told:
     public: RoutePatterns
 
 
+@dataclass(frozen=True, slots=True)
+class _References:
+    """Where the edge's components stand in a document, which may have others under their names."""
+
+    problem: dict[str, str]
+    headers: dict[str, dict[str, str]]
+    schemes: tuple[str, ...]
+
+
 def documented(document: dict[str, Any], routes: Mapping[tuple[str, str], Route], told: Told) -> dict[str, Any]:
     """`document` with the edge's answers and headers, changed in place. What the application says itself stays.
 
@@ -95,40 +104,77 @@ def documented(document: dict[str, Any], routes: Mapping[tuple[str, str], Route]
         told: what there is to tell of the edge.
     """
     components = document.setdefault("components", {})
-    components.setdefault("schemas", {})["Problem"] = _SCHEMA
-    components.setdefault("headers", {}).update(_HEADERS)
-    for scheme in told.schemes:
-        components.setdefault("securitySchemes", {})[scheme] = {"type": "http", "scheme": scheme}
+    references = _References(
+        _reference(components, "schemas", "Problem", _SCHEMA),
+        {name: _reference(components, "headers", name, header) for name, header in _HEADERS.items()},
+        tuple(_scheme(components, scheme) for scheme in told.schemes),
+    )
     for path, methods in document.get("paths", {}).items():
         for method in _METHODS:
             if method in methods:
-                _describe(methods[method], method, routes.get((path, method)), told)
+                operation, route = methods[method], routes.get((path, method))
+                _describe(operation, method, route, told, references)
+                if references.schemes and "security" not in document:
+                    _describe_proof(operation, route, told, references)
     return document
 
 
-def _describe(operation: dict[str, Any], method: str, route: Route | None, told: Told) -> None:
+def _free(named: dict[str, Any], name: str, value: dict[str, Any]) -> str:
+    """The name under which `value` stands from now on: `name`, unless that is something else's."""
+    while named.setdefault(name, value) != value:
+        name = f"Holdfast{name}"
+    return name
+
+
+def _reference(components: dict[str, Any], kind: str, name: str, value: dict[str, Any]) -> dict[str, str]:
+    return {"$ref": f"#/components/{kind}/{_free(components.setdefault(kind, {}), name, value)}"}
+
+
+def _scheme(components: dict[str, Any], scheme: str) -> str:
+    named, value = components.setdefault("securitySchemes", {}), {"type": "http", "scheme": scheme}
+    known = named.get(scheme, {})
+    # One that says the same may say more: the format of its tokens.
+    return scheme if value.items() <= known.items() else _free(named, scheme, value)
+
+
+def _describe(operation: dict[str, Any], method: str, route: Route | None, told: Told, references: _References) -> None:
     asked, on = PLAIN if route is None else route.options, told.on
     needs = route is not None and bool(route.required)
     has_key = "Idempotency" in on and method in _KEYED and asked.key != "ignored"
     standing = ["RateLimit-Policy", "RateLimit"] if "RateLimit" in on else []
     headers = ["X-Request-Id", *standing, *(["Idempotency-Replayed"] if has_key else [])]
     responses = operation.setdefault("responses", {})
-    # FastAPI's own 422 describes a body that is not sent any more.
-    responses.pop("422", None)
+    _remove_fastapis_422(responses)
     for response in responses.values():
-        _add_headers(response, headers)
+        _add_headers(response, headers, references)
         # The application may name further problems of its own by their media type alone.
         problem = response.get("content", {}).get(_PROBLEM)
         if problem is not None:
-            problem.setdefault("schema", _REFERENCE)
+            problem.setdefault("schema", references.problem)
     for status in _statuses(asked, on, needs=needs, has_body="requestBody" in operation, has_key=has_key):
         response = responses.setdefault(str(status), {"description": _MEANING[status]})
-        response.setdefault("content", {}).setdefault(_PROBLEM, {"schema": _REFERENCE})
+        if "$ref" in response:  # beside which nothing counts
+            continue
+        response.setdefault("content", {}).setdefault(_PROBLEM, {"schema": references.problem})
         # Who is nobody is refused before anything is counted for him.
         more = ["WWW-Authenticate"] if status == 401 else [*standing, *(["Retry-After"] if status in _WAITS else [])]
-        _add_headers(response, ["X-Request-Id", *more])
+        _add_headers(response, ["X-Request-Id", *more], references)
     operation["responses"] = dict(sorted(responses.items()))
-    parameters = operation.setdefault("parameters", [])
+    _describe_parameters(operation, asked, has_key=has_key, has_deadline="Deadline" in on)
+
+
+def _remove_fastapis_422(responses: dict[str, Any]) -> None:
+    """It describes a body that is not sent any more; what the application says of a 422 stays."""
+    response = responses.get("422", {})
+    content = response.get("content", {})
+    if content.get("application/json") == _FASTAPIS_422:
+        del content["application/json"]
+        if not content and response.keys() == {"description", "content"}:
+            del responses["422"]
+
+
+def _describe_parameters(operation: dict[str, Any], asked: EdgeOptions, *, has_key: bool, has_deadline: bool) -> None:
+    parameters: list[dict[str, Any]] = []
     if has_key:
         key = {
             "type": "string",
@@ -139,15 +185,19 @@ def _describe(operation: dict[str, Any], method: str, route: Route | None, told:
         parameters.append(
             {"name": "Idempotency-Key", "in": "header", "required": asked.key == "required", "schema": key}
         )
-    if "Deadline" in on:
+    if has_deadline:
         milliseconds = {"type": "integer", "minimum": 0, "maximum": 9_999_999_999}
         parameters.append({"name": "X-Request-Timeout-Ms", "in": "header", "required": False, "schema": milliseconds})
-    if not parameters:
-        del operation["parameters"]
-    if told.schemes:
-        # An empty requirement is OpenAPI's word for: a proof may be missing. The others are alternatives.
-        may_miss = route is not None and not needs and told.public.names(route.path_format)
-        operation.setdefault("security", [*({one: []} for one in told.schemes), *([{}] if may_miss else [])])
+    known = {one.get("name", "").lower() for one in operation.get("parameters", ()) if one.get("in") == "header"}
+    new = [one for one in parameters if one["name"].lower() not in known]
+    if new:
+        operation.setdefault("parameters", []).extend(new)
+
+
+def _describe_proof(operation: dict[str, Any], route: Route | None, told: Told, references: _References) -> None:
+    # An empty requirement is OpenAPI's word for: a proof may be missing. The others are alternatives.
+    may_miss = route is not None and not route.required and told.public.names(route.path_format)
+    operation.setdefault("security", [*({one: []} for one in references.schemes), *([{}] if may_miss else [])])
 
 
 def _statuses(asked: EdgeOptions, on: frozenset[str], *, needs: bool, has_body: bool, has_key: bool) -> list[int]:
@@ -165,10 +215,12 @@ def _statuses(asked: EdgeOptions, on: frozenset[str], *, needs: bool, has_body: 
     return sorted(statuses)
 
 
-def _add_headers(response: dict[str, Any], names: Iterable[str]) -> None:
+def _add_headers(response: dict[str, Any], names: Iterable[str], references: _References) -> None:
+    if "$ref" in response:
+        return
     headers = response.setdefault("headers", {})
-    for name in names:
-        headers.setdefault(name, {"$ref": f"#/components/headers/{name}"})
+    known = {name.lower() for name in headers}
+    headers.update({name: references.headers[name] for name in names if name.lower() not in known})
 
 
 def install_openapi(app: FastAPI, routes: Routes, told: Told) -> None:
