@@ -11,7 +11,7 @@ from holdfast.asgi.idempotency import IdempotencyStore
 from holdfast.ext.fastapi import EdgeSettings, install
 from holdfast.ext.sqlalchemy import AsyncDatabase, DatabaseSettings, PoolSettings
 from holdfast.ext.sqlalchemy.idempotency import SqlIdempotency
-from holdfast.shutdown import DRAIN, Drain
+from holdfast.shutdown import DRAIN, Drain, Part
 
 from . import access, api
 from .problems import PROBLEMS
@@ -48,8 +48,9 @@ def create_app(
         settings: who may use it.
         edge: what the edge does, and how much of it.
         keys: where Idempotency-Keys are kept; default `db`, in the transaction of their effect.
-        drain: what ends it; default the process's own.
+        drain: what ends the process; default its own.
     """
+    part = Part(drain)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -63,9 +64,9 @@ def create_app(
         app,
         db,
         edge,
-        authenticator=access.authenticator_for(settings, drain),
+        authenticator=access.authenticator_for(settings, part),
         idempotency=keys or SqlIdempotency(db),
         problems=PROBLEMS,
-        drain=drain,
+        drain=part,
     )
     return app

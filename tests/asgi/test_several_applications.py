@@ -246,6 +246,17 @@ async def test_a_mounted_application_that_was_asked_ends_with_the_outer_one_alon
     assert closed == ["inner"]
 
 
+async def test_an_application_may_be_given_its_part(drain: Drain, closed: list[str], service: Make) -> None:
+    """What was registered on it where the application was made ends with it."""
+    part, app = Part(drain), FastAPI()
+    part.on_close("keys", lambda: closed.append("keys"))
+    install(app, Base("admin", closed), EdgeSettings(), drain=part)
+    admin, _ = await lives(app, service("public"))
+    await ended(admin)
+    assert closed == ["admin", "keys"]
+    assert not drain.is_draining
+
+
 async def test_what_an_application_registers_inside_is_its_own(drain: Drain) -> None:
     """In its lifespan and its requests `current_drain` is its part of the process's."""
     seen: list[Drain] = []

@@ -98,7 +98,7 @@ class Draining:
 
     def __init__(self, app: App, *, drain: Drain = DRAIN, watch_signals: bool = True) -> None:
         self.app = app
-        self.part = drain if isinstance(drain, Part) else Part(drain)
+        self.part = Part.of(drain)
         self._watch_signals = watch_signals
         self._has_inner = False
 

@@ -26,6 +26,11 @@ class Part(Drain):
         self._runs = 0
         self._attach()
 
+    @classmethod
+    def of(cls, drain: Drain) -> Part:
+        """`drain` itself if it is a part, else a new part of it."""
+        return drain if isinstance(drain, Part) else cls(drain)
+
     def _attach(self) -> None:
         self._of._parts = (*(one for one in self._of._parts if one() is not None), weakref.ref(self))
 

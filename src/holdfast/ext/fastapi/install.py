@@ -109,7 +109,7 @@ def install(
             `Exception` for what nothing else answers. Holdfast's need none. Default none.
         quota_store: where rates are counted; default this process alone.
         checks: further health checks.
-        drain: what ends the process; default its own. The application gets a part of it.
+        drain: what ends the process (default its own), of which the application gets a part; or the `Part` that ends it.
 
     Raises:
         ConfigurationError: a setting cannot work, something is of another kind, it was called before, the application runs
@@ -128,12 +128,9 @@ def install(
     for refusal in (settings.refusal(has_keys=has.keys), *(_refusal(route, settings, has) for route in routes)):
         if refusal is not None:
             raise ConfigurationError(refusal)
-    part = Part(drain)
+    part = Part.of(drain)
     health = Health([*(db.health_checks() if db is not None else ()), *checks])
-    shown = [
-        path for path in (app.openapi_url, app.docs_url, app.redoc_url, app.swagger_ui_oauth2_redirect_url) if path
-    ]
-    optional = [*shown, *public]
+    optional = [*_pages(app), *public]
     layers: list[tuple[bool, Middleware]] = [
         (True, partial(RequestId, incoming=settings.request_id_header or None)),
         (True, partial(AccessLog, tenant_key=_bytes(settings.tenant_key))),
@@ -162,6 +159,11 @@ def install(
     app.state.holdfast = result
     _log.info("the edge: on %s; off %s", ", ".join(result.on), ", ".join(result.off) or "nothing")
     return result
+
+
+def _pages(app: FastAPI) -> list[str]:
+    """Those of OpenAPI, and its document."""
+    return [path for path in (app.openapi_url, app.docs_url, app.redoc_url, app.swagger_ui_oauth2_redirect_url) if path]
 
 
 async def _nothing(scope: Scope, receive: Receive, send: Send) -> None:
