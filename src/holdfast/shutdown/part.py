@@ -24,7 +24,8 @@ class Part(Drain):
         self._of = of
         super().__init__(of.settings, clock=of._clock)
         self._runs = 0
-        self._attach()
+        with self.whole._lock:
+            self._attach()
 
     @classmethod
     def of(cls, drain: Drain) -> Part:
