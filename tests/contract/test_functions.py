@@ -183,6 +183,105 @@ def test_what_has_no_name_of_its_own_cannot_be_keyed(face: Face) -> None:
         assert face.wait(named.keyed("k")()) == face.wait(named.keyed("k")())
 
 
+class Ledger:
+    """What it saves depends on who it is; so does what its subclasses save."""
+
+    tenant = "nobody"
+
+    def __init__(self, tenant: str) -> None:
+        self.tenant = tenant
+
+    def pay(self, _: Session, amount: int) -> str:
+        """What a transaction function would do for this ledger."""
+        return f"{self.tenant} got {amount}"
+
+    async def pay_async(self, _: AsyncSession, amount: int) -> str:
+        """The same, awaited."""
+        return f"{self.tenant} got {amount}"
+
+    @classmethod
+    def pay_all(cls, _: Session, amount: int) -> str:
+        """One of the class."""
+        return f"{cls.tenant} got {amount}"
+
+    @classmethod
+    async def pay_all_async(cls, _: AsyncSession, amount: int) -> str:
+        """The same, awaited."""
+        return f"{cls.tenant} got {amount}"
+
+
+class Somebodys(Ledger):
+    tenant = "somebody"
+
+
+class CallableLedger(Ledger):
+    def __call__(self, tx: Session, amount: int) -> str:
+        return self.pay(tx, amount)
+
+
+class AsyncCallableLedger(Ledger):
+    async def __call__(self, _: AsyncSession, amount: int) -> str:
+        return f"{self.tenant} got {amount}"
+
+
+class SlottedLedger:
+    __slots__ = ("_tenant",)
+
+    def __init__(self, tenant: str) -> None:
+        self._tenant = tenant
+
+    def __call__(self, _: Session, amount: int) -> str:
+        return f"{self._tenant} got {amount}"
+
+
+class AsyncSlottedLedger(SlottedLedger):
+    __slots__ = ()
+
+    async def __call__(self, _: AsyncSession, amount: int) -> str:  # type: ignore[override]
+        return f"{self._tenant} got {amount}"
+
+
+def test_what_belongs_to_an_object_can_be_keyed_by_a_name_for_each_alone(face: Face) -> None:
+    """Another object's call with the same key and arguments would get this one's result, and save nothing."""
+
+    def of(tenant: str) -> list[Callable[..., Any]]:
+        is_async, ledger = face.kind.asynchronous, Ledger(tenant)
+        method: Any = ledger.pay_async if is_async else ledger.pay
+        decorated = [functools.wraps(one)(hidden(method)) for one in (method, functools.partial(method))]
+        kinds: tuple[Any, ...] = (
+            (AsyncCallableLedger, AsyncSlottedLedger) if is_async else (CallableLedger, SlottedLedger)
+        )
+        return [method, *decorated, *(kind(tenant) for kind in kinds)]
+
+    for function in of("acme"):
+        operation = face.db.transaction(function)
+        assert face.wait(operation(5)) == "acme got 5"
+        for scope in (None, "tenant-7"):
+            with pytest.raises(ConfigurationError, match=r"no name of its own.* one for each"):
+                operation.keyed("k", scope=scope)
+    for number, (one, other) in enumerate(zip(of("acme"), of("bolt"), strict=True)):
+        for tenant, function in {"acme": one, "bolt": other}.items():
+            named = face.db.transaction(name=f"pay {number} of {tenant}")(function).keyed("k")
+            assert face.wait(named(5)) == face.wait(named(5)) == f"{tenant} got 5"
+
+
+def test_a_method_of_a_class_has_the_name_of_its_class(face: Face) -> None:
+    """It needs no other one. What it inherits has that of another class, and what has no name has none in a class."""
+
+    class Unnamed:
+        pay = classmethod(hidden(face.function(echo)))
+        refund = classmethod(functools.partial(face.function(echo)))
+
+    inherited = Somebodys.pay_all_async if face.kind.asynchronous else Somebodys.pay_all
+    own = face.db.transaction(Ledger.pay_all_async if face.kind.asynchronous else Ledger.pay_all).keyed("k")
+    assert face.wait(own(5)) == face.wait(own(5)) == "nobody got 5"
+    for function in (inherited, Unnamed.pay, Unnamed.refund):
+        with pytest.raises(ConfigurationError, match="no name of its own"):
+            face.db.transaction(function).keyed("k")
+    named = face.db.transaction(name="pay somebody")(inherited).keyed("k")
+    assert face.wait(named(5)) == "somebody got 5"
+
+
 def test_any_name_can_be_keyed(face: Face) -> None:
     """Letters that a scope cannot have, spaces, and a name that is too long; each with keys of its own."""
     names = ["\u00fcberweisen", "pay out", "pay_out", "x" * 120, "y" + "x" * 120]
@@ -223,9 +322,31 @@ class AnsweringAsync(Answering):
 
 def test_a_callable_object_keeps_its_attributes_to_itself(face: Face) -> None:
     """What it calls `_key`, `_options` or `keyed` has nothing to do with the operation's."""
-    operation = face.db.transaction((AnsweringAsync if face.kind.asynchronous else Answering)())
+    operation = face.db.transaction(name="answer")((AnsweringAsync if face.kind.asynchronous else Answering)())
     assert face.wait(operation(3)) == 3
     assert face.wait(operation.keyed("k")(3)) == face.wait(operation.keyed("k")(3)) == 3
+
+
+class Plain:
+    """A callable object with nothing of its own."""
+
+    def __call__(self, _: Any, value: int) -> int:
+        return value
+
+
+class PlainAsync:
+    """The same, awaited."""
+
+    async def __call__(self, _: Any, value: int) -> int:
+        return value
+
+
+def test_a_callable_object_with_nothing_of_its_own_has_the_name_of_its_class(face: Face) -> None:
+    """No other object of the class would do anything else."""
+    made = [face.db.transaction((PlainAsync if face.kind.asynchronous else Plain)()) for _ in range(2)]
+    assert [face.wait(operation.keyed("k")(3)) for operation in made] == [3, 3]
+    with pytest.raises(KeyReused):
+        face.wait(made[1].keyed("k")(4))
 
 
 def test_the_signature_of_an_operation_is_what_its_caller_sees(face: Face) -> None:
@@ -248,7 +369,7 @@ def test_a_bound_method_can_be_an_operation_and_a_method_cannot(face: Face) -> N
 
     service = Service()
     method = service.save_async if face.kind.asynchronous else service.save
-    assert face.wait(face.db.transaction(method).keyed("k")(3)) == 3
+    assert face.wait(face.db.transaction(method)(3)) == 3
     with pytest.raises(ConfigurationError, match="is a method"):
         face.db.transaction(Service.save_async if face.kind.asynchronous else Service.save)
 

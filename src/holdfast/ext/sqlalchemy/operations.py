@@ -154,7 +154,8 @@ class _TransactionFunction(Generic[P, R]):
         if not identity:
             raise ConfigurationError(
                 f"{options.name} has no name of its own, so other functions could get its results under the same key; give it "
-                'one: @db.transaction(name="..."), or functools.wraps where a decorator hides the function'
+                'one: @db.transaction(name="..."), or functools.wraps where a decorator hides the function. What belongs '
+                'to an object needs one for each: db.transaction(name=f"deposit of {self.tenant}")(self._deposit)'
             )
         return identity
 
@@ -171,7 +172,7 @@ class _TransactionFunction(Generic[P, R]):
 
         Raises:
             ConfigurationError: the key or scope has a wrong form, or nothing tells the function from others: a lambda, a
-                partial or a decorator's wrapper without a `name`.
+                partial, a decorator's wrapper, or what belongs to an object (its method, or itself), without a `name`.
             KeyReused: (on calling) the key belongs to a call with other arguments.
             InProgress: (on calling) another caller ran it until the deadline.
         """

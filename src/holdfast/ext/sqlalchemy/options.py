@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from types import FunctionType, SimpleNamespace
+from types import FunctionType, MethodType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from ...callables import name_of
@@ -94,16 +94,25 @@ def _readable(qualname: str) -> str:
 def _identity_of(fn: Callable[..., Any]) -> str:
     """Module and qualified name of `fn`, or of the class of a callable object; empty if it shares them with others.
 
-    A lambda, a partial, and what a decorator puts around a function without saying what is inside.
+    A lambda, a partial, what a decorator puts around a function without saying what is inside, and what works on an object: its
+    method, or the object itself. Also where decorators that do say it are around them.
     """
-    if isinstance(fn, partial) or _is_nameless(fn):
+    if _is_nameless(inspect.unwrap(fn, stop=_is_nameless)):
         return ""
     return _readable(qualified_name(fn if hasattr(fn, "__qualname__") else type(fn)))
 
 
 def _is_nameless(fn: Callable[..., Any]) -> bool:
+    if isinstance(fn, MethodType):
+        owner = fn.__self__
+        if not isinstance(owner, type) or not hasattr(fn, "__qualname__") or _is_nameless(fn.__func__):
+            return True
+        # A class is in the names of its methods, but not of those that it inherits.
+        return qualified_name(fn).rpartition(".")[0] != qualified_name(owner)
+    if isinstance(fn, partial):
+        return True
     if not isinstance(fn, FunctionType):
-        return False
+        return not hasattr(fn, "__qualname__") and object.__getstate__(fn) is not None
     return fn.__name__ == "<lambda>" or (
         fn.__closure__ is not None  # in which it keeps what it calls
         and fn.__code__.co_flags & _TAKES_ANYTHING == _TAKES_ANYTHING
