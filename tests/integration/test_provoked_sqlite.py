@@ -202,6 +202,15 @@ def test_refused_statement_says_why_and_where(
     assert failure.connection_usable
 
 
+def test_stored_text_that_is_not_utf_8_is_refused(file: Path, driver: str) -> None:
+    """Python's module raises it without a code, as it does for a connection that is gone; this one still works."""
+    with client(url(driver, file), FLAVOUR) as caller:
+        failure = caller.fails("UPDATE users SET name = CAST(x'ff' AS TEXT) WHERE id = 1", "SELECT id, name FROM users")
+        assert caller.execute("SELECT id FROM users WHERE id = 1") == [(1,)]
+    assert (failure.failure_class, failure.rejection) == (FailureClass.PERMANENT, Rejection.OTHER)
+    assert (failure.columns, failure.connection_usable) == (("name",), True)
+
+
 def test_value_larger_than_sqlite_takes_is_refused(file: Path) -> None:
     """SQLITE_TOOBIG."""
     with client(url("pysqlite", file), FLAVOUR) as caller:

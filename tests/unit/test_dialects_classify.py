@@ -20,7 +20,7 @@ import sqlalchemy.exc
 import sqlalchemy.orm.exc
 
 from holdfast.dialects import Flavour, classify, explain
-from holdfast.errors import OutcomeUnknown, Unavailable, error_for
+from holdfast.errors import OutcomeUnknown, StatementRejected, Unavailable, error_for
 from holdfast.outcome import Failure, FailureClass, Rejection, Stage
 
 DEADLOCK = pymysql.err.OperationalError(1213, "Deadlock found when trying to get lock; try restarting transaction")
@@ -162,6 +162,17 @@ def test_drivers_exception_about_the_call_is_permanent(error: Exception, rejecti
     failure = body(error)
     assert (failure.failure_class, failure.rejection) == (FailureClass.PERMANENT, rejection)
     assert failure.connection_usable
+
+
+@pytest.mark.parametrize("named", ["name", "lower('s3cr3t')"])
+def test_stored_text_that_the_driver_cannot_read_is_permanent(named: str) -> None:
+    """It will read the same again, on a good connection; the column is named, and neither the text nor what is no name."""
+    failure = body(sqlite3.OperationalError(f"Could not decode to UTF-8 column '{named}' with text 's3cr3t\ufffd'"))
+    assert (failure.failure_class, failure.rejection) == (FailureClass.PERMANENT, Rejection.OTHER)
+    assert failure.connection_usable
+    assert failure.columns == (("name",) if named == "name" else ())
+    assert type(error_for(failure)) is StatementRejected
+    assert "s3cr3t" not in f"{failure!r} {error_for(failure)!r}"
 
 
 @pytest.mark.parametrize("driver", [psycopg.OperationalError, psycopg2.OperationalError], ids=["psycopg", "psycopg2"])

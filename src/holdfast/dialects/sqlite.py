@@ -66,10 +66,13 @@ def find(code: int, message: str) -> Row | None:
     return TABLE.find(code, message) or TABLE.find(code & 0xFF, message)
 
 
-# Raised by Python's module, not by SQLite: it has no code, yet it is how a lost connection looks there.
-_CLOSED = Row("closed", "closed database", LOST, "the connection was closed under the transaction")
+# Raised by Python's module, not by SQLite, and so without a code. The first is how a lost connection looks there.
+_WITHOUT_CODE = (
+    Row("closed", "closed database", LOST, "the connection was closed under the transaction", text=r"^Cannot operate on a closed"),
+    Row("not-utf-8", "stored text that is not UTF-8", PERMANENT, "what is stored as text cannot be read as such", rejection=Rejection.OTHER, text=r"^Could not decode to UTF-8", details=r"^Could not decode to UTF-8 column '(?P<columns>\w+)' with "),
+)  # fmt: skip
 
 
 def find_without_code(message: str) -> Row | None:
     """The row of an error that sqlite3 raises on its own, or None."""
-    return _CLOSED if message.startswith("Cannot operate on a closed") else None
+    return next((row for row in _WITHOUT_CODE if row.applies_to(message)), None)
