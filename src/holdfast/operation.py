@@ -141,8 +141,8 @@ def fingerprint(operation: str, args: Sequence[Any], kwargs: Mapping[str, Any]) 
 
     Args:
         operation: the operation's name.
-        args, kwargs: its arguments; whatever `JsonCodec` encodes. A Pydantic model counts with its fields, other objects with
-            their attributes; names that start with an underscore are left out.
+        args, kwargs: its arguments; whatever `JsonCodec` encodes. A dataclass counts with its fields, a Pydantic model with its
+            fields and private attributes, any other object with all of its attributes, private ones too.
 
     Raises:
         ConfigurationError: an argument cannot be told apart from others like it (no value of its own to look at).
@@ -209,16 +209,22 @@ def _content(kind: type, value: Any) -> Any:
         return value.value if isinstance(value, Flag) else value.name
     if is_dataclass(kind):
         return {part.name: _described(getattr(value, part.name)) for part in fields(kind)}
+    if hasattr(kind, "__fspath__"):
+        from pathlib import PurePath  # late: most programs hand in none
+
+        if isinstance(value, PurePath):  # remembers in attributes what it was asked for
+            return str(value)
+    attributes = _attributes(kind, value)
     for base in kind.__mro__:
         form = _FORMS.get(base)
         if form is not None:
-            return form[1](value)
-    attributes = _attributes(kind, value)
+            content = form[1](value)
+            return {"$content": content, "$attributes": _described_dict(attributes)} if attributes else content
     if attributes:
         return _described_dict(attributes)
-    revealed = getattr(value, "get_secret_value", None) or getattr(value, "model_dump", None)
-    if callable(revealed):
-        return _described(revealed())
+    dump = getattr(value, "model_dump", None)
+    if callable(dump):
+        return _described(dump())
     raise _NoForm(f"a {kind.__name__} has no value to look at")
 
 
@@ -228,10 +234,13 @@ _NOT_VALUES = (type, FunctionType, MethodType, BuiltinFunctionType, ModuleType)
 def _attributes(kind: type, value: Any) -> dict[str, Any]:
     named = getattr(kind, "model_fields", None)
     if isinstance(named, dict):  # a Pydantic model: what is cached beside its fields is not part of it
-        return {**{name: getattr(value, name) for name in named}, **(getattr(value, "__pydantic_extra__", None) or {})}
+        others = (getattr(value, f"__pydantic_{kept}__", None) or {} for kept in ("extra", "private"))
+        return {name: getattr(value, name) for name in named} | {
+            name: item for kept in others for name, item in kept.items()
+        }
     state: Any = object.__getstate__(value)  # attributes, and slots where there are any
     parts = state if isinstance(state, tuple) else (state,)
-    return {name: item for part in parts if part for name, item in part.items() if not name.startswith("_")}
+    return {name: item for part in parts if part for name, item in part.items() if not name.startswith("_sa_")}
 
 
 class ResultCodec(Protocol):
