@@ -152,7 +152,7 @@ def fingerprint(operation: str, args: Sequence[Any], kwargs: Mapping[str, Any]) 
         named = dict(kwargs) if plain else {name: _described(value) for name, value in kwargs.items()}
         asked = [operation, _described_all(args), named]
         text = _ARGUMENTS.encode(asked)
-    except (TypeError, ValueError, RecursionError) as error:
+    except (TypeError, ValueError, AttributeError, RecursionError) as error:
         raise ConfigurationError(
             f"{operation}: the arguments of a keyed operation must be plain values (numbers, text, dates, dataclasses, "
             f"lists, dictionaries): {_reason(error)}"
@@ -283,7 +283,7 @@ class JsonCodec:
             if type(result) is self._result_type and self._result_type in _KEPT_BY_JSON:
                 return text
             rebuilt = self.decode(text)
-        except (TypeError, ValueError, NameError, RecursionError) as error:
+        except (TypeError, ValueError, NameError, AttributeError, RecursionError) as error:
             raise ResultNotSerializable(
                 f"a result of type {type(result).__name__} cannot be stored under its key ({_reason(error)}); return plain "
                 "values, a dataclass or a model, and annotate the function's return type"
@@ -435,7 +435,7 @@ def _encode_special(value: Any) -> Any:
         return {part.name: _prepare(getattr(value, part.name)) for part in fields(value)}
     dump = getattr(value, "model_dump", None)
     if callable(dump):
-        return dump(mode="json")
+        return dump(mode="json", by_alias=False)  # a field may have one alias here and another where it is read
     raise _NoForm(f"a value of type {type(value).__name__} has no stored form")
 
 
@@ -479,13 +479,29 @@ def _rebuild(value: Any, kind: Any) -> Any:
         return kind(*(_rebuild(item, hints.get(name)) for name, item in zip(named, value, strict=True)))
     if isinstance(value, dict):
         if is_dataclass(kind):
-            hints = get_type_hints(kind)
-            return kind(**{name: _rebuild(item, hints.get(name)) for name, item in value.items()})
+            return _rebuild_dataclass(value, kind)
         if hasattr(kind, "model_validate"):
-            return kind.model_validate(value)
+            return _rebuild_model(value, kind)
     if issubclass(kind, Enum) and not isinstance(value, kind):
         return kind(value)
     return value
+
+
+def _rebuild_dataclass(value: dict[str, Any], kind: Any) -> Any:
+    hints = get_type_hints(kind)
+    parts = {name: _rebuild(item, hints.get(name)) for name, item in value.items()}
+    set_later = {part.name: parts.pop(part.name) for part in fields(kind) if not part.init and part.name in parts}
+    made = kind(**parts)
+    for name, item in set_later.items():
+        object.__setattr__(made, name, item)  # also where it is frozen
+    return made
+
+
+def _rebuild_model(value: dict[str, Any], kind: Any) -> Any:
+    try:
+        return kind.model_validate(value, by_alias=True, by_name=True)
+    except TypeError:  # Pydantic before 2.11, which goes by what the model says
+        return kind.model_validate(value)
 
 
 def _rebuild_parts(value: Any, container: Any, inside: tuple[Any, ...]) -> Any:

@@ -65,6 +65,11 @@ class Hidden:
         self._amount = amount
 
 
+@dataclass
+class Unfilled:
+    total: int = field(init=False)
+
+
 class SlottedHidden(Slotted):
     __slots__ = ("__amount", "_note")
 
