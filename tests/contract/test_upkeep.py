@@ -30,6 +30,7 @@ from holdfast.errors import (
 )
 from holdfast.ext.sqlalchemy import OPERATIONS, Database, DatabaseSettings
 from holdfast.ext.sqlalchemy.migrate import migrate
+from holdfast.ext.sqlalchemy.runtime import _PURGE_EVERY_KEYS
 from holdfast.outcome import Outcome
 from tests.contract.faces import ONE_A_SERVER, Base, Face, Kind, User, only, usernames
 
@@ -215,9 +216,41 @@ def test_workers_that_use_few_keys_purge_now_and_then_as_well(sqlite_path: Path)
         with Database(f"sqlite:///{sqlite_path}", random=lambda draw=draw: draw) as db:  # type: ignore[misc]
             runtime = db._runtime
             runtime._purge_in_background = lambda draw=draw: due.append(draw)  # type: ignore[method-assign, misc]
-            runtime.purge_when_due(used_key=False)
-            runtime.purge_when_due(used_key=True)
+            runtime.purge_when_due()
+            runtime.count_key()
+            runtime.purge_when_due()
     assert due == [0.999]
+
+
+@pytest.mark.parametrize("as_block", [False, True], ids=["function", "block"])
+def test_every_key_row_brings_the_purge_nearer(bare: Face, as_block: bool) -> None:
+    """Those of operations inside of one that has none are as many; who comes next sees that it is due."""
+    runtime = bare.db._runtime
+    due: list[str] = []
+    runtime._purge_in_background = lambda: due.append("purge")
+    runtime._keys_used = _PURGE_EVERY_KEYS - 3
+    operation = bare.db.transaction(bare.function(lambda _tx, value: value), name="inner")
+
+    def outer(_tx: Session) -> None:
+        for key in "abc":
+            operation.keyed(key)(1)
+
+    async def outer_async(_tx: Any) -> None:
+        for key in "abc":
+            await operation.keyed(key)(1)
+
+    async def block_async() -> None:
+        async with bare.db.begin(protect=False) as tx:
+            await outer_async(tx)
+
+    if not as_block:
+        bare.wait(bare.db.transaction(outer_async if bare.kind.asynchronous else outer, protect=False)())
+    elif bare.kind.asynchronous:
+        bare.wait(block_async())
+    else:
+        bare.block(outer, protect=False)
+    bare.read(lambda _tx: None)
+    assert due == ["purge"]
 
 
 # -- sessions of the caller's ----------------------------------------------------------------------------------------------

@@ -40,6 +40,7 @@ def under(unit: Unit[Any], key: OperationKey, name: str) -> Iterator[None]:
 def claim(unit: Unit[Any], key: OperationKey, fingerprint: str, attempt: int = 0) -> Record | None:
     """The committed row of `key`; None: it was inserted into the transaction of `unit`."""
     runtime = unit.runtime
+    runtime.count_key()
     with _told(unit):
         return runtime.key_rows.claim(unit.connected(), key, fingerprint, attempt, runtime.key_ttl_s)
 

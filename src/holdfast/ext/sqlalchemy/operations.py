@@ -245,7 +245,7 @@ class Operation(_TransactionFunction[P, R]):
             ran = shell.run()
         if ran.hooks:
             call_hooks(unit, ran.hooks, shell)
-        runtime.purge_when_due(used_key=plan.key is not None)
+        runtime.purge_when_due()
         return ran.result
 
 
@@ -313,7 +313,7 @@ async def run_async(
         ran = await shell.run()
     if ran.hooks:
         await call_hooks_async(unit, ran.hooks, shell)
-    runtime.purge_when_due(used_key=plan.key is not None)
+    runtime.purge_when_due()
     return ran.result
 
 

@@ -216,8 +216,9 @@ class Runtime:
         expires_at = self.clock.monotonic() + deadline.remaining_s()
         keyed = key is not None
         protection = self._protection(options, keyed=keyed)
-        if protection is Protection.KEY and key is None:
-            key = OperationKey("holdfast", new_token())
+        if protection is Protection.KEY:
+            key = key or OperationKey("holdfast", new_token())
+            self.count_key()
         plan = Plan(
             operation=options.name,
             expires_at=expires_at,
@@ -332,12 +333,14 @@ class Runtime:
         if self.failover is not None:
             self.failover.forget()
 
-    def purge_when_due(self, *, used_key: bool) -> None:
-        """Now and then, remove a batch of expired key rows in the background."""
-        if not used_key:
-            return
+    def count_key(self) -> None:
+        """A key row is written, by an operation of its own or inside of one: it brings the next purge nearer."""
         self._keys_used += 1
-        if self._keys_used % _PURGE_EVERY_KEYS == 0 and self._purging.acquire(blocking=False):
+
+    def purge_when_due(self) -> None:
+        """Now and then, remove a batch of expired key rows in the background. To be called outside of transactions."""
+        if self._keys_used >= _PURGE_EVERY_KEYS and self._purging.acquire(blocking=False):
+            self._keys_used = 0
             self._purge_in_background()
 
     def purging(self, rows_max: int) -> Callable[[UnitSession], int]:
