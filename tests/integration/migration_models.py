@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from sqlalchemy import Column, Enum, ForeignKey, Index, Integer, MetaData, String, Table, UniqueConstraint
+from sqlalchemy.schema import SchemaItem
 
 __all__ = ["first", "second"]
 
 
-def first() -> MetaData:
-    """The models of the first release."""
+def first(*more: SchemaItem) -> MetaData:
+    """The models of the first release, or of one with something more in their table."""
     models = MetaData()
-    Table("users", models, Column("id", Integer, primary_key=True), Column("name", String(100)), Column("old", Integer))
+    own = (Column("id", Integer, primary_key=True), Column("name", String(100)), Column("old", Integer))
+    Table("users", models, *own, *more)
     return models
 
 

@@ -5,13 +5,30 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import pymysql
 import pytest
-from sqlalchemy import Column, Integer, MetaData, Table, create_engine, event, inspect
+from sqlalchemy import (
+    CheckConstraint,
+    Column,
+    Computed,
+    DateTime,
+    Enum,
+    Identity,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    create_engine,
+    event,
+    func,
+    inspect,
+    text,
+)
 from sqlalchemy.engine import Connection
 
 from holdfast.drills.servers import Server
@@ -137,6 +154,132 @@ async def test_column_that_rows_could_not_fill_is_refused_before_anything_runs(o
     await opened.execute("DELETE FROM users")
     await migrated(opened, models)
     assert await opened.scalar("SELECT COUNT(must) FROM users") == 0
+
+
+@on(CASES, "mysql", "postgresql", "sqlite")
+@pytest.mark.filterwarnings("ignore:Skipped unsupported reflection:sqlalchemy.exc.SAWarning")
+async def test_indexes_with_expressions_are_created_once(opened: Opened) -> None:
+    """Also where SQLAlchemy does not reflect them. A unique one could be broken by what is there."""
+    await migrated(opened, first())
+    models = first()
+    users = models.tables["users"]
+    Index("lower_names", func.lower(users.c.name))
+    dry = await migrated(opened, models, dry_run=True)
+    report = await migrated(opened, models)
+    assert dry.statements == report.statements
+    assert [sql.startswith("CREATE INDEX lower_names ON users") for sql in report.statements] == [True]
+    Index("one_name", func.lower(users.c.name), unique=True)
+    for _ in range(2):
+        report = await migrated(opened, models)
+        assert report.statements == ()
+        assert report.skipped == ("unique index one_name on users: rows that are there may break it",)
+
+
+@on(CASES)
+async def test_an_index_that_has_changed_is_told(opened: Opened) -> None:
+    """There can be no second one of its name, and none is dropped."""
+    await migrated(opened, first(Index("found_by", "name")))
+    changed = first(Index("found_by", "old"))
+    for dry_run in (True, False):
+        report = await migrated(opened, changed, dry_run=dry_run)
+        assert (report.statements, report.skipped) == ((), ("index found_by on users is another one in the model",))
+
+
+@pytest.mark.filterwarnings("ignore:Skipped unsupported reflection:sqlalchemy.exc.SAWarning")
+def test_an_index_with_an_expression_that_has_changed_is_told(sqlite_url: str) -> None:
+    """Where it is not reflected its name tells that it is there."""
+    engine = create_engine(sqlite_url)
+    models = first()
+    Index("found_by", func.lower(models.tables["users"].c.name))
+    migrate(engine, models)
+    changed = first(Index("found_by", "name"))
+    for dry_run in (True, False):
+        report = migrate(engine, changed, dry_run=dry_run)
+        assert (report.statements, report.skipped) == ((), ("index found_by on users is another one in the model",))
+    engine.dispose()
+
+
+@on(CASES)
+async def test_missing_check_constraints_are_told(opened: Opened) -> None:
+    """Those of a table, with a name or without, and that of a new column's type where the server has no such type."""
+
+    def models(*more: Any) -> MetaData:
+        return first(CheckConstraint("id > 0", name="positive"), CheckConstraint("old > 0"), *more)
+
+    def level() -> Column[Any]:
+        return Column("level", Enum("low", "high", name="level", create_constraint=True))
+
+    await migrated(opened, first())
+    report = await migrated(opened, models(level()))
+    told = ["CHECK constraint positive on users is missing", "CHECK constraint without a name on users is missing"]
+    if opened.case.flavour == "sqlite":
+        told.insert(0, "CHECK constraint level on users is missing")
+    assert list(report.skipped) == told
+    assert (await migrated(opened, models(level()), dry_run=True)).skipped == report.skipped
+
+    await opened.execute("DROP TABLE users")
+    for _ in range(2):
+        assert (await migrated(opened, models(level()))).skipped == ()
+
+
+@pytest.mark.parametrize(
+    ("column", "reason"),
+    [
+        (
+            lambda: Column("must", DateTime, nullable=False, server_default=func.now()),
+            "Cannot add a column with non-constant default",
+        ),
+        (
+            lambda: Column("may", String(20), server_default=text("(lower('A'))")),
+            "Cannot add a column with non-constant default",
+        ),
+        (lambda: Column("double", Integer, Computed("id * 2", persisted=True)), "cannot add a STORED column"),
+        (lambda: Column("number", Integer, Identity()), "Cannot add a NOT NULL column with default value NULL"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_column_that_sqlite_adds_to_an_empty_table_only_is_refused(
+    sqlite_url: str, column: Callable[[], Column[Any]], reason: str
+) -> None:
+    """With the reason and the cure, before anything runs, and by a dry run as well; without rows it is added."""
+    engine = create_engine(sqlite_url)
+    migrate(engine, first())
+    with engine.begin() as connection:
+        connection.exec_driver_sql("INSERT INTO users (id) VALUES (1)")
+    models, name = first(column()), column().name
+    for dry_run in (True, False):
+        with pytest.raises(ConfigurationError, match=rf"users\.{name} .*\({reason}\): give it a server_default"):
+            migrate(engine, models, dry_run=dry_run)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("DELETE FROM users")
+    assert len(migrate(engine, models).statements) == 1
+    engine.dispose()
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        lambda: Column("order", String(9), nullable=False, server_default="50%:x"),
+        lambda: Column("cast", Integer, nullable=False, server_default=text("(CAST('5' AS INTEGER))")),
+        lambda: Column("less", Integer, nullable=False, server_default=text("-1")),
+        lambda: Column("double", Integer, Computed("id * 2", persisted=False)),
+        lambda: Column("half", Integer, Computed("only_here(id)", persisted=False)),
+    ],
+    ids=lambda made: made().name,
+)
+def test_a_column_that_sqlite_can_add_is_added(sqlite_url: str, column: Callable[[], Column[Any]]) -> None:
+    """Whatever SQLite calls a constant is one; what it is asked about knows none of the program's own functions."""
+    engine = create_engine(sqlite_url)
+    event.listen(
+        engine,
+        "connect",
+        lambda raw, _: raw.create_function("only_here", 1, lambda value: value // 2, deterministic=True),
+    )
+    migrate(engine, first())
+    with engine.begin() as connection:
+        connection.exec_driver_sql("INSERT INTO users (id) VALUES (1)")
+    assert len(migrate(engine, first(column())).statements) == 1
+    engine.dispose()
 
 
 @on(CASES, "mariadb", "mysql")

@@ -5,7 +5,8 @@
 
 SQLAlchemy creates the missing tables, with their constraints and indexes. Alembic compares the others with the models; of the
 differences it finds only those run that take nothing away and refuse no data that is there: missing columns first, then, after
-a second look, indexes, and constraints on columns that are new themselves. Everything else is reported and left to a person.
+a second look, indexes, and keys (unique, foreign) on columns that are new themselves. Everything else is reported and left to a
+person.
 
 Any number of processes may call it at the same moment: one migrates at a time, and the next finds nothing left to do. MySQL and
 MariaDB commit every change of the schema by itself; a run that is interrupted there is completed by the next one. PostgreSQL
@@ -34,11 +35,12 @@ from ...outcome import FailureClass, Outcome, Stage
 from .address import server_of
 from .engines import flavour_of
 from .interrupt import cut
+from .unseen import IndexesApart, has_index_on_sqlite, missing_checks, refusal_of_sqlite
 
 if TYPE_CHECKING:
     from datetime import timedelta
 
-    from alembic.operations import ops
+    from alembic.operations import Operations, ops
 
 __all__ = ["MigrationReport", "migrate"]
 
@@ -96,8 +98,8 @@ def migrate(
         The statements that ran, and the differences that were left.
 
     Raises:
-        ConfigurationError: a missing column is NOT NULL and has no server default, and its table has rows; nothing was changed.
-            Or `metadata` is none.
+        ConfigurationError: a missing column is NOT NULL and has no server default, or SQLite cannot add one like it, and its
+            table has rows; nothing was changed. Or `metadata` is none.
         InProgress: another process held the lock for longer than `lock_wait`.
         MissingExtra: alembic is not installed.
         NotCommitted: one of its kinds: the server could not be reached, lost the connection or refused a change. Nothing was
@@ -307,10 +309,16 @@ class _Migration:
         self._statements: list[str] = []
         # Where changes go: SQLAlchemy's to one of these, alembic's to the other.
         self._target: Any = MockConnection(connection.dialect, self._write_down) if dry_run else connection
-        options = {"as_sql": True, "output_buffer": _Lines(self._statements)} if dry_run else {}
-        self._operations = Operations(
-            MigrationContext.configure(None if dry_run else connection, dialect=connection.dialect, opts=options)
+        self._operations = (
+            self._written_to(self._statements) if dry_run else Operations(MigrationContext.configure(connection))
         )
+
+    def _written_to(self, statements: list[str]) -> Operations:
+        from alembic.migration import MigrationContext
+        from alembic.operations import Operations
+
+        options = {"as_sql": True, "output_buffer": _Lines(statements)}
+        return Operations(MigrationContext.configure(dialect=self._connection.dialect, opts=options))
 
     def run(self) -> MigrationReport:
         """Compare, check that everything can be done, and do it."""
@@ -330,6 +338,10 @@ class _Migration:
             found = self._differences()
         with self._recording():
             skipped = self._complete(found, created, added)
+        old = [
+            table for one in self._models for table in one.sorted_tables if (table.schema, table.name) not in created
+        ]
+        skipped += missing_checks(self._connection, old)
         return MigrationReport(tuple(self._statements), tuple(skipped), self._dry_run)
 
     def _differences(self) -> list[ops.MigrateOperation]:
@@ -347,9 +359,10 @@ class _Migration:
             "compare_type": True,
         }
         context = MigrationContext.configure(self._connection, opts=options)
+        apart = IndexesApart(context) if self._connection.dialect.name != "postgresql" else None
         upgrade = produce_migrations(context, self._models).upgrade_ops  # type: ignore[arg-type]  # takes several
         assert upgrade is not None
-        return list(_flat(upgrade.ops))
+        return [*_flat(upgrade.ops), *(apart.missing(self._connection) if apart is not None else ())]
 
     def _missing_tables(self, found: list[ops.MigrateOperation]) -> list[Table]:
         from alembic.operations.ops import CreateTableOp
@@ -371,11 +384,26 @@ class _Migration:
             or column.computed is not None
             or column.identity is not None
         )
-        if column.nullable or fills_itself or not self._has_rows(column.table):
+        if (column.nullable and not fills_itself) or not self._has_rows(column.table):
             return None
+        if fills_itself:
+            return self._why_not_on_sqlite(op) if self._is_sqlite else None
         return (
             f"{name} is missing, is NOT NULL and has no server default, and {op.table_name} has rows: "
             "give it a server_default, make it nullable, or write the migration by hand"
+        )
+
+    def _why_not_on_sqlite(self, op: ops.AddColumnOp) -> str | None:
+        column, quote = op.column, self._connection.dialect.identifier_preparer.quote
+        statements: list[str] = []
+        self._written_to(statements).impl.add_column(op.table_name, column)
+        others = [quote(one.name) for one in column.table.columns if one.name != column.name]
+        refusal = refusal_of_sqlite(statements[0], quote(op.table_name), others)
+        if refusal is None:
+            return None
+        return (
+            f"{op.table_name}.{column.name} is missing, and {op.table_name} has rows, to which SQLite cannot add it ({refusal}): "
+            "give it a server_default that is a constant, or write the migration by hand"
         )
 
     def _has_rows(self, table: Table) -> bool:
@@ -404,9 +432,18 @@ class _Migration:
         from alembic.operations import ops
 
         skipped = []
+        there = {(*_place_of(op), op.index_name) for op in found if isinstance(op, ops.DropIndexOp)}
+        asked_for = {(*_place_of(op), op.index_name) for op in found if isinstance(op, ops.CreateIndexOp)}
         for op in sorted(found, key=lambda op: isinstance(op, ops.CreateForeignKeyOp)):
             place = _place_of(op)
             if isinstance(op, (ops.CreateTableOp, ops.AddColumnOp)) or place in created:
+                continue
+            if isinstance(op, ops.DropIndexOp) and (*place, op.index_name) in asked_for:
+                continue  # told where it is asked for
+            if isinstance(op, ops.CreateIndexOp) and (
+                (*place, op.index_name) in there or has_index_on_sqlite(self._connection, op.index_name, op.schema)
+            ):
+                skipped.append(f"index {op.index_name} on {op.table_name} is another one in the model")
                 continue
             reason = self._why_left(op, {column for schema, table, column in added if (schema, table) == place})
             if reason is None:
