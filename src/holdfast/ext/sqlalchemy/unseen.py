@@ -37,13 +37,16 @@ class IndexesApart:
     def _put_apart(self, uniques: Any, there: Any, in_model: Any, indexes: set[Index]) -> None:
         from alembic.util.sqla_compat import is_expression_index
 
-        apart = {index.name: index for index in indexes if is_expression_index(index)}
-        indexes.difference_update(apart.values())
-        for found in (uniques, there):  # MySQL has unique ones in either
-            for one in [one for one in found if one.name in apart]:
-                found.remove(one)
-                apart.pop(one.name, None)
-        self._missing += apart.values()
+        apart = [index for index in indexes if is_expression_index(index)]
+        indexes.difference_update(apart)
+        names = {index.name for index in apart}
+        known = [
+            (found, one) for found in (uniques, there) for one in found if one.name in names
+        ]  # MySQL has some in both
+        for found, one in known:
+            found.remove(one)
+        names.difference_update(one.name for _, one in known)
+        self._missing += [index for index in apart if index.name in names]
         self._correct(uniques, there, in_model, indexes)
 
     def missing(self, connection: Connection) -> Iterator[ops.CreateIndexOp]:
