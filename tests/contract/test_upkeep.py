@@ -253,6 +253,17 @@ def test_every_key_row_brings_the_purge_nearer(bare: Face, as_block: bool) -> No
     assert due == ["purge"]
 
 
+def test_blocks_purge_now_and_then_as_well(make_face: Callable[..., Face]) -> None:
+    """They use keys like any operation: a program that has nothing else would keep them for ever."""
+    face = make_face()
+    face.fresh(Base.metadata)
+    due: list[int] = []
+    runtime = face.db._runtime
+    runtime._keys_used, runtime._purge_in_background = _PURGE_EVERY_KEYS - 1, lambda: due.append(1)
+    face.block(lambda session: session.add(User(username="ada", age=1)))
+    assert due == ([] if face.kind.server == "postgresql" else [1])  # which needs no key
+
+
 # -- sessions of the caller's ----------------------------------------------------------------------------------------------
 
 

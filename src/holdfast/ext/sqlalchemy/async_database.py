@@ -191,6 +191,7 @@ class AsyncDatabase:
                     failed = error
             ran = await shell.leave(failed)
         await call_hooks_async(unit, ran.hooks, shell)
+        runtime.purge_when_due()
 
     async def outcome_of(self, unknown: OutcomeUnknown) -> Outcome:
         """As `Database.outcome_of`."""

@@ -220,6 +220,7 @@ class Database:
                     failed = error
             ran = shell.leave(failed)
         call_hooks(unit, ran.hooks, shell)
+        runtime.purge_when_due()
 
     def outcome_of(self, unknown: OutcomeUnknown) -> Outcome:
         """What became of an operation that ended in `OutcomeUnknown`; it is not run again.
