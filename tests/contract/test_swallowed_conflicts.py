@@ -7,7 +7,8 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import event, select
+from sqlalchemy.exc import IntegrityError, NoResultFound
 from sqlalchemy.orm import Session
 
 from holdfast.errors import Conflict, StatementRejected
@@ -93,3 +94,67 @@ def test_what_the_driver_alone_was_told_is_not_told_committed(face: Face, option
     with pytest.raises(StatementRejected, match="in_failed_sql_transaction"):
         face.run(save_and_fail_past_sqlalchemy, **options)
     assert face.read(usernames) == []
+
+
+def look_for_nobody(session: Session) -> None:
+    """An error that SQLAlchemy raises by itself."""
+    session.scalars(select(User).where(User.username == "nobody")).one()
+
+
+def insert_in_a_savepoint(session: Session) -> None:
+    """A statement that is refused, and undone."""
+    with session.begin_nested():
+        insert(session)
+
+
+def insert(session: Session) -> None:
+    """A statement that is refused."""
+    session.add(adding("ada"))
+    session.flush()
+
+
+@pytest.mark.parametrize("own", [TimeoutError, ConnectionError])
+@pytest.mark.parametrize("hidden", [False, True], ids=["", "from None"])
+@pytest.mark.parametrize("what", [look_for_nobody, insert_in_a_savepoint, insert])
+def test_what_the_function_raises_over_a_refusal_is_its_own(
+    face: Face, what: Callable[[Session], None], hidden: bool, own: type[Exception]
+) -> None:
+    """What it was handling says nothing of the connection; so another try would call its mail server once more."""
+    calls: list[int] = []
+
+    def body(session: Session) -> None:
+        calls.append(1)
+        try:
+            what(session)
+        except (NoResultFound, IntegrityError) as error:
+            raise own("mail server") from (None if hidden else error)
+
+    face.run(insert)
+    with pytest.raises(own, match="mail server") as caught:
+        face.run(body)
+    assert (caught.type, calls) == (own, [1])
+    assert face.read(usernames) == ["ada"]
+
+
+@pytest.mark.parametrize("hidden", [False, True], ids=["", "from None"])
+def test_what_the_function_raises_over_a_lost_connection_is_not_its_own(face: Face, hidden: bool) -> None:
+    """Whatever it makes of that, the whole runs again."""
+    calls: list[int] = []
+    lost: list[int] = []
+
+    def body(session: Session) -> None:
+        calls.append(1)
+        try:
+            insert(session)
+        except ConnectionResetError as error:
+            raise TimeoutError("mail server") from (None if hidden else error)
+
+    def fail(*_: object) -> None:
+        if calls and not lost:
+            lost.append(1)
+            raise ConnectionResetError("of the connection")
+
+    event.listen(face.engine, "before_cursor_execute", fail)
+    face.run(body)
+    event.remove(face.engine, "before_cursor_execute", fail)
+    assert (len(calls), face.read(usernames)) == (2, ["ada"])

@@ -26,7 +26,7 @@ from .engines import READ_ONLY, PooledSession, session_of
 from .failover import Attempt, TurnedAway
 from .isolation import set_level
 from .keyrows import of_block
-from .origin import NO_CONNECTION_LEFT, comes_from_sqlalchemy, doubts_server, with_server
+from .origin import NO_CONNECTION_LEFT, doubts_connection, doubts_server, leaves_connection, with_server
 from .permits import settle
 from .sessions import UnitAsyncSession, UnitSession
 
@@ -475,11 +475,12 @@ class Unit(_OneAttempt, Generic[T]):
 
     def _is_callers_own(self, error: BaseException) -> bool:
         """Whether the body raised something that has nothing to do with this connection (its own HTTP call timed out)."""
-        if self._swallowed is not None or isinstance(error, exc.SQLAlchemyError):
+        ruined = self._swallowed is not None and not leaves_connection(self._swallowed_failure)
+        if ruined or isinstance(error, exc.SQLAlchemyError):
             return False
         if isinstance(error, TimeoutError) and self._time_is_up():
             return False  # the deadline's own cut, of a body that was not waiting for the database
-        return isinstance(error, HoldfastError) or not comes_from_sqlalchemy(error, self._handled)
+        return isinstance(error, HoldfastError) or not doubts_connection(error, self._handled, self.runtime.endpoint)
 
     def _time_is_up(self) -> bool:
         return self.runtime.clock.monotonic() >= self.expires_at - _TICK_S
