@@ -6,6 +6,7 @@ On SQLite alone: the same on every server.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -78,6 +79,121 @@ def test_a_read_refuses_to_change_anything(face: Face, change: Any) -> None:
     with pytest.raises(UsageError, match="only reads"):
         face.read(lambda session: session.execute(change).rowcount)
     assert face.read(balances) == before
+
+
+BULK: dict[str, Callable[[Session], object]] = {
+    "objects": lambda session: session.bulk_save_objects([adding("ada")]),
+    "inserts": lambda session: session.bulk_insert_mappings(User.__mapper__, [{"username": "ada", "age": 30}]),
+    "updates": lambda session: session.bulk_update_mappings(Account.__mapper__, [{"id": 1, "balance": 0}]),
+}
+
+
+@pytest.mark.parametrize("call", BULK.values(), ids=BULK)
+def test_a_read_refuses_what_goes_past_the_flush(face: Face, call: Callable[[Session], object]) -> None:
+    """It would be rolled back without a word; an operation that writes does take it."""
+    with pytest.raises(UsageError, match="only reads"):
+        face.read(call)
+    assert (face.read(usernames), face.read(balances)[1]) == ([], 100)
+    face.run(call)
+    assert (face.read(usernames), face.read(balances)[1]) != ([], 100)
+
+
+def reading(face: Face, fn: Callable[[Session], object]) -> Any:
+    """Read inside of a transaction function that runs synchronously."""
+    read = face.db.read(face.function(fn))
+    return await_only(read) if face.kind.asynchronous else read
+
+
+def change_an_account(session: Session) -> None:
+    """Leave a change unsent."""
+    session.get_one(Account, 1).balance = 0
+
+
+JOINED: dict[str, Callable[[Session], object]] = {
+    **BULK,
+    "statement": lambda session: session.execute(update(Account).values(balance=0)) and None,
+    "core statement": lambda session: session.execute(insert(TABLE).values(id=9, balance=9)) and None,
+    "flushed": add_and_flush,
+    "pending": lambda session: session.add(adding("ada")),
+    "changed": change_an_account,
+    "deleted": lambda session: session.delete(session.get_one(Account, 1)),
+}
+
+
+@pytest.mark.parametrize("call", JOINED.values(), ids=JOINED)
+def test_a_read_inside_an_operation_changes_nothing_either(face: Face, call: Callable[[Session], object]) -> None:
+    """It joins a session that may write, and so does the operation around it before and after."""
+    before = face.read(balances)
+    with pytest.raises(UsageError, match="only reads"):
+        face.run(lambda session: reading(face, call))
+    assert (face.read(usernames), face.read(balances)) == ([], before)
+
+    def body(session: Session) -> list[str]:
+        session.add(adding("before"))
+        names: list[str] = reading(face, lambda inner: reading(face, usernames))
+        session.add(adding("after"))
+        return names
+
+    assert face.run(body) == ["before"]
+    assert face.read(usernames) == ["after", "before"]
+
+
+@pytest.mark.parametrize("raises", [False, True], ids=["returns", "raises"])
+def test_what_a_read_has_left_behind_is_not_committed_by_who_swallows_that(face: Face, raises: bool) -> None:
+    """It stands in the session of the operation around it, which would send it with its own."""
+
+    def inner(session: Session) -> None:
+        session.add(adding("ada"))
+        if raises:
+            raise LookupError
+
+    def body(session: Session) -> None:
+        with suppress(UsageError, LookupError):
+            reading(face, inner)
+        session.add(adding("bob"))
+
+    with pytest.raises(UsageError, match="only reads"):
+        face.run(body)
+    assert face.read(usernames) == []
+
+
+def test_a_refused_statement_of_a_read_can_be_lived_with(face: Face) -> None:
+    """Nothing of it was sent, so there is nothing to undo."""
+
+    def body(session: Session) -> None:
+        with suppress(UsageError):
+            reading(face, lambda inner: inner.execute(delete(Account)) and None)
+        session.add(adding("bob"))
+
+    face.run(body)
+    assert (face.read(usernames), len(face.read(balances))) == (["bob"], 3)
+
+
+def test_an_operation_inside_a_joined_read_may_not_write(face: Face) -> None:
+    """Whoever is told that it only reads relies on that."""
+
+    def save(session: Session) -> None:
+        saved = face.db.save(adding("ada"))
+        _ = await_only(saved) if face.kind.asynchronous else saved
+
+    with pytest.raises(UsageError, match="only reads"):
+        face.run(lambda session: reading(face, save))
+    assert face.read(usernames) == []
+
+
+def test_what_must_not_be_sent_yet_waits_through_a_read(face: Face) -> None:
+    """`no_autoflush` is the word of the operation around it."""
+
+    def body(session: Session) -> list[str]:
+        user = User(username="ada")
+        with session.no_autoflush:
+            session.add(user)
+            names: list[str] = reading(face, usernames)
+            user.age = 30
+        return names
+
+    assert face.run(body) == []
+    assert face.read(usernames) == ["ada"]
 
 
 UNFINISHED: dict[str, Callable[[Session], object]] = {

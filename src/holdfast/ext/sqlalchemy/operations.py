@@ -36,6 +36,8 @@ from .arguments import Parameters, refuse_caller_session
 from .async_unit import AsyncUnit
 from .current import open_unit
 from .joined_deadline import own_deadline, own_deadline_async
+from .joined_read import only_reading, send_before_reading
+from .sessions import ONLY_READS
 from .unit import Hook, Unit
 
 if TYPE_CHECKING:
@@ -342,7 +344,9 @@ def _joined(
     body: Callable[[UnitSession], R],
 ) -> R:
     if key is None:
-        return body(session)
+        send_before_reading(outer, options)
+        with only_reading(outer, options):
+            return body(session)
     # Its row must go with its work: the outer function may live on after this one failed, or undo it with a savepoint of its own.
     with inside.under(outer, key, options.name), session.begin_nested():
         session.connection()  # SQLAlchemy sends SAVEPOINT late, and does not see the row
@@ -381,7 +385,9 @@ async def _joined_async(
     body: Callable[[UnitAsyncSession], Awaitable[R]],
 ) -> R:
     if key is None:
-        return await body(session)
+        await greenlet_spawn(send_before_reading, outer, options)
+        with only_reading(outer, options):
+            return await body(session)
     with inside.under(outer, key, options.name):
         async with session.begin_nested():
             await session.connection()
@@ -422,6 +428,8 @@ def check_joining(outer: Unit[Any], options: OperationOptions) -> None:
             f"{options.name} may write, inside {outer.name}, which is a read: that is repeated after any failure, so a write "
             "could be applied twice. Make the outer one a transaction, or the inner one a read"
         )
+    if outer.session is not None and outer.session.only_reads and not options.read_only:
+        raise UsageError(f"{options.name} may write, inside a read that is part of {outer.name}: {ONLY_READS}")
     if options.isolation is not None and options.isolation != outer.isolation:
         raise UsageError(
             f"{options.name} asks for isolation {options.isolation!r} inside {outer.name}, which runs at "

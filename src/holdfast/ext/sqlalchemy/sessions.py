@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import event, orm
@@ -10,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from ...errors import UsageError
 
 __all__ = [
+    "ONLY_READS",
     "ReadAsyncSession",
     "ReadSession",
     "UnitAsyncSession",
@@ -18,10 +21,14 @@ __all__ = [
     "end_by_commit",
     "end_by_rollback",
     "invalidate",
+    "refusing_changes",
+    "send_pending",
     "was_acknowledged",
 ]
 
 _ACKNOWLEDGED = "holdfast_acknowledged"
+
+ONLY_READS = "db.read() only reads; use a transaction function (db.run, db.transaction) to write"
 
 
 class UnitSession(orm.Session):
@@ -33,9 +40,11 @@ class UnitSession(orm.Session):
 
     Attributes:
         hooks: what the attempt wants called after COMMIT; the unit's own list.
+        only_reads: whether it refuses changes now.
     """
 
     hooks: list[Any]
+    only_reads = False
     _is_over = False
     _marks: dict[orm.SessionTransaction, int] | None = None
 
@@ -105,6 +114,12 @@ class UnitSession(orm.Session):
             )
         return super()._autobegin_t(begin)
 
+    def _bulk_save_mappings(self, *args: Any, **kwargs: Any) -> None:
+        # Where bulk_save_objects() and its like come by, which neither flush nor execute.
+        if self.only_reads:
+            raise UsageError(ONLY_READS)
+        super()._bulk_save_mappings(*args, **kwargs)
+
     def _refuse_to_end(self, how: str) -> None:
         if not self._is_over:
             raise UsageError(
@@ -115,6 +130,8 @@ class UnitSession(orm.Session):
 
 class ReadSession(UnitSession):
     """The session of a read: what would be sent as a change is refused."""
+
+    only_reads = True
 
 
 class UnitAsyncSession(AsyncSession):
@@ -135,18 +152,35 @@ def _remember_acknowledgement(session: orm.Session) -> None:
     session.info[_ACKNOWLEDGED] = True
 
 
-_ONLY_READS = "db.read() only reads; use a transaction function (db.run, db.transaction) to write"
-
-
 @event.listens_for(ReadSession, "before_flush")
 def _refuse_a_flush(_session: orm.Session, _context: object, _instances: object) -> None:
-    raise UsageError(_ONLY_READS)
+    raise UsageError(ONLY_READS)
 
 
 @event.listens_for(ReadSession, "do_orm_execute")
 def _refuse_a_change(state: orm.ORMExecuteState) -> None:
     if state.is_insert or state.is_update or state.is_delete:
-        raise UsageError(_ONLY_READS)
+        raise UsageError(ONLY_READS)
+
+
+@contextmanager
+def refusing_changes(session: UnitSession) -> Iterator[None]:
+    """Have `session` refuse for a while what a `ReadSession` does."""
+    listeners = (("before_flush", _refuse_a_flush), ("do_orm_execute", _refuse_a_change))
+    session.only_reads = True
+    for name, listener in listeners:
+        event.listen(session, name, listener)
+    try:
+        yield
+    finally:
+        for name, listener in listeners:
+            event.remove(session, name, listener)
+        session.only_reads = False
+
+
+def send_pending(session: UnitSession) -> None:
+    """Send what is pending, as a query would; not where the caller has told SQLAlchemy to wait, nor in the middle of a flush."""
+    session._autoflush()
 
 
 def _forget_hooks(session: orm.Session, ended: orm.SessionTransaction) -> None:
