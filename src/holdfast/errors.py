@@ -23,7 +23,7 @@
     │   ├── ResultNotSerializable              the result cannot be stored under its key
     │   └── StatementRejected                  the server refused the statement; it will again
     │       ├── DataRejected
-    │       │   ├── Conflict                   a unique constraint
+    │       │   ├── Conflict                   a unique constraint, or a stale version
     │       │   ├── ForeignKeyViolation
     │       │   ├── CheckViolation
     │       │   └── InvalidData                null, too long, out of range, malformed
@@ -277,7 +277,7 @@ class DataRejected(StatementRejected):
 
 
 class Conflict(DataRejected):
-    """A unique constraint: the row exists already."""
+    """A unique constraint: the row exists already. Or a version column: the row was changed after the object was loaded."""
 
     code = "conflict"
 
@@ -358,6 +358,7 @@ _BY_CLASS: dict[FailureClass, type[HoldfastError]] = {
 
 _BY_REJECTION: dict[Rejection, type[StatementRejected]] = {
     Rejection.DUPLICATE: Conflict,
+    Rejection.STALE: Conflict,
     Rejection.FOREIGN_KEY: ForeignKeyViolation,
     Rejection.CHECK: CheckViolation,
     Rejection.NOT_NULL: InvalidData,
@@ -374,6 +375,7 @@ _BY_REJECTION: dict[Rejection, type[StatementRejected]] = {
 
 _CURES: dict[Rejection, str] = {
     Rejection.DUPLICATE: "a row with this value exists already",
+    Rejection.STALE: "the row was changed after the object was loaded; load it again",
     Rejection.FOREIGN_KEY: "the row it refers to is missing, or other rows still refer to it",
     Rejection.CHECK: "the values break a CHECK constraint",
     Rejection.NOT_NULL: "a value is missing where the column needs one",

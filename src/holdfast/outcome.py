@@ -92,9 +92,10 @@ class Verdict(StrEnum):
 
 
 class Rejection(StrEnum):
-    """Why a server refuses a statement for good: the kind of a `PERMANENT` failure."""
+    """Why a server refuses a statement for good: the kind of a `PERMANENT` failure. `STALE` only `save` says."""
 
     DUPLICATE = "duplicate"
+    STALE = "stale"
     FOREIGN_KEY = "foreign_key"
     CHECK = "check"
     NOT_NULL = "not_null"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy.orm.attributes import instance_dict, set_committed_value
+from sqlalchemy.orm.attributes import instance_state, set_committed_value
 
 if TYPE_CHECKING:
     from .unit import Hook, Unit
@@ -18,8 +18,49 @@ __all__ = ["ABSENT", "Change", "Given", "Givings", "givings_of"]
 ABSENT = object()
 """In the place of a value: the object holds none."""
 
-Change = tuple[Any, str, Any, Any]
-"""Object, attribute, what it held before, what it was given."""
+
+class Change(NamedTuple):
+    """One attribute of one of the caller's objects.
+
+    Attributes:
+        obj, key: which.
+        before: what it held.
+        noted: what SQLAlchemy had noted to have been there before the caller's own change; `ABSENT` where he had made none.
+        value: what it was given: that of the row, so nothing is to be saved any more.
+    """
+
+    obj: Any
+    key: str
+    before: Any
+    noted: Any
+    value: Any
+
+    def give(self) -> None:
+        """Put the value in."""
+        set_committed_value(self.obj, self.key, self.value)
+        self._forget_composites()
+
+    def take_back(self) -> None:
+        """Put back what it held; a change of the caller's is to be saved again."""
+        state = instance_state(self.obj)
+        if self.before is ABSENT:
+            state.dict.pop(self.key, None)
+        else:
+            set_committed_value(self.obj, self.key, self.before)
+        if self.noted is not ABSENT:
+            state.committed_state[self.key] = self.noted
+        self._forget_composites()
+
+    def _forget_composites(self) -> None:
+        """What SQLAlchemy has made of several columns; it makes it again when it is asked for."""
+        state = instance_state(self.obj)
+        for composite in state.mapper.composites if self.value is not self.before else ():
+            if any(prop.key == self.key for prop in composite.props):
+                state.dict.pop(composite.key, None)
+
+    def holds(self, value: Any) -> bool:
+        """Whether the object holds that now."""
+        return instance_state(self.obj).dict.get(self.key, ABSENT) is value
 
 
 class Given:
@@ -33,9 +74,9 @@ class Given:
 
     def take_back(self) -> None:
         """The transaction was not committed, or nobody knows yet. What the caller has changed since stays."""
-        for obj, key, before, value in reversed(self._changes):
-            if instance_dict(obj).get(key, ABSENT) is value:
-                _put(obj, key, before)
+        for change in reversed(self._changes):
+            if change.holds(change.value):
+                change.take_back()
         self._taken_back = True
 
     def forget(self) -> None:
@@ -46,16 +87,9 @@ class Given:
     def give_again(self) -> None:
         """It is known to be committed after all."""
         if self._taken_back:
-            for obj, key, before, value in self._changes:
-                if instance_dict(obj).get(key, ABSENT) is before:
-                    _put(obj, key, value)
-
-
-def _put(obj: Any, key: str, value: Any) -> None:
-    if value is ABSENT:
-        instance_dict(obj).pop(key, None)
-    else:
-        set_committed_value(obj, key, value)
+            for change in self._changes:
+                if change.holds(change.before):
+                    change.give()
 
 
 class _Savepoint(NamedTuple):

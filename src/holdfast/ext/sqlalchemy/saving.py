@@ -19,7 +19,6 @@ import sqlalchemy
 from sqlalchemy import inspect
 from sqlalchemy.exc import NoInspectionAvailable
 from sqlalchemy.orm import InstanceState, Mapper, RelationshipProperty, Session
-from sqlalchemy.orm.attributes import set_committed_value
 from sqlalchemy.orm.collections import collection_adapter
 
 from ...errors import (
@@ -37,6 +36,7 @@ from ...operation import JsonCodec, qualified_name
 from ...outcome import Failure, FailureClass, Outcome, Rejection, Stage
 from .attached import Led, stand_ins
 from .checking import call_validate, check_columns, check_lengths, made_keys, refused, written_columns
+from .copying import Copies, load_held, loaded, put
 from .given import ABSENT, Change, Given, givings_of
 
 if TYPE_CHECKING:
@@ -65,27 +65,6 @@ def _state_of(obj: Any) -> InstanceState[Any]:
     if not isinstance(state, InstanceState):
         raise ConfigurationError(f"save() takes instances of mapped classes, not {type(obj).__name__}")
     return state
-
-
-class _Copied(dict[Any, Any]):
-    """The memory of `Session.merge`, kept from one object to the next.
-
-    `merge` forgets it, and `merge_all` does: a new object that two lead to would become two rows. Of what it notes besides (which
-    relationships it has come along, whose other sides it then leaves out) nothing is kept: the walk may have begun at the side
-    that was not changed.
-    """
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        if isinstance(key, InstanceState):
-            super().__setitem__(key, value)
-
-
-class _ByKey(dict[Any, Any]):
-    """The copies by the identities of their rows. Those of new objects, a part of whose keys is still missing, are none."""
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        if None not in key[1]:
-            super().__setitem__(key, value)
 
 
 class Saving(Generic[M]):
@@ -171,7 +150,7 @@ class Saving(Generic[M]):
                 )
             self._reached.append(obj)
             yield obj, state
-            for relationship in _loaded(state):
+            for relationship in loaded(state):
                 members = _members(state, relationship)
                 waiting += members
                 for member in members:
@@ -187,7 +166,8 @@ class Saving(Generic[M]):
         for obj in self.objects:
             state = _state_of(obj)
             mapper = state.mapper
-            key = tuple(state.dict.get(mapper.get_property_by_column(column).key) for column in mapper.primary_key)
+            known = _primary_key_of(state)
+            key = tuple(known.get(mapper.get_property_by_column(column).key) for column in mapper.primary_key)
             if None not in key and seen.setdefault((mapper.base_mapper.class_, key), obj) is not obj:
                 raise UsageError(
                     f"save_all() was given two objects of {type(obj).__name__} with the same primary key; leave one out"
@@ -219,7 +199,7 @@ class Saving(Generic[M]):
             check_lengths(_state_of(copies[id(obj)]))
         pairs = [Pair(obj, copies[id(obj)]) for obj in self._reached]
         for pair in pairs:
-            _load_expired(pair.copy)
+            load_held(_state_of(pair.original), _state_of(pair.copy))
         return pairs
 
     def _copies(self, session: Session) -> dict[int, Any]:
@@ -228,20 +208,16 @@ class Saving(Generic[M]):
         In the caller's order, which is that of their rows where no relationship tells another; but what others lead to comes with
         those, and what hangs together is written at once, as a row may need the keys of several.
         """
-        copied, by_key = _Copied(), _ByKey()
         with session.no_autoflush:
-            copied.update(stand_ins(session, self._leads))
+            made = Copies(session, stand_ins(session, self._leads))
         copies: dict[int, Any] = {}
         for group in self._groups():
             session.flush()
             with session.no_autoflush:
                 for obj in group:
-                    state = _state_of(obj)
-                    copies[id(obj)] = copy = session._merge(
-                        state, state.dict, load=True, options=None, _recursive=copied, _resolve_conflict_map=by_key
-                    )
+                    copies[id(obj)] = copy = made.of(_state_of(obj))
                     for attribute, value in self._made.get(id(obj), {}).items():
-                        setattr(copy, attribute, value)
+                        put(_state_of(copy), attribute, value)
         return copies
 
     def _groups(self) -> list[list[Any]]:
@@ -288,7 +264,7 @@ class Saving(Generic[M]):
             row = session.get(type(obj), _identity(state.mapper, key))
             if row is not None:
                 there = _state_of(row).dict
-                missing = [relationship.key for relationship in _loaded(state) if relationship.key not in there]
+                missing = [relationship.key for relationship in loaded(state) if relationship.key not in there]
                 if missing:
                     session.refresh(row, missing)  # loads them, however lazy they are
             pairs.append(Pair(obj, row))
@@ -345,17 +321,6 @@ class Saving(Generic[M]):
 # -- what is saved with an object ----------------------------------------------------------------------------------------
 
 
-def _loaded(state: InstanceState[Any]) -> Iterator[RelationshipProperty[Any]]:
-    """The relationships over which `Session.merge` goes on."""
-    for relationship in state.mapper.relationships:
-        if (
-            relationship.key in state.dict
-            and relationship.cascade.merge
-            and relationship.lazy not in ("dynamic", "write_only")
-        ):
-            yield relationship
-
-
 def _members(state: InstanceState[Any], relationship: RelationshipProperty[Any]) -> list[Any]:
     """The related objects; of a set, which has no order, by what they hold: so one request asks for the same every time."""
     value = state.dict.get(relationship.key)
@@ -374,18 +339,26 @@ def _is_ordered(collection: Any) -> bool:
 
 
 def _columns_of(state: InstanceState[Any]) -> dict[str, Any]:
-    return {
+    columns = {
         attribute.key: state.dict[attribute.key]
         for attribute in state.mapper.column_attrs
         if attribute.key in state.dict
     }
+    return _primary_key_of(state) | columns
+
+
+def _primary_key_of(state: InstanceState[Any]) -> dict[str, Any]:
+    """The primary key by attribute; where the object has let go of it (expired), by its identity. Without what is missing."""
+    attributes = [state.mapper.get_property_by_column(column).key for column in state.mapper.primary_key]
+    known = dict(zip(attributes, state.key[1], strict=True)) if state.key is not None else {}
+    return {key: state.dict.get(key, known.get(key)) for key in attributes if key in state.dict or key in known}
 
 
 def _description(state: InstanceState[Any], places: dict[int, int]) -> list[Any]:
     described: list[Any] = [qualified_name(type(state.obj())), _columns_of(state)]
     related = {
         relationship.key: [places[id(member)] for member in _members(state, relationship) if id(member) in places]
-        for relationship in _loaded(state)
+        for relationship in loaded(state)
         if places
     }
     return [*described, related] if related else described
@@ -394,17 +367,8 @@ def _description(state: InstanceState[Any], places: dict[int, int]) -> list[Any]
 # -- what comes back -----------------------------------------------------------------------------------------------------
 
 
-def _load_expired(copy: Any) -> None:
-    """Read what the database has made itself and not told yet: nobody can once the copy has left its session."""
-    state = _state_of(copy)
-    if state.expired_attributes:
-        for attribute in state.mapper.column_attrs:
-            if attribute.key in state.expired_attributes:
-                getattr(copy, attribute.key)  # the first one reads all
-
-
 def give_back(pairs: Iterable[Pair], outer: Unit[Any] | None) -> None:
-    """Put what the database has made (keys, defaults, versions) into the caller's objects.
+    """Put what the database has made (keys, defaults, versions) into the caller's objects: they hold what their rows do.
 
     Args:
         pairs: what was saved.
@@ -412,15 +376,14 @@ def give_back(pairs: Iterable[Pair], outer: Unit[Any] | None) -> None:
     """
     changes: list[Change] = []
     for original, copy in pairs:
-        held, known = _state_of(original).dict, _state_of(copy)
-        there = known.dict
-        for attribute in known.mapper.column_attrs:
+        state, there = _state_of(original), _state_of(copy).dict
+        noted = state.committed_state if state.key is not None else {}
+        for attribute in state.mapper.column_attrs:
             key = attribute.key
-            value = there.get(key, ABSENT)
-            before = held.get(key, ABSENT)
-            if value is not before and value is not ABSENT:
-                changes.append((original, key, before, value))
-                set_committed_value(original, key, value)
+            value, before = there.get(key, ABSENT), state.dict.get(key, ABSENT)
+            if value is not ABSENT and (value is not before or key in noted):
+                changes.append(Change(original, key, before, noted.get(key, ABSENT), value))
+                changes[-1].give()
     if outer is not None and changes:
         given = Given(changes)
         givings_of(outer).add(given)
