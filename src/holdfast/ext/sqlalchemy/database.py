@@ -254,7 +254,8 @@ class Database:
 
         Args:
             obj: an instance of a mapped class, not in a session. Without a primary key (or with one that is not stored yet) it
-                is inserted, otherwise updated. Its `validate()` method is called first, if it has one.
+                is inserted, otherwise updated; of one that was read before only what was changed since is written. Its
+                `validate()` method is called first, if it has one.
             key: the request's key: the same key again returns the object saved before.
             deadline: seconds or `timedelta`; default: the database's.
             after_commit: called once with the saved object when the save is known to be committed, as the method
@@ -264,7 +265,8 @@ class Database:
             The saved object, with everything that was loaded; detached.
 
         Raises:
-            InvalidData, Conflict, ForeignKeyViolation, ...: the data breaks a rule; nothing was applied.
+            InvalidData, Conflict, ForeignKeyViolation, ...: the data breaks a rule, or the object's version is stale; nothing was
+                applied.
             NotCommitted, OutcomeUnknown: as for any operation.
         """
         return self.save_all([obj], key=key, deadline=deadline, after_commit=after_commit)[0]
