@@ -31,6 +31,9 @@ from tests.contract.faces import ONE_A_SERVER, Face, only
 
 kind = only(ONE_A_SERVER)
 
+ONE, TWO = 1_001, 1_002
+"""Keys that no sequence reaches here."""
+
 
 class Base(DeclarativeBase):
     """The tables of these tests."""
@@ -158,13 +161,15 @@ def face(make_face: Callable[..., Face]) -> Face:
     made.fresh(Base.metadata)
 
     def fill(session: Session) -> None:
-        session.add(Wallet(id=1, name="ada", balance=100, notes=["a"], seen={1}, tracked={"a": 1}, coins=[Coin(id=1)]))
+        session.add(
+            Wallet(id=ONE, name="ada", balance=100, notes=["a"], seen={1}, tracked={"a": 1}, coins=[Coin(id=ONE)])
+        )
 
     made.run(fill, protect=False)
     return made
 
 
-def read(face: Face, *options: Any, model: Any = Wallet, identity: int = 1) -> Any:
+def read(face: Face, *options: Any, model: Any = Wallet, identity: int = ONE) -> Any:
     """The object, as a caller has it who has read it."""
     return face.read(lambda session: session.get_one(model, identity, options=options))
 
@@ -308,26 +313,26 @@ def test_a_parent_that_was_only_read_keeps_the_children_that_came_since(face: Fa
     """And a child the parent that it was given since. The answer holds what is there now."""
 
     def with_coins(session: Session) -> Wallet:
-        wallet = session.get_one(Wallet, 1)
+        wallet = session.get_one(Wallet, ONE)
         assert [coin.wallet for coin in wallet.coins] == [wallet]
         return wallet
 
     wallet = face.read(with_coins)
     (coin,) = wallet.coins
-    face.save_all([Wallet(id=2, name="bob"), Coin(id=2, wallet_id=1)])
-    face.run(lambda session: session.execute(update(Coin).where(Coin.id == 1).values(wallet_id=2)) and None)
+    face.save_all([Wallet(id=TWO, name="bob"), Coin(id=TWO, wallet_id=ONE)])
+    face.run(lambda session: session.execute(update(Coin).where(Coin.id == ONE).values(wallet_id=TWO)) and None)
     wallet.name, coin.worth = "new", 2
     saved = face.save(wallet)
 
     def coins(session: Session) -> list[tuple[int, int | None, int]]:
         return [(one.id, one.wallet_id, one.worth) for one in session.scalars(select(Coin).order_by(Coin.id))]
 
-    assert face.read(coins) == [(1, 2, 2), (2, 1, 1)]
-    assert [one.id for one in saved.coins] == [2]
+    assert face.read(coins) == [(ONE, TWO, 2), (TWO, ONE, 1)]
+    assert [one.id for one in saved.coins] == [TWO]
 
     coin.wallet = None  # a change of the caller's
     face.save(coin)
-    assert face.read(coins)[0] == (1, None, 2)
+    assert face.read(coins)[0] == (ONE, None, 2)
 
 
 def test_a_change_inside_of_a_value_is_written(face: Face) -> None:
@@ -378,10 +383,10 @@ def test_a_row_that_was_deleted_meanwhile_is_inserted_whole(face: Face) -> None:
     """There is nothing left that others could have changed."""
     coin = read(face, model=Coin)
     coin.worth = 5
-    face.run(lambda session: session.delete(session.get_one(Coin, 1)))
+    face.run(lambda session: session.delete(session.get_one(Coin, ONE)))
     face.save(coin)
     found = read(face, model=Coin)
-    assert (found.worth, found.wallet_id) == (5, 1)
+    assert (found.worth, found.wallet_id) == (5, ONE)
 
 
 def test_what_was_not_loaded_is_left_alone(face: Face) -> None:
@@ -412,21 +417,21 @@ def expired(face: Face, model: Any, *identities: int) -> list[Any]:
 
 def test_an_expired_object_is_saved_to_its_own_row(face: Face) -> None:
     """And what it does not hold is left alone."""
-    (wallet,) = expired(face, Wallet, 1)
+    (wallet,) = expired(face, Wallet, ONE)
     wallet.name = "new"
     assert face.save(wallet) is not wallet
-    assert (wallet.id, wallet.name, wallet.balance) == (1, "new", 100)
+    assert (wallet.id, wallet.name, wallet.balance) == (ONE, "new", 100)
 
 
 def test_an_expired_object_is_not_taken_for_another_one(face: Face) -> None:
     """Its key in the database is part of what is asked, though it does not hold it."""
-    face.save(Coin(id=2))
-    one, other = expired(face, Coin, 1, 2)
+    face.save(Coin(id=TWO))
+    one, other = expired(face, Coin, ONE, TWO)
     one.worth = other.worth = 7
     face.save(one, key="k")
     with pytest.raises(KeyReused):
         face.save(other, key="k")
-    assert face.save(expired_again(face, 1, worth=7), key="k").id == 1
+    assert face.save(expired_again(face, ONE, worth=7), key="k").id == ONE
     assert face.read(lambda session: session.scalar(select(func.sum(Coin.worth)))) == 8
 
 
