@@ -443,6 +443,63 @@ def expired_again(face: Face, identity: int, **values: Any) -> Any:
     return coin
 
 
+# -- of what was made, all of it once ------------------------------------------------------------------------------------
+
+
+def coins_of(face: Face, wallet: Wallet) -> list[int]:
+    """The coins that are in it now."""
+    identity = wallet.id
+    return face.read(lambda session: list(session.scalars(select(Coin.id).where(Coin.wallet_id == identity))))
+
+
+def test_what_was_made_is_written_whole_once(face: Face) -> None:
+    """Then it has a row, as what was read: what others commit stands, in columns and collections."""
+    wallet = Wallet(name="bob", balance=100, coins=[Coin(id=TWO)])
+    face.save(wallet)
+    meanwhile(face, balance=150)
+    face.run(lambda session: session.execute(update(Coin).values(wallet_id=wallet.id)) and None)
+    wallet.name = "new"
+    face.save(wallet)
+    found = read(face, identity=wallet.id)
+    assert (found.name, found.balance, wallet.balance) == ("new", 150, 150)
+    assert sorted(coins_of(face, wallet)) == [ONE, TWO]
+    wallet.coins.clear()  # what the program sees in it
+    face.save(wallet)
+    assert coins_of(face, wallet) == []
+
+
+def test_what_was_made_stays_the_programs_own(face: Face) -> None:
+    """What it does not hold is empty, and not to be loaded; a new key is a new row, of all that it holds."""
+    coin = Coin()
+    face.save(coin)
+    assert (coin.wallet, coin.id is not None) == (None, True)
+    coin.id = another = coin.id + TWO
+    meanwhile(face, Coin, worth=9)
+    face.save(coin)
+    assert read(face, model=Coin, identity=another).worth == 1
+
+
+def test_what_was_made_and_undone_is_written_whole_again(face: Face) -> None:
+    """It has no row after a rollback; another's under the same key is overwritten, as ever."""
+    wallet = Wallet(id=TWO, name="bob", balance=7, coins=[Coin(id=TWO)])
+
+    def sync(_tx: Any) -> None:
+        face.db.save(wallet)
+        raise LookupError
+
+    async def asynchronous(_tx: Any) -> None:
+        await face.db.save(wallet)
+        raise LookupError
+
+    operation = face.db.transaction(asynchronous if face.kind.asynchronous else sync)
+    with pytest.raises(LookupError):
+        face.wait(operation())
+    face.save(Wallet(id=TWO, name="eve", balance=9))
+    face.save(wallet)
+    found = read(face, identity=TWO)
+    assert (found.name, found.balance, coins_of(face, wallet)) == ("bob", 7, [TWO])
+
+
 # -- versions ------------------------------------------------------------------------------------------------------------
 
 

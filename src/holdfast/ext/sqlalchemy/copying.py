@@ -3,8 +3,8 @@
 `merge` sets every column as the program does: a `@validates` that hashes would hash again at each save, and one that allows only
 certain changes would refuse to go back to what was read. What an object holds is what is to be stored.
 
-`merge` also sets what was only read, and so undoes what others have committed since. Of an object that was read before, what
-SQLAlchemy has not seen changed stays as the row has it. It does not see a change inside of a value (a list of JSON, say), so
+`merge` also sets what was only read, and so undoes what others have committed since. Of an object that was read or saved before,
+what SQLAlchemy has not seen changed stays as the row has it. It does not see a change inside of a value (a list of JSON, say), so
 values that can change like this are compared with the row.
 """
 
@@ -22,6 +22,7 @@ from sqlalchemy.orm.collections import collection_adapter
 
 from ...errors import error_for
 from ...outcome import Failure, FailureClass, Rejection, Stage
+from .given import was_saved_as
 
 __all__ = ["Copies", "load_held", "loaded", "put"]
 
@@ -107,12 +108,12 @@ class Copies:
         if to is state:
             return copy  # the session's own
         _refuse_stale(state, to)
-        was_read = state.key is not None and to.key is not None
-        self._set_columns(state, to, was_read=was_read)
+        was_there = was_saved_as(state, to.key)
+        self._set_columns(state, to, was_there=was_there)
         for prop in state.mapper.iterate_properties:
             if isinstance(prop, RelationshipProperty):
-                self._relate(state, to, prop, was_read=was_read)
-        self._set_columns(state, to, was_read=was_read)  # again, over what listeners of relationships made of them
+                self._relate(state, to, prop, was_there=was_there)
+        self._set_columns(state, to, was_there=was_there)  # again, over what listeners of relationships made of them
         if is_new:
             to.manager.dispatch.load(to, None)
         _hand_over_unmapped(state, to)
@@ -134,7 +135,7 @@ class Copies:
         self._by_key[key] = copy
         return copy, is_new
 
-    def _set_columns(self, state: InstanceState[Any], to: InstanceState[Any], *, was_read: bool) -> None:
+    def _set_columns(self, state: InstanceState[Any], to: InstanceState[Any], *, was_there: bool) -> None:
         held, there = state.dict, to.dict
         for attribute in state.mapper.column_attrs:
             key = attribute.key
@@ -142,7 +143,7 @@ class Copies:
                 attribute.merge(self._session, state, held, to, there, True, self._copied, self._by_key)
             elif not attribute.instrument or (key in there and there[key] is held[key]):
                 continue
-            elif not was_read or key in state.committed_state or _may_change_unseen(held[key]):
+            elif not was_there or key in state.committed_state or _may_change_unseen(held[key]):
                 put(to, key, held[key])
 
     def _relate(
@@ -151,7 +152,7 @@ class Copies:
         to: InstanceState[Any],
         relationship: RelationshipProperty[Any],
         *,
-        was_read: bool,
+        was_there: bool,
     ) -> None:
         key = relationship.key
         if relationship in loaded(state):
@@ -162,7 +163,7 @@ class Copies:
             for member in collection_adapter(value) if relationship.uselist else [value]:
                 if member is not None:
                     self.of(instance_state(member))
-            if was_read and key not in state.committed_state:
+            if was_there and key not in state.committed_state:
                 return
         relationship.merge(self._session, state, state.dict, to, to.dict, True, self._copied, self._by_key)
 

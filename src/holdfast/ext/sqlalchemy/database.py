@@ -254,8 +254,8 @@ class Database:
 
         Args:
             obj: an instance of a mapped class, not in a session. Without a primary key (or with one that is not stored yet) it
-                is inserted, otherwise updated; of one that was read before only what was changed since is written. Its
-                `validate()` method is called first, if it has one.
+                is inserted, otherwise updated; of one that was read or saved before only what was changed since is written.
+                Its `validate()` method is called first, if it has one.
             key: the request's key: the same key again returns the object saved before.
             deadline: seconds or `timedelta`; default: the database's.
             after_commit: called once with the saved object when the save is known to be committed, as the method

@@ -2,21 +2,127 @@
 
 The body needs the key of what it has saved, for a foreign key say. But an object that kept it after a rollback would, when it is
 saved again, overwrite the row that has got the key meanwhile.
+
+An object that was made, not read, stays without a session and without SQLAlchemy's mark of a row: what it does not hold is empty,
+as the program is used to, and no error. That it has been saved, and as which row, is remembered here instead.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
+from weakref import WeakKeyDictionary
 
 from sqlalchemy.orm.attributes import instance_state, set_committed_value
 
 if TYPE_CHECKING:
+    from sqlalchemy.orm import InstanceState
+
     from .unit import Hook, Unit
 
-__all__ = ["ABSENT", "Change", "Given", "Givings", "givings_of"]
+__all__ = ["ABSENT", "Change", "Given", "Giving", "Givings", "Saved", "Settled", "givings_of", "was_saved_as"]
 
 ABSENT = object()
 """In the place of a value: the object holds none."""
+
+RowKey: TypeAlias = tuple[Any, ...]
+"""SQLAlchemy's name for a row, as in `InstanceState.key`."""
+
+_rows: WeakKeyDictionary[InstanceState[Any], RowKey] = WeakKeyDictionary()
+"""Of the objects that were made and saved, as which row."""
+
+
+def was_saved_as(state: InstanceState[Any], row: RowKey | None) -> bool:
+    """Whether that row was written from the object, or the object read from it: what it notes since are changes."""
+    return row is not None and row == (state.key or _rows.get(state))
+
+
+class Giving(Protocol):
+    """One thing that was done to one of the caller's objects."""
+
+    def give(self) -> None:
+        """Do it."""
+
+    def take_back(self) -> None:
+        """Undo it."""
+
+    @property
+    def is_there(self) -> bool:
+        """Whether it stands as it was done: the caller has done nothing to it since."""
+
+    @property
+    def is_undone(self) -> bool:
+        """The same of what was there before."""
+
+
+class Saved(NamedTuple):
+    """The object has a row.
+
+    Attributes:
+        obj: which; it was made, not read.
+        before: the row that it had been saved as, if it had.
+        row: the one it is saved as now.
+    """
+
+    obj: Any
+    before: RowKey | None
+    row: RowKey
+
+    @classmethod
+    def of(cls, obj: Any, row: RowKey) -> Saved:
+        """It is saved as `row` now."""
+        return cls(obj, _rows.get(instance_state(obj)), row)
+
+    def give(self) -> None:
+        """Remember it."""
+        _rows[instance_state(self.obj)] = self.row
+
+    def take_back(self) -> None:
+        """Forget it."""
+        if self.before is None:
+            _rows.pop(instance_state(self.obj), None)
+        else:
+            _rows[instance_state(self.obj)] = self.before
+
+    @property
+    def is_there(self) -> bool:
+        """Whether that is what is remembered."""
+        return _rows.get(instance_state(self.obj)) == self.row
+
+    @property
+    def is_undone(self) -> bool:
+        """Whether what was before is."""
+        return _rows.get(instance_state(self.obj)) == self.before
+
+
+class Settled(NamedTuple):
+    """A change of a relationship is saved.
+
+    Attributes:
+        obj, key: of which object, and which of its relationships.
+        noted: what SQLAlchemy had noted to have been there before the change.
+    """
+
+    obj: Any
+    key: str
+    noted: Any
+
+    def give(self) -> None:
+        """No change is left to be saved."""
+        del instance_state(self.obj).committed_state[self.key]
+
+    def take_back(self) -> None:
+        """It is to be saved again."""
+        instance_state(self.obj).committed_state[self.key] = self.noted
+
+    @property
+    def is_there(self) -> bool:
+        """Whether nothing was changed since."""
+        return self.key not in instance_state(self.obj).committed_state
+
+    @property
+    def is_undone(self) -> bool:
+        """Whether the change is still to be saved."""
+        return instance_state(self.obj).committed_state.get(self.key, ABSENT) is self.noted
 
 
 class Change(NamedTuple):
@@ -58,9 +164,19 @@ class Change(NamedTuple):
             if any(prop.key == self.key for prop in composite.props):
                 state.dict.pop(composite.key, None)
 
-    def holds(self, value: Any) -> bool:
-        """Whether the object holds that now."""
-        return instance_state(self.obj).dict.get(self.key, ABSENT) is value
+    @property
+    def is_there(self) -> bool:
+        """Whether the object holds the value."""
+        return self._held is self.value
+
+    @property
+    def is_undone(self) -> bool:
+        """Whether it holds what it held before."""
+        return self._held is self.before
+
+    @property
+    def _held(self) -> Any:
+        return instance_state(self.obj).dict.get(self.key, ABSENT)
 
 
 class Given:
@@ -68,14 +184,14 @@ class Given:
 
     __slots__ = ("_changes", "_taken_back")
 
-    def __init__(self, changes: list[Change]) -> None:
+    def __init__(self, changes: list[Giving]) -> None:
         self._changes = changes
         self._taken_back = False
 
     def take_back(self) -> None:
         """The transaction was not committed, or nobody knows yet. What the caller has changed since stays."""
         for change in reversed(self._changes):
-            if change.holds(change.value):
+            if change.is_there:
                 change.take_back()
         self._taken_back = True
 
@@ -88,7 +204,7 @@ class Given:
         """It is known to be committed after all."""
         if self._taken_back:
             for change in self._changes:
-                if change.holds(change.before):
+                if change.is_undone:
                     change.give()
 
 

@@ -37,7 +37,7 @@ from ...outcome import Failure, FailureClass, Outcome, Rejection, Stage
 from .attached import Led, stand_ins
 from .checking import call_validate, check_columns, check_lengths, made_keys, refused, written_columns
 from .copying import Copies, load_held, loaded, put
-from .given import ABSENT, Change, Given, givings_of
+from .given import ABSENT, Change, Given, Giving, Saved, Settled, givings_of
 
 if TYPE_CHECKING:
     from .unit import Unit
@@ -374,20 +374,29 @@ def give_back(pairs: Iterable[Pair], outer: Unit[Any] | None) -> None:
         pairs: what was saved.
         outer: the unit inside whose body it was, whose COMMIT is still to come; None where it is committed.
     """
-    changes: list[Change] = []
-    for original, copy in pairs:
-        state, there = _state_of(original), _state_of(copy).dict
-        noted = state.committed_state if state.key is not None else {}
-        for attribute in state.mapper.column_attrs:
-            key = attribute.key
-            value, before = there.get(key, ABSENT), state.dict.get(key, ABSENT)
-            if value is not ABSENT and (value is not before or key in noted):
-                changes.append(Change(original, key, before, noted.get(key, ABSENT), value))
-                changes[-1].give()
+    changes = [change for pair in pairs for change in _changes(pair)]
+    for change in changes:
+        change.give()
     if outer is not None and changes:
         given = Given(changes)
         givings_of(outer).add(given)
         outer.hooks.append((given.give_again, (), {}))
+
+
+def _changes(pair: Pair) -> Iterator[Giving]:
+    original, copy = pair
+    state, there = _state_of(original), _state_of(copy)
+    noted = dict(state.committed_state)
+    for attribute in state.mapper.column_attrs:
+        key = attribute.key
+        value, before = there.dict.get(key, ABSENT), state.dict.get(key, ABSENT)
+        if value is not ABSENT and (value is not before or key in noted):
+            yield Change(original, key, before, noted.get(key, ABSENT), value)
+    for relationship in loaded(state):
+        if relationship.key in noted:
+            yield Settled(original, relationship.key, noted[relationship.key])
+    if state.key is None and there.key is not None:
+        yield Saved.of(original, there.key)
 
 
 # -- keyed saves ---------------------------------------------------------------------------------------------------------
