@@ -449,7 +449,10 @@ def expired_again(face: Face, identity: int, **values: Any) -> Any:
 def coins_of(face: Face, wallet: Wallet) -> list[int]:
     """The coins that are in it now."""
     identity = wallet.id
-    return face.read(lambda session: list(session.scalars(select(Coin.id).where(Coin.wallet_id == identity))))
+    found: list[int] = face.read(
+        lambda session: list(session.scalars(select(Coin.id).where(Coin.wallet_id == identity)))
+    )
+    return found
 
 
 def test_what_was_made_is_written_whole_once(face: Face) -> None:
