@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from sqlalchemy import CheckConstraint, ForeignKey, MetaData, String, select
+from sqlalchemy import CheckConstraint, ForeignKey, MetaData, String, inspect, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from holdfast.ext.sqlalchemy import OPERATIONS, AsyncDatabase, Database, DatabaseSettings
@@ -152,13 +152,20 @@ class Face:
             self._runner.close()
 
     def fresh(self, metadata: MetaData) -> None:
-        """Create the tables of `metadata`, and empty them and that of the key rows."""
+        """Create the tables of `metadata` where they are missing, and empty them and that of the key rows."""
+        tables = (*reversed(metadata.sorted_tables), OPERATIONS)
+
+        def missing(session: Session) -> bool:
+            there = inspect(session.connection()).get_table_names()
+            return not {table.name for table in tables}.issubset(there)
 
         def empty(session: Session) -> None:
-            for table in (*reversed(metadata.sorted_tables), OPERATIONS):
+            for table in tables:
                 session.execute(table.delete())
 
-        self.wait(self.db.migrate(metadata))
+        # To compare what is there already costs more than many a test.
+        if self.read(missing):
+            self.wait(self.db.migrate(metadata))
         self.run(empty, protect=False)
 
     def wait(self, result: Any) -> Any:

@@ -81,7 +81,7 @@ def test_the_arrivals_follow_from_the_seed(held: Callable[[str], DrillResult]) -
 @pytest.mark.parametrize(("subject", "checker"), [("plain", "fail-means-absent"), ("tenacity", "no-double-apply")])
 def test_the_drill_shows_what_the_others_do(tmp_path: Path, subject: str, checker: str) -> None:
     """The same drill finds saves that were said to have failed, and saves that are there twice."""
-    result = drill(tmp_path, workload="set", subject=subject)
+    result = drill(tmp_path, workload="set", subject=subject, workers=1)
     assert answers(result)[checker] is Validity.INVALID
     assert result.validity is Validity.INVALID
 
@@ -155,7 +155,7 @@ def test_an_app_of_the_users_is_drilled(tmp_path: Path) -> None:
 def test_the_history_says_what_was_done(tmp_path: Path) -> None:
     """Phases in their order, the settings without a URL, a final state, and progress on the way."""
     told: list[Progress] = []
-    settings = DrillSettings(seconds=2.0, rate=40.0, seed=11, output=tmp_path / "drill")
+    settings = DrillSettings(seconds=2.0, rate=40.0, seed=11, workers=1, output=tmp_path / "drill")
     result = run(settings, told.append)
     history = History.load(result.history_path)
     assert [phase.name for phase in history.phases] == ["baseline", "faults", "healed", "final"]
@@ -222,6 +222,7 @@ def test_a_drill_that_is_stopped_cleans_up(tmp_path: Path, sent: signal.Signals,
     url = f"sqlite:///{tmp_path / 'given.db'}"
     output = tmp_path / "drill"
     command = [sys.executable, "-m", "holdfast", "drill", "--database", url, "--seconds", "9", "--output", str(output)]
+    command += ["--workers", "1"]
     process = subprocess.Popen(
         command,
         stdout=subprocess.DEVNULL,
@@ -237,7 +238,7 @@ def test_a_drill_that_is_stopped_cleans_up(tmp_path: Path, sent: signal.Signals,
             if ": faults, " in line:
                 break
         clients = psutil.Process(process.pid).children()
-        assert len(clients) == 2
+        assert len(clients) == 1
         process.send_signal(sent)
         said = process.stderr.read()
         assert process.wait() == code

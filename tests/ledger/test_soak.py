@@ -11,7 +11,7 @@ from tests.ledger.soak import CLIENTS, GROWTH_MAX, Sample, Soak, soak
 
 async def test_short_soak_has_no_complaints(tmp_path: Path, seed: int) -> None:
     """Every answer is the expected one, every save is there once, and descriptors stay."""
-    result = await soak(tmp_path, 1200, seed, clients=6)
+    result = await soak(tmp_path, 800, seed, clients=6)
     assert result.complaints() == []
     assert {kind for kind, _ in result.answers} >= {"read", "users", "transfers", "again", "taken", "reused", "nobody"}
 
