@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,6 +26,7 @@ from sqlalchemy.orm import (
 )
 
 from holdfast.errors import Conflict, KeyReused
+from holdfast.ext.sqlalchemy import Database
 from holdfast.ext.sqlalchemy.faults import Fault, inject
 from holdfast.outcome import Outcome, Rejection
 from tests.contract.faces import ONE_A_SERVER, Face, only
@@ -501,6 +503,17 @@ def test_what_was_made_and_undone_is_written_whole_again(face: Face) -> None:
     face.save(wallet)
     found = read(face, identity=TWO)
     assert (found.name, found.balance, coins_of(face, wallet)) == ("bob", 7, [TWO])
+
+
+def test_what_was_saved_elsewhere_is_written_whole(face: Face, tmp_path: Path) -> None:
+    """A row of the same key in another database is another row."""
+    wallet = Wallet(id=ONE, name="bob", balance=7)
+    with Database(f"sqlite:///{tmp_path / 'another.db'}") as another:
+        another.migrate(Base.metadata)
+        another.save(wallet)
+    face.save(wallet)
+    found = read(face)
+    assert (found.name, found.balance) == ("bob", 7)
 
 
 # -- versions ------------------------------------------------------------------------------------------------------------

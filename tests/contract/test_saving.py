@@ -498,6 +498,7 @@ def test_a_validate_that_has_to_be_awaited_is_awaited_or_refused(face: Face) -> 
 
 def test_a_key_that_cannot_be_found_again_is_refused(face: Face) -> None:
     """The text speaks of the save, not of a function that the caller does not have."""
+    from holdfast.ext.sqlalchemy.given import database_of
     from holdfast.ext.sqlalchemy.saving import IdentityCodec, Pair
 
     class Odd:
@@ -506,4 +507,4 @@ def test_a_key_that_cannot_be_found_again_is_refused(face: Face) -> None:
     page = Page(title="x")
     page._sa_instance_state.key = (Page, (Odd(),), None)  # type: ignore[attr-defined]
     with pytest.raises(ResultNotSerializable, match="primary key holds a Odd"):
-        IdentityCodec().encode([Pair(page, page)])
+        IdentityCodec().encode([Pair(page, page, database_of(Session(face.engine)))])

@@ -22,7 +22,7 @@ from sqlalchemy.orm.collections import collection_adapter
 
 from ...errors import error_for
 from ...outcome import Failure, FailureClass, Rejection, Stage
-from .given import was_saved_as
+from .given import Row, database_of, was_saved_as
 
 __all__ = ["Copies", "load_held", "loaded", "put"]
 
@@ -87,10 +87,11 @@ class Copies:
         stand_ins: what stands there for objects that are not copied.
     """
 
-    __slots__ = ("_by_key", "_copied", "_session")
+    __slots__ = ("_by_key", "_copied", "_database", "_session")
 
     def __init__(self, session: Session, stand_ins: Mapping[InstanceState[Any], Any]) -> None:
         self._session = session
+        self._database = database_of(session)
         self._copied = _Copied(stand_ins)
         self._by_key = _ByKey()
 
@@ -108,7 +109,7 @@ class Copies:
         if to is state:
             return copy  # the session's own
         _refuse_stale(state, to)
-        was_there = was_saved_as(state, to.key)
+        was_there = to.key is not None and was_saved_as(state, Row(self._database, to.key))
         self._set_columns(state, to, was_there=was_there)
         for prop in state.mapper.iterate_properties:
             if isinstance(prop, RelationshipProperty):

@@ -10,30 +10,59 @@ as the program is used to, and no error. That it has been saved, and as which ro
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 from sqlalchemy.orm.attributes import instance_state, set_committed_value
 
 if TYPE_CHECKING:
-    from sqlalchemy.orm import InstanceState
+    from sqlalchemy.orm import InstanceState, Session
 
     from .unit import Hook, Unit
 
-__all__ = ["ABSENT", "Change", "Given", "Giving", "Givings", "Saved", "Settled", "givings_of", "was_saved_as"]
+__all__ = [
+    "ABSENT",
+    "Change",
+    "Database",
+    "Given",
+    "Giving",
+    "Givings",
+    "Row",
+    "Saved",
+    "Settled",
+    "database_of",
+    "givings_of",
+    "was_saved_as",
+]
 
 ABSENT = object()
 """In the place of a value: the object holds none."""
 
-RowKey: TypeAlias = tuple[Any, ...]
-"""SQLAlchemy's name for a row, as in `InstanceState.key`."""
+Database: TypeAlias = "ref[Any]"
+"""Whose rows they are: its engine, which nothing here keeps."""
 
-_rows: WeakKeyDictionary[InstanceState[Any], RowKey] = WeakKeyDictionary()
+
+class Row(NamedTuple):
+    """One row of one database; `key` is SQLAlchemy's name for it, as in `InstanceState.key`."""
+
+    database: Database
+    key: tuple[Any, ...]
+
+
+_rows: WeakKeyDictionary[InstanceState[Any], Row] = WeakKeyDictionary()
 """Of the objects that were made and saved, as which row."""
 
 
-def was_saved_as(state: InstanceState[Any], row: RowKey | None) -> bool:
-    """Whether that row was written from the object, or the object read from it: what it notes since are changes."""
-    return row is not None and row == (state.key or _rows.get(state))
+def database_of(session: Session) -> Database:
+    """The database of a session of Holdfast's."""
+    return ref(session.get_bind())
+
+
+def was_saved_as(state: InstanceState[Any], row: Row) -> bool:
+    """Whether that row was written from the object, or the object read from it: what it notes since are changes.
+
+    Of what was read nobody knows from which database.
+    """
+    return row.key == state.key or row == _rows.get(state)
 
 
 class Giving(Protocol):
@@ -64,11 +93,11 @@ class Saved(NamedTuple):
     """
 
     obj: Any
-    before: RowKey | None
-    row: RowKey
+    before: Row | None
+    row: Row
 
     @classmethod
-    def of(cls, obj: Any, row: RowKey) -> Saved:
+    def of(cls, obj: Any, row: Row) -> Saved:
         """It is saved as `row` now."""
         return cls(obj, _rows.get(instance_state(obj)), row)
 

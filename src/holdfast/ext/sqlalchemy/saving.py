@@ -37,7 +37,7 @@ from ...outcome import Failure, FailureClass, Outcome, Rejection, Stage
 from .attached import Led, stand_ins
 from .checking import call_validate, check_columns, check_lengths, made_keys, refused, written_columns
 from .copying import Copies, load_held, loaded, put
-from .given import ABSENT, Change, Given, Giving, Saved, Settled, givings_of
+from .given import ABSENT, Change, Database, Given, Giving, Row, Saved, Settled, database_of, givings_of
 
 if TYPE_CHECKING:
     from .unit import Unit
@@ -51,10 +51,11 @@ _LARGEST = 2**63 - 1
 
 
 class Pair(NamedTuple):
-    """The caller's object, and the copy of it that an attempt wrote or a replay loaded."""
+    """The caller's object, the copy of it that an attempt wrote or a replay loaded, and in which database."""
 
     original: Any
     copy: Any
+    database: Database
 
 
 def _state_of(obj: Any) -> InstanceState[Any]:
@@ -197,7 +198,8 @@ class Saving(Generic[M]):
             raise self._too_large() from error
         for obj in self._unsure:
             check_lengths(_state_of(copies[id(obj)]))
-        pairs = [Pair(obj, copies[id(obj)]) for obj in self._reached]
+        database = database_of(session)
+        pairs = [Pair(obj, copies[id(obj)], database) for obj in self._reached]
         for pair in pairs:
             load_held(_state_of(pair.original), _state_of(pair.copy))
         return pairs
@@ -259,6 +261,7 @@ class Saving(Generic[M]):
         With what is related to them, as far as the caller's objects hold it: so had the first answer.
         """
         pairs: list[Pair] = []
+        database = database_of(session)
         for obj, key in zip(self._reached, saved.keys, strict=True):
             state = _state_of(obj)
             row = session.get(type(obj), _identity(state.mapper, key))
@@ -267,7 +270,7 @@ class Saving(Generic[M]):
                 missing = [relationship.key for relationship in loaded(state) if relationship.key not in there]
                 if missing:
                     session.refresh(row, missing)  # loads them, however lazy they are
-            pairs.append(Pair(obj, row))
+            pairs.append(Pair(obj, row, database))
         return pairs
 
     @contextmanager
@@ -384,7 +387,7 @@ def give_back(pairs: Iterable[Pair], outer: Unit[Any] | None) -> None:
 
 
 def _changes(pair: Pair) -> Iterator[Giving]:
-    original, copy = pair
+    original, copy, database = pair
     state, there = _state_of(original), _state_of(copy)
     noted = dict(state.committed_state)
     for attribute in state.mapper.column_attrs:
@@ -396,7 +399,7 @@ def _changes(pair: Pair) -> Iterator[Giving]:
         if relationship.key in noted:
             yield Settled(original, relationship.key, noted[relationship.key])
     if state.key is None and there.key is not None:
-        yield Saved.of(original, there.key)
+        yield Saved.of(original, Row(database, there.key))
 
 
 # -- keyed saves ---------------------------------------------------------------------------------------------------------
