@@ -125,7 +125,8 @@ def install(
     routes, has = Routes(app), _Has(keys=idempotency is not None, callers=authenticator is not None)
     if has.keys and not has.callers and anonymous_keys is None:
         raise ConfigurationError(_NOBODYS_KEYS)
-    for refusal in (settings.refusal(has_keys=has.keys), *(_refusal(route, settings, has) for route in routes)):
+    unheld = settings.refusal(has_keys=has.keys, has_callers=has.callers)
+    for refusal in (unheld, *(_refusal(route, settings, has) for route in routes)):
         if refusal is not None:
             raise ConfigurationError(refusal)
     part = Part.of(drain)
