@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ssl
 import threading
 from typing import Any
 
 import pytest
+from pymysql.err import OperationalError
 from sqlalchemy import Engine, event, exc
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -177,6 +179,30 @@ def test_side_connection_that_the_application_makes_itself() -> None:
 
     with pytest.raises(LookupError, match="the tunnel"):
         made.raw_connection()
+
+
+def test_authorities_are_read_once_where_nobody_is_verified(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyMySQL reads them all for each connection. What the application says is read each time: its files may be new."""
+    read: list[object] = []
+    make_context = ssl.create_default_context
+
+    def count(*args: Any, **kwargs: Any) -> ssl.SSLContext:
+        read.append(kwargs.get("capath"))
+        return make_context(*args, **{**kwargs, "cafile": None, "capath": None})
+
+    monkeypatch.setattr(ssl, "create_default_context", count)
+
+    def connect_twice(**connect_args: Any) -> int:
+        read.clear()
+        endpoint = open_endpoint("mysql+pymysql://app@127.0.0.1:1/db", engine_options={"connect_args": connect_args})
+        for _ in range(2):
+            with pytest.raises(OperationalError):
+                endpoint.engine.raw_connection()
+        return len(read)
+
+    assert connect_twice() == 1
+    assert connect_twice(ssl={"capath": "/none"}) == 2
+    assert connect_twice(ssl_disabled=True) == 0
 
 
 def test_listener_for_all_engines_is_asked_once() -> None:

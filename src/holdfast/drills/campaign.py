@@ -245,8 +245,6 @@ _RATES = {"sqlite": 60.0, "mariadb": 100.0, "mysql": 100.0, "postgresql": 60.0}
 every fifth COMMIT. What is more than they can carry shows how late answers are on a busy machine (`overload` is for that)."""
 _RATES_OF_HOT_ROWS = {**_RATES, "postgresql": 40.0}
 """The same where all write the same eight rows: beside drill and clients PostgreSQL carries fifty transfers a second."""
-_RATES_OF_THREADS = {**_RATES, "mysql": 25.0}
-"""The same of synchronous callers: on MySQL they carry thirty-five a second where every fifth COMMIT costs a connection."""
 _RATES_BETWEEN_OUTAGES = {"mariadb": 60.0, "mysql": 60.0, "postgresql": 20.0}
 """The same where a server is away half of the time: less than half of what it carries, so that what was due meanwhile can be done
 before the next outage."""
@@ -263,11 +261,11 @@ def _commits() -> Iterable[LongDrill]:
                 DrillSettings(server=flavour, workload=workload, seconds=60, rate=rates[flavour]),
                 {"ambiguous": 450},
             )
-        for subject, rates in (("holdfast-unkeyed", _RATES), ("holdfast-threads", _RATES_OF_THREADS)):
+        for subject in ("holdfast-unkeyed", "holdfast-threads"):
             yield LongDrill(
                 f"commits-{flavour}-{subject}",
                 "The same without a key of the caller's, and in threads.",
-                DrillSettings(server=flavour, workload="set", subject=subject, seconds=60, rate=rates[flavour]),
+                DrillSettings(server=flavour, workload="set", subject=subject, seconds=60, rate=_RATES[flavour]),
                 {"ambiguous": 450},
             )
 
