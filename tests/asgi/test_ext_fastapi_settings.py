@@ -25,10 +25,6 @@ from .edge_doubles import Kept
         ),
         ({"body_timeout_s": 5}, "set body_max"),
         ({"concurrency_least": 5}, "set concurrency"),
-        ({"queue": 5}, "set concurrency"),
-        ({"rate_per_s": 9, "tenant_rate_burst": 5}, "set tenant_rate_per_s"),
-        ({"rate_burst": 5}, "set rate_per_s"),
-        ({"failed_proofs_burst": 5}, "set failed_proofs_per_s"),
         ({"failed_proofs_per_s": 5}, "give install an authenticator"),
     ],
 )

@@ -26,15 +26,6 @@ _PREFIX = "HOLDFAST_"
 _ALIKE = 0.75
 """How much of two names is the same, by `difflib`, where one may be a slip for the other."""
 
-_PARTS_OF = {
-    "concurrency_least": "concurrency",
-    "queue": "concurrency",
-    "rate_burst": "rate_per_s",
-    "tenant_rate_burst": "tenant_rate_per_s",
-    "failed_proofs_burst": "failed_proofs_per_s",
-}
-"""Settings that say more of another one."""
-
 
 class EdgeSettings(BaseSettings):
     """What is on, and how much of it. Immutable; share it freely. What is None or empty is off.
@@ -165,9 +156,8 @@ class EdgeSettings(BaseSettings):
             has_keys: whether there are keyed requests, whose bodies have that time without `body_max`, too.
             has_callers: whether somebody looks at proofs.
         """
-        for name, other in _PARTS_OF.items():
-            if name in self.model_fields_set and getattr(self, name) is not None and getattr(self, other) is None:
-                return f"{name} says more of {other}, which is off: set {other}"
+        if self.concurrency_least is not None and self.concurrency is None:
+            return "concurrency_least says how far a limit may fall, and there is none: set concurrency"
         if self.failed_proofs_per_s is not None and not has_callers:
             return "failed_proofs_per_s is for proofs, and nobody asks for one: give install an authenticator"
         if "body_timeout_s" not in self.model_fields_set:
