@@ -37,9 +37,6 @@ _TITLES = {
     Severity.NOTE: ("cyan", "Notes"),
     Severity.UNSEEN: ("magenta", "Unseen: this user may not look"),
 }
-_IN_MEMORY = frozenset({"mode=memory", "vfs=memdb"})
-"""What makes a database without a file of a `file:` name (https://www.sqlite.org/uri.html)."""
-
 _MOUNTS = Path("/proc/self/mounts")
 
 
@@ -139,12 +136,11 @@ def _file_system(endpoint: Endpoint) -> str | None:
 
 def _file_of(endpoint: Endpoint) -> str | None:
     """The path of SQLite's file, as SQLite will be told it; None for a database in memory."""
+    if endpoint.address.in_memory:
+        return None
     (told,), how = endpoint.engine.dialect.create_connect_args(endpoint.address.url)
-    name, query = str(told), ""
-    if how.get("uri") and name.startswith("file:"):
-        parts = urlsplit(name)
-        name, query = unquote(parts.path), parts.query
-    return None if name in ("", ":memory:") or _IN_MEMORY.intersection(query.split("&")) else name
+    name = str(told)
+    return unquote(urlsplit(name).path) if how.get("uri") and name.startswith("file:") else name
 
 
 def _look(endpoint: Endpoint, client: ClientFacts) -> list[Finding]:

@@ -106,7 +106,7 @@ def resolve(url: str | URL | Sequence[str | URL], *, asynchronous: bool) -> Addr
 
 
 def _lives_in_memory(url: URL) -> bool:
-    """Whether a SQLite database has no file. Also one that several connections share ends with the last of them."""
+    """Whether a SQLite database has no file (https://www.sqlite.org/uri.html). One that is shared ends with the last of them."""
     name = url.database or ":memory:"
     return (
         name == ":memory:"
