@@ -18,7 +18,14 @@ from .errors import ConfigurationError, UsageError
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-__all__ = ["AroundCallables", "code_of", "in_daemon_thread", "name_of", "returned_coroutine"]
+__all__ = [
+    "AroundCallables",
+    "code_of",
+    "in_daemon_thread",
+    "is_coroutine_function",
+    "name_of",
+    "returned_coroutine",
+]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -50,6 +57,13 @@ def code_of(function: Callable[..., object]) -> Callable[..., object]:
     while isinstance(function, functools.partial):
         function = function.func
     return function if isinstance(function, type) or inspect.isroutine(function) else type(function).__call__
+
+
+def is_coroutine_function(function: Callable[..., object]) -> bool:
+    """Whether calling `function` gives a coroutine, by what it says of itself (as `AsyncMock` does) or by its code."""
+    import inspect  # late, as in `code_of`
+
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(code_of(function))
 
 
 def in_daemon_thread(function: Callable[[], R], *, name: str = "holdfast-call") -> Future[R]:
@@ -134,7 +148,7 @@ def _is_async(function: Callable[..., object]) -> bool:
 
     if not callable(function):
         raise ConfigurationError(f"a policy surrounds a callable, not {type(function).__name__}")
-    if inspect.iscoroutinefunction(function):  # first: some say so of themselves (`AsyncMock`)
+    if is_coroutine_function(function):
         return True
     code = code_of(function)
     if inspect.isgeneratorfunction(code) or inspect.isasyncgenfunction(code):
@@ -142,4 +156,4 @@ def _is_async(function: Callable[..., object]) -> bool:
             f"{name_of(function)} is a generator: it would run outside the policy. "
             "Put the policy around the code that consumes it, or around what it calls"
         )
-    return inspect.iscoroutinefunction(code)
+    return False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 from typing import Any
@@ -19,7 +18,7 @@ from ...asgi.exchange import Exchange, exchange_of
 from ...asgi.headers import header
 from ...asgi.interface import App, Receive, Scope, Send
 from ...asgi.problems import Problem, RequestRefused, problem_for, problem_messages
-from ...callables import code_of
+from ...callables import is_coroutine_function
 from .routes import Routes
 
 __all__ = ["ProblemFor", "UnhandledErrors", "install_errors"]
@@ -91,7 +90,7 @@ async def _answer_with(
     handler: Callable[[Request, Any], Any], error: Exception, scope: Scope, receive: Receive, exchange: Exchange
 ) -> None:
     request = Request(scope)
-    if inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(code_of(handler)):
+    if is_coroutine_function(handler):
         response = await handler(request, error)
     else:
         response = await run_in_threadpool(handler, request, error)

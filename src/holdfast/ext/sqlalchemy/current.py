@@ -11,7 +11,7 @@ from contextvars import ContextVar
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from ...callables import code_of, name_of
+from ...callables import code_of, is_coroutine_function, name_of
 from ...errors import UsageError
 from ...layer import retry_layer
 from .holder import who_runs_here
@@ -96,7 +96,7 @@ def _refuse_what_would_not_run(hook: object, *, asynchronous: bool) -> None:
         raise UsageError(
             f"{name_of(hook)} is a generator, of which a call runs nothing; after_commit() takes a function"
         )
-    if not asynchronous and (inspect.iscoroutinefunction(hook) or inspect.iscoroutinefunction(code)):
+    if not asynchronous and is_coroutine_function(hook):
         raise UsageError(
             f"{name_of(hook)} is a coroutine function, which Database cannot await after the commit; make it a plain function, "
             "or use AsyncDatabase"

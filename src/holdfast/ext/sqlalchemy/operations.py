@@ -25,7 +25,7 @@ from sqlalchemy.ext.asyncio.result import AsyncCommon
 from sqlalchemy.orm import Query
 from sqlalchemy.util import greenlet_spawn
 
-from ...callables import code_of, name_of
+from ...callables import code_of, is_coroutine_function, name_of
 from ...dialects import classify
 from ...errors import ConfigurationError, KeyReused, Report, UsageError, attach_report, error_for
 from ...operation import PLAIN, OperationKey, fingerprint, replayed, scope_of
@@ -94,7 +94,7 @@ def _is_coroutine_function(fn: Callable[..., Any]) -> bool:
             f"{name_of(fn)} is a method, and its first parameter would get the session; decorate a function, or hand in the "
             "bound method: self.save = db.transaction(self._save)"
         )
-    return inspect.iscoroutinefunction(code) or inspect.iscoroutinefunction(fn)
+    return is_coroutine_function(fn)
 
 
 def _refuse_unfinished(name: str, result: Any) -> None:
