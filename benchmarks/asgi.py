@@ -5,8 +5,8 @@
 Every application is driven in this process, each request in a task of its own as a server runs it: a GET with eight headers, and
 a log that is written (to nowhere). All kinds take short turns in every round, and what is compared was measured in one round: a
 machine whose speed halves for a second halves both. What is reported is the time added to the bare application, and how many
-layers of `BaseHTTPMiddleware` that is; of each the median over the rounds. Ours stand around an application that does nothing; the
-others need Starlette and are compared with the same application without them, as "all of ours" is too.
+layers of `BaseHTTPMiddleware` that is; of each the median over the rounds. Ours stand around an application that does nothing;
+the others need Starlette, and are compared with the same application without them, as "all of ours" is too.
 
 To add a layer of ours: one line in `LAYERS`, where it belongs in the order. It gets a row, and is in "all of them".
 """
