@@ -60,8 +60,8 @@ drill-mutants:  ## Plant each bug that a checker has to find, and show that it d
 	@$(PYTHON) tools/bootstrap.py --servers
 	@$(VENV)/python -m tests.drills.mutants
 
-soak: setup  ## Send the reference service 100,000 requests and watch its memory; some 15 minutes
-	@$(VENV)/python -m tests.ledger.soak
+soak: setup  ## Send the reference service 100,000 requests, watch its memory, and write it down; some 15 minutes
+	@$(VENV)/python -m tests.ledger.soak --write
 
 fuzz: setup  ## Look for what the reference service and its OpenAPI document disagree on; some minutes
 	@$(VENV)/python -m tests.ledger.fuzz

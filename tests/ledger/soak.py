@@ -24,6 +24,7 @@ from pathlib import Path
 
 import psutil
 
+from benchmarks.report import write_section
 from examples.ledger.demo.database import database
 from examples.ledger.demo.truth import Applied, count
 from holdfast.ext.sqlalchemy import open_endpoint
@@ -269,11 +270,15 @@ def main() -> int:
     parser = argparse.ArgumentParser("python -m tests.ledger.soak", description=__doc__)
     parser.add_argument("--requests", type=int, default=100_000, help="how many (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="of what is asked (default: %(default)s)")
+    parser.add_argument("--write", action="store_true", help="put what came of it into benchmarks/RESULTS.md")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         result = asyncio.run(soak(Path(folder), given.requests, given.seed, os.environ.get("DATABASE_URL")))
     complaints = result.complaints()
-    sys.stdout.write("\n".join([_table(result), *complaints[:20], ""]))
+    said = "\n".join([_table(result), *complaints[:20]])
+    sys.stdout.write(f"{said}\n")
+    if given.write:
+        write_section("A soak of the reference service", "make soak", f"```text\n{said}\n```")
     return 1 if complaints else 0
 
 
