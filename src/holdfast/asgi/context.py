@@ -50,6 +50,7 @@ class RequestContext(Effects):
         draining: the service is about to stop: long-lived answers should end soon.
         attempts: how often the application was called for this request.
         replayed: the answer is a stored one.
+        keyed: it has an Idempotency-Key that counts: the same again settles what became of it.
         applied: something that stands was done for it by then (`holdfast.effects`): no error may say that nothing was.
         problem: the code of the problem document that answered, or None; for the access log.
         outcome: what became of the work (`holdfast.outcome.Outcome` values) where an error told; for the access log.
@@ -66,6 +67,7 @@ class RequestContext(Effects):
         "draining",
         "exchange",
         "fields",
+        "keyed",
         "maximum_s",
         "notes",
         "outcome",
@@ -100,6 +102,7 @@ class RequestContext(Effects):
         self.draining = False
         self.attempts = 0
         self.replayed = False
+        self.keyed = False
         self.problem: str | None = None
         self.outcome: str | None = None
         self.fields: Fields | None = None

@@ -73,7 +73,10 @@ _CUT_UNAPPLIED = replace(
     extensions={"outcome": Outcome.NOT_COMMITTED.value},
 )
 # Not 503: who reads that with a `Retry-After` takes the request for refused, and sends it again also without a key.
-_MAYBE = replace(problem_for(OutcomeUnknown()), headers=(_CLOSE,))
+_UNKNOWN = problem_for(OutcomeUnknown())
+_MAYBE = replace(
+    _UNKNOWN, detail=_UNKNOWN.detail.replace("The time was up", "The service is being replaced"), headers=(_CLOSE,)
+)
 _REFUSED = Problem(503, "shutting-down", "", "The service is being replaced. Connect again.", 1, headers=(_CLOSE,))
 
 

@@ -409,6 +409,7 @@ class Idempotency:
         if key is None or principal is None:
             await send_problem(send, _MISSING if key is None else _nobody(context), context)
             return
+        context.keyed = True
         try:
             async with await self._body.read(scope, receive) as body:
                 identity = identify(

@@ -13,13 +13,14 @@
 | `RateLimited` | 429 | `Retry-After` |
 | `Contended`, `Overloaded`, `Unavailable`, `Rejected`, `StorageExhausted` | 503 | nothing was applied; `Retry-After` |
 | `DeadlineExceeded`, `BlockTimedOut` | 504 | the time was up; `Retry-After` |
-| `OutcomeUnknown` | 504 | it may have been applied, and the same key settles it; `Retry-After` |
+| `OutcomeUnknown` | 504 | it may have been applied, and the same key settles it; `Retry-After` if the request had one |
 | `NotLoaded` | 504 | it was applied, and the same key gets the answer; `Retry-After` |
 | everything else | 500 | the log says why |
 
 These speak of the operation that failed. A request may have done something before that stands (`holdfast.effects`); then its
 document does not say that nothing was applied: `outcome` is `unknown`, and what would have been 429 or 503, which invite to send
-anything again, is 504 `outcome-unknown`.
+anything again, is 504 `outcome-unknown`. To whoever sent no key, what may have been applied is answered without a `Retry-After`:
+nothing may invite to send it again.
 
 A document never holds a value, a key, a name of the schema or a stack trace; those are for the log.
 """
@@ -151,7 +152,7 @@ _AGAIN = "Repeat the request, with the same Idempotency-Key if it had one."
 _NOTHING = "Nothing was applied."
 _SOMETHING = "Part of it may have been applied."
 _SETTLES = "Repeat the request with the same Idempotency-Key: that settles it."
-
+_LOOK = "Find out before you repeat it: without an Idempotency-Key that counts, it would be applied again."
 _GETS = "Repeat the request with the same Idempotency-Key: that gets the answer."
 
 
@@ -242,6 +243,8 @@ def problem_messages(
             is exact: its time is the caller's own.
     """
     problem = as_far_as_known(problem, context)
+    if context is not None and not context.keyed and problem.extensions.get("outcome") == Outcome.UNKNOWN.value:
+        problem = replace(problem, detail=problem.detail.replace(_SETTLES, _LOOK), retry_after_s=None)
     body = json.dumps(problem.document(context), separators=(",", ":")).encode()
     headers: Headers = [_CONTENT_TYPE, (b"content-length", b"%d" % len(body)), _NO_STORE, *problem.headers]
     if problem.retry_after_s is not None:

@@ -46,7 +46,7 @@ from ...health import Health, HealthCheck
 from ...shutdown import DRAIN, Drain, Part
 from .errors import ProblemFor, UnhandledErrors, install_errors
 from .openapi import Told, install_openapi
-from .routes import LaterRoutes, Refusal, Route, Routes
+from .routes import LaterRoutes, Refusal, Route, Routes, not_looked_at
 from .settings import EdgeSettings
 
 __all__ = ["Closable", "Edge", "install"]
@@ -126,7 +126,8 @@ def install(
     if has.keys and not has.callers and anonymous_keys is None:
         raise ConfigurationError(_NOBODYS_KEYS)
     unheld = settings.refusal(has_keys=has.keys, has_callers=has.callers)
-    for refusal in (unheld, *(_refusal(route, settings, has) for route in routes)):
+    asked = (*(_refusal(route, settings, has) for route in routes), *map(not_looked_at, routes.beyond()))
+    for refusal in (unheld, *asked):
         if refusal is not None:
             raise ConfigurationError(refusal)
     part = Part.of(drain)

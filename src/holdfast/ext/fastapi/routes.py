@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
 from starlette.convertors import PathConvertor
+from starlette.routing import Mount
 
 from ...asgi.answers import StoredAnswer
 from ...asgi.authentication import Requirement
@@ -28,7 +29,7 @@ from ...asgi.subjects import SubjectOf
 from ...errors import ConfigurationError
 from .options import PLAIN, EdgeOptions, options_of
 
-__all__ = ["LaterRoutes", "Refusal", "Route", "Routes"]
+__all__ = ["LaterRoutes", "Refusal", "Route", "Routes", "not_looked_at"]
 
 
 class Route(NamedTuple):
@@ -93,6 +94,13 @@ class Routes:
                 asked = tuple(_requirements(getattr(route, "dependant", None)))
                 yield Route(path, template, _pattern(route), frozenset(methods), regex, options_of(route), asked)
 
+    def beyond(self) -> Iterator[str]:
+        """The paths of routes in mounted applications that ask for something by `edge(...)`, where no edge is that would look.
+
+        A permission is not counted: it is asked for there as well, as a dependency.
+        """
+        yield from _declared(self._app.routes, "")
+
     def refuse_later(self, refusal: Refusal) -> None:
         """From now on, do not serve a route that `refusal` says something about."""
         self._refusal = refusal
@@ -107,6 +115,8 @@ class Routes:
             said = None if self._refusal is None else self._refusal(route)
             if said is not None:
                 raise ConfigurationError(said)
+        for path in self.beyond():
+            raise ConfigurationError(not_looked_at(path))
 
     def options(self, scope: Scope, context: RequestContext) -> EdgeOptions:
         """What the route asks that will serve the request.
@@ -231,6 +241,26 @@ class LaterRoutes:
             await send(message)
 
         await self.app(scope, receive, checked)
+
+
+def not_looked_at(path: str) -> str:
+    """Why a route that `Routes.beyond` found cannot be served, and the cure."""
+    return (
+        f"{path} has edge(...) and belongs to a mounted application, whose routes nobody looks at: include a router instead, or "
+        "call install on the mounted application, before this one"
+    )
+
+
+def _declared(routes: Iterable[Any], prefix: str) -> Iterator[str]:
+    for mount in routes:
+        inside = getattr(mount, "app", None)
+        if not isinstance(mount, Mount) or getattr(getattr(inside, "state", None), "holdfast", None) is not None:
+            continue
+        path = prefix + mount.path
+        for route in iter_route_contexts(mount.routes):
+            if replace(options_of(route), permission=None) != PLAIN:
+                yield f"{path}{route.path}"
+        yield from _declared(mount.routes, path)
 
 
 _NO_ROUTE = Route("", "", "", frozenset(), re.compile(""), PLAIN)
