@@ -260,6 +260,10 @@ class Givings:
         """A savepoint begins: what is given from here on goes with it, and the hooks beyond `hooks`."""
         self._entries.append(_Savepoint(savepoint, hooks))
 
+    def savepoints(self) -> frozenset[str]:
+        """Those that were set so far, also if they are over by now; no two of a transaction have one name."""
+        return frozenset(entry.name for entry in self._entries if isinstance(entry, _Savepoint))
+
     def take_back_to(self, savepoint: str, hooks: list[Hook]) -> None:
         """A savepoint was rolled back: what was given since is taken back, and of `hooks` those are left out that came since."""
         entries = self._entries

@@ -480,7 +480,7 @@ def _listen_to_savepoints(dialect: Dialect, units: Mapping[Connection, Unit[Any]
         unit = units.get(connection)
         if unit is not None:
             givings_of(unit).take_back_to(name, unit.hooks)
-            unit.on_savepoint_rollback()
+            unit.on_savepoint_rollback(name)
 
     dialect.do_savepoint = savepoint  # type: ignore[method-assign]
     dialect.do_rollback_to_savepoint = rollback_to_savepoint  # type: ignore[method-assign]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 from sqlalchemy import exc
 from sqlalchemy.orm import exc as orm_exc
 
-from ...dialects import Flavour, classify
+from ...dialects import classify
 from ...effects import note_applied
 from ...errors import BulkheadFull, HoldfastError, LoadShed, NoWriter, Rejected, UsageError
 from ...events import ConnectionDiscarded, HookFailed
@@ -29,9 +29,10 @@ from .keyrows import of_block
 from .origin import NO_CONNECTION_LEFT, doubts_connection, doubts_server, leaves_connection, with_server
 from .permits import settle
 from .sessions import UnitAsyncSession, UnitSession
+from .swallowed import NoticesErrors
 
 if TYPE_CHECKING:
-    from sqlalchemy.engine import Connection, ExceptionContext
+    from sqlalchemy.engine import Connection
     from sqlalchemy.orm import SessionTransaction
     from sqlalchemy.pool import PoolProxiedConnection
 
@@ -72,11 +73,13 @@ class _OneAttempt:
     _transaction: SessionTransaction | None = None
     _pooled: PooledSession | None = None
     _commit_sent: bool = False
+    _is_acknowledged: bool = False
     _ends_by_rollback: bool = False
     _last_words: Callable[[PoolProxiedConnection], None] | None = None
     _refusal: UsageError | None = None
     _swallowed: BaseException | None = None
     _swallowed_failure: Failure | None = None
+    _swallowed_inside: frozenset[str] = frozenset()
     _last_error: BaseException | None = None
     _transaction_id: str | None = None
     _permit: Permit | None = None
@@ -89,7 +92,7 @@ class _OneAttempt:
     _began_at: float = 0.0
 
 
-class Unit(_OneAttempt, Generic[T]):
+class Unit(_OneAttempt, NoticesErrors, Generic[T]):
     """One operation's way to its database; an attempt at a time.
 
     Args:
@@ -275,7 +278,7 @@ class Unit(_OneAttempt, Generic[T]):
         return Ran(result, self.hooks)
 
     def finish_body(self) -> None:
-        """Flush, refuse to commit over an error that the body swallowed, and learn the transaction's id."""
+        """Flush, and refuse to commit over an error that the body swallowed."""
         assert self.session is not None
         if self._refusal is not None:
             raise self._refusal
@@ -288,17 +291,11 @@ class Unit(_OneAttempt, Generic[T]):
         if before is not None:
             self._raise_swallowed(before)  # first: the session of a failed flush would only say that it failed
         self.session.flush()
+        self._refuse_swallowed()
+
+    def _refuse_swallowed(self) -> None:
         if self._swallowed is not None:
             self._raise_swallowed(self._swallowed)
-        if self._protection is Protection.STATUS:
-            self._transaction_id = status.transaction_of(self.connected())
-        elif self._protection is Protection.NONE and not self.read_only:
-            status.refuse_aborted(self.connected())
-
-    def _raise_swallowed(self, swallowed: BaseException) -> NoReturn:
-        # The body's own timeout cut a statement off. Nobody has cancelled the operation, so it must not look as if.
-        cut = exc.DisconnectionError("a statement was cut off, and its connection closed")
-        raise swallowed if isinstance(swallowed, Exception) else cut
 
     def refuse_commit(self) -> NoReturn:
         """The body would commit its own transaction."""
@@ -313,12 +310,6 @@ class Unit(_OneAttempt, Generic[T]):
         return (
             self.holder is not None and self._pooled is not None and self._pooled.driver_connection is driver_connection
         )
-
-    def raise_mendable(self) -> None:
-        """Raise what the body swallowed, if another attempt could mend it. For a body that answers errors instead of raising."""
-        swallowed, failure = self._swallowed, self._swallowed_failure
-        if swallowed is not None and failure is not None and failure.failure_class is not FailureClass.PERMANENT:
-            self._raise_swallowed(swallowed)
 
     def store(self, result: Ran[T]) -> None:
         """Put the result into the key row; None is what the row says anyway."""
@@ -352,10 +343,9 @@ class Unit(_OneAttempt, Generic[T]):
         try:
             sessions.end_by_commit(session)
         except BaseException as error:
-            acknowledged = sessions.was_acknowledged(session)
-            if acknowledged:
+            if self._is_acknowledged:
                 note_applied()
-            if not acknowledged or not isinstance(error, Exception):
+            if not self._is_acknowledged or not isinstance(error, Exception):
                 raise
             # A listener of the session raised after the server had answered: the save stands.
             self._hook_failed("after_commit", error)
@@ -498,10 +488,17 @@ class Unit(_OneAttempt, Generic[T]):
         self, connection: PoolProxiedConnection, do_commit: Callable[[PoolProxiedConnection], None]
     ) -> None:
         """Hand COMMIT to the driver, with the key row or the result where they go in the same request."""
+        # Here and not before: listeners of the session were called, and what they changed was flushed, since the body ended.
+        self._refuse_swallowed()
+        if self._protection is Protection.STATUS:
+            self._transaction_id = status.transaction_of(self.connected())
+        elif self._protection is Protection.NONE:
+            status.refuse_aborted(self.connected())
         self._commit_sent = True
         if self._attempt is not None:
             self._attempt.committing_since = self.runtime.clock.monotonic()
         (self._last_words or do_commit)(connection)
+        self._is_acknowledged = True
         # The connection goes back to the pool inside `commit`, and without a ROLLBACK only because this was answered.
         assert self._pooled is not None
         self._pooled.is_clean = True
@@ -510,30 +507,6 @@ class Unit(_OneAttempt, Generic[T]):
         """The server has answered a ROLLBACK."""
         if self._ends_by_rollback and self._pooled is not None:
             self._pooled.is_clean = True
-
-    def on_error(self, context: ExceptionContext) -> None:
-        """A statement failed. If the body swallows it, the transaction may be gone and must not be committed."""
-        if isinstance(context.original_exception, HoldfastError):
-            return  # a refusal of ours: nothing was sent
-        self.note(context.sqlalchemy_exception or context.original_exception)
-
-    def note(self, error: BaseException) -> None:
-        """A statement of the body failed with `error`."""
-        self._last_error = error
-        failure = classify(error, stage=Stage.BODY, flavour=self.runtime.flavour_or_none, handled=self._handled)
-        ruined = failure.failure_class is not FailureClass.PERMANENT or self.runtime.flavour is Flavour.POSTGRESQL
-        if ruined and self._swallowed is None:
-            self._swallowed = error
-            self._swallowed_failure = failure
-
-    def on_savepoint_rollback(self) -> None:
-        """A savepoint undid the statement that failed, where the server still had it."""
-        self._last_error, failure = None, self._swallowed_failure
-        if failure is None or not failure.connection_usable:
-            return
-        undone = failure.failure_class is FailureClass.PERMANENT or self.runtime.flavour is Flavour.POSTGRESQL
-        if undone or failure.code == _LOCK_WAIT:
-            self._swallowed = self._swallowed_failure = None
 
     # -- after the answer --------------------------------------------------------------------------------------------
 
@@ -589,7 +562,6 @@ class Unit(_OneAttempt, Generic[T]):
 
 _READS = {READ_ONLY: True}
 
-_LOCK_WAIT = 1205
 _TICK_S = 0.01  # a timer may go off that early
 
 _HOLDS_NOTHING = frozenset({Do.AWAIT_SERVER, Do.PROBE})
