@@ -113,6 +113,10 @@ JOINED: dict[str, Callable[[Session], object]] = {
     **BULK,
     "statement": lambda session: session.execute(update(Account).values(balance=0)) and None,
     "core statement": lambda session: session.execute(insert(TABLE).values(id=9, balance=9)) and None,
+    "past the session": lambda session: session.connection().execute(insert(TABLE).values(id=9, balance=9)) and None,
+    "inside a query": lambda session: session.execute(
+        select(insert(TABLE).values(id=9, balance=9).returning(TABLE.c.id).cte("added"))
+    ).all(),
     "flushed": add_and_flush,
     "pending": lambda session: session.add(adding("ada")),
     "changed": change_an_account,

@@ -42,7 +42,7 @@ def only_reading(outer: Unit[Any], options: OperationOptions) -> Iterator[None]:
         return
     had_pending = _has_pending(session)  # what could not be sent, as SQLAlchemy was told to wait
     try:
-        with refusing_changes(session):
+        with refusing_changes(session, outer.connected()):
             yield
     finally:
         if not had_pending and _has_pending(session):

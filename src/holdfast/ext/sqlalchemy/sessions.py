@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import event, orm
+from sqlalchemy import Connection, event, orm
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.sql import ClauseElement
+from sqlalchemy.sql.visitors import iterate
 
 from ...errors import UsageError
 
@@ -154,18 +156,31 @@ def _refuse_a_change(state: orm.ORMExecuteState) -> None:
         raise UsageError(ONLY_READS)
 
 
+def _refuse_a_changing_statement(_connection: Connection, statement: object, *_: object) -> None:
+    # What goes past the session, and a SELECT that holds an INSERT. Of a text nobody knows what it does.
+    if isinstance(statement, ClauseElement) and any(getattr(part, "is_dml", False) for part in iterate(statement)):
+        raise UsageError(ONLY_READS)
+
+
 @contextmanager
-def refusing_changes(session: UnitSession) -> Iterator[None]:
-    """Have `session` refuse for a while what a `ReadSession` does."""
-    listeners = (("before_flush", _refuse_a_flush), ("do_orm_execute", _refuse_a_change))
+def refusing_changes(session: UnitSession, connection: Connection) -> Iterator[None]:
+    """Have `session` refuse for a while what a `ReadSession` does, and its `connection` what changes something.
+
+    The read ends with no ROLLBACK of its own, so here the connection is asked as well.
+    """
+    listeners: tuple[tuple[object, str, Callable[..., None]], ...] = (
+        (session, "before_flush", _refuse_a_flush),
+        (session, "do_orm_execute", _refuse_a_change),
+        (connection, "before_execute", _refuse_a_changing_statement),
+    )
     session.only_reads = True
-    for name, listener in listeners:
-        event.listen(session, name, listener)
+    for target, name, listener in listeners:
+        event.listen(target, name, listener)
     try:
         yield
     finally:
-        for name, listener in listeners:
-            event.remove(session, name, listener)
+        for target, name, listener in listeners:
+            event.remove(target, name, listener)
         session.only_reads = False
 
 
