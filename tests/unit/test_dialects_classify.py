@@ -354,3 +354,17 @@ def test_lost_connection_keeps_nothing_of_its_text() -> None:
     failure = classify(pymysql.err.OperationalError(2013, "Lost connection: INSERT s3cr3t"), stage=Stage.COMMIT)
     assert "s3cr3t" not in f"{failure!r} {error_for(failure)!r}"
     assert failure.code == 2013
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        psycopg.OperationalError("sending query and params failed: number of parameters must be between 0 and 65535"),
+        asyncpg.InterfaceError("the number of query arguments cannot exceed 32767"),
+    ],
+    ids=["psycopg", "asyncpg"],
+)
+def test_too_many_parameters_are_the_statements_fault(error: Exception) -> None:
+    """The driver counts before it sends, and says so as if the connection were lost."""
+    failure = classify(error, stage=Stage.BODY, flavour=Flavour.POSTGRESQL)
+    assert (failure.failure_class, failure.connection_usable) == (FailureClass.PERMANENT, True)

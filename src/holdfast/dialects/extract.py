@@ -17,6 +17,7 @@ SQLAlchemy wraps all of them (`orig`), and asyncpg's twice (`orig.__cause__`).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -46,6 +47,9 @@ _DRIVERS: dict[str, Flavour] = {
 _LOWEST_SERVER_NUMBER = 1000
 _CLIENT_CLOSED = (0, -1)
 
+# Drivers of PostgreSQL count them before they send anything, and speak in the classes and without the codes of a lost connection.
+_TOO_MANY_PARAMETERS = re.compile(r"number of parameters must be between|number of query arguments cannot exceed")
+
 # The PEP 249 classes that mean "the caller did it wrong" rather than "the connection broke".
 _CALLERS_FAULT = frozenset(
     {"DataError", "IntegrityError", "NotSupportedError", "ProgrammingError", "TypeError", "ValueError", "Warning"}
@@ -64,8 +68,8 @@ class ServerError:
         sqlstate: five characters, or None.
         sqlite_code: SQLite's extended result code, or None.
         name: the exception's class name, or SQLite's name for the code.
-        callers_fault: whether the exception's class says that the statement, not the connection, is wrong. Only asked
-            where there is no code.
+        callers_fault: whether the exception's class, or text, says that the statement, not the connection, is wrong. Only
+            asked where there is no code.
         details: what the driver itself names as constraint, table and columns.
         message: the server's text without its detail. It may hold values, so it stays out of `repr`.
     """
@@ -108,7 +112,7 @@ def extract(error: BaseException) -> ServerError:
         sqlstate=next((state for layer, _ in known if (state := _sqlstate(layer)) is not None), None),
         sqlite_code=_integer(source, "sqlite_errorcode"),
         name=_text(source, "sqlite_errorname") or type(source).__name__,
-        callers_fault=_is_callers_fault(source),
+        callers_fault=_is_callers_fault(source) or _TOO_MANY_PARAMETERS.search(_message(source)) is not None,
         details=_details(source),
         message=_message(source),
     )
