@@ -445,6 +445,18 @@ def test_a_result_that_has_not_been_worked_out_is_not_committed(face: Face) -> N
     assert face.read(usernames) == []
 
 
+def test_rows_that_are_still_to_be_made_are_not_committed(face: Face) -> None:
+    """The iterators of results are generators as well, though SQLAlchemy has compiled them."""
+
+    def add_and_iterate(session: Session) -> Any:
+        session.add(User(username="ada", age=1))
+        return iter(session.scalars(select(User)))
+
+    with pytest.raises(UsageError, match="nothing was applied"):
+        face.run(add_and_iterate)
+    assert face.read(usernames) == []
+
+
 def test_a_stored_result_that_no_longer_fits_is_told_without_it(face: Face) -> None:
     """After a release the function returns something else: the effect stands, and no log shows what was stored."""
 

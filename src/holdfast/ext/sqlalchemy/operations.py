@@ -14,9 +14,9 @@ database (mail, HTTP) belongs into `db.after_commit(...)`.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from functools import cached_property, update_wrapper
-from types import AsyncGeneratorType, CoroutineType, FunctionType, GeneratorType
+from types import CoroutineType, FunctionType
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, TypeVar, cast
 
 from sqlalchemy import exc
@@ -106,7 +106,7 @@ def _refuse_unfinished(name: str, result: Any) -> None:
     """
     kind = type(result)
     if _must_be_awaited(result) or (issubclass(kind, _UNFINISHED) and getattr(result, "returns_rows", True)):
-        if isinstance(result, (CoroutineType, GeneratorType)):
+        if isinstance(result, (CoroutineType, Generator)):
             result.close()  # it has not begun; nobody else will say that it never does
         raise UsageError(
             f"{name} returned a {kind.__name__}, which would run after the transaction; nothing was applied. Return the result "
@@ -120,7 +120,8 @@ def _must_be_awaited(value: object) -> bool:
     return hasattr(kind, "__await__") and not hasattr(kind, "add_done_callback")
 
 
-_UNFINISHED = (GeneratorType, AsyncGeneratorType, map, filter, zip, ResultInternal, AsyncCommon, Query)
+# Generators by what they can do: those that SQLAlchemy has compiled are of another type.
+_UNFINISHED = (Generator, AsyncGenerator, map, filter, zip, ResultInternal, AsyncCommon, Query)
 
 
 class _SignatureForCallers:
