@@ -28,6 +28,7 @@ from holdfast.errors import (
 )
 from holdfast.events import CommitResolved, OperationEnded, PoolRetired
 from holdfast.ext.sqlalchemy import DatabaseSettings, UnitSession
+from holdfast.ext.sqlalchemy.unit import Unit
 from holdfast.outcome import Outcome
 from holdfast.stream import Event, EventStream
 from tests.contract.faces import Account, Entry, Face, Kind, User, balances, usernames
@@ -80,20 +81,27 @@ def through(
 
 
 @pytest.fixture
-def cut_commit(relay: Relay) -> Iterator[Callable[[Cut], None]]:
+def cut_commit(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> Callable[[Cut], None]:
     """Arms the relay for the next COMMIT: cut before it reaches the server, or after the server has answered it."""
     armed: list[Cut] = []
+    sent = Unit.send_commit
 
-    def at_commit(session: Session) -> None:
-        if armed:
-            relay.cut_next_request(armed.pop())
+    def arming(send: Callable[..., None]) -> Callable[..., None]:
+        def armed_send(connection: Any) -> None:
+            if armed:
+                relay.cut_next_request(armed.pop())
+            send(connection)
 
-    event.listen(UnitSession, "before_commit", at_commit)
-    try:
-        yield armed.append
-    finally:
-        event.remove(UnitSession, "before_commit", at_commit)
-        armed.clear()
+        return armed_send
+
+    def at_commit(unit: Unit[Any], connection: Any, do_commit: Callable[..., None]) -> None:
+        # Not before: in front of COMMIT other questions may be asked.
+        if unit._last_words is not None:
+            unit._last_words = arming(unit._last_words)
+        sent(unit, connection, arming(do_commit))
+
+    monkeypatch.setattr(Unit, "send_commit", at_commit)
+    return armed.append
 
 
 def disarm_on_discard(relay: Relay, stream: EventStream) -> None:

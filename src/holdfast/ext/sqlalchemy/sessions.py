@@ -25,7 +25,10 @@ __all__ = [
     "invalidate",
     "refusing_changes",
     "send_pending",
+    "was_acknowledged",
 ]
+
+_ACKNOWLEDGED = "holdfast_acknowledged"
 
 ONLY_READS = "db.read() only reads; use a transaction function (db.run, db.transaction) to write"
 
@@ -145,6 +148,13 @@ class ReadAsyncSession(UnitAsyncSession):
     sync_session_class = ReadSession
 
 
+@event.listens_for(UnitSession, "after_commit")
+def _remember_acknowledgement(session: orm.Session) -> None:
+    # The first listener of the class, so it has run whatever another one raises. It is called for a released savepoint, too.
+    if not session.in_nested_transaction():
+        session.info[_ACKNOWLEDGED] = True
+
+
 @event.listens_for(ReadSession, "before_flush")
 def _refuse_a_flush(_session: orm.Session, _context: object, _instances: object) -> None:
     raise UsageError(ONLY_READS)
@@ -195,6 +205,11 @@ def _forget_hooks(session: orm.Session, ended: orm.SessionTransaction) -> None:
     hooks_before = session._marks.pop(ended, None)
     if hooks_before is not None:
         del session.hooks[hooks_before:]
+
+
+def was_acknowledged(session: UnitSession) -> bool:
+    """Whether the server has answered the session's COMMIT."""
+    return _ACKNOWLEDGED in session.info
 
 
 def end_by_commit(session: UnitSession) -> None:

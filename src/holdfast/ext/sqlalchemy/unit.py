@@ -73,7 +73,6 @@ class _OneAttempt:
     _transaction: SessionTransaction | None = None
     _pooled: PooledSession | None = None
     _commit_sent: bool = False
-    _is_acknowledged: bool = False
     _ends_by_rollback: bool = False
     _last_words: Callable[[PoolProxiedConnection], None] | None = None
     _refusal: UsageError | None = None
@@ -343,9 +342,10 @@ class Unit(_OneAttempt, NoticesErrors, Generic[T]):
         try:
             sessions.end_by_commit(session)
         except BaseException as error:
-            if self._is_acknowledged:
+            acknowledged = sessions.was_acknowledged(session)
+            if acknowledged:
                 note_applied()
-            if not self._is_acknowledged or not isinstance(error, Exception):
+            if not acknowledged or not isinstance(error, Exception):
                 raise
             # A listener of the session raised after the server had answered: the save stands.
             self._hook_failed("after_commit", error)
@@ -498,7 +498,6 @@ class Unit(_OneAttempt, NoticesErrors, Generic[T]):
         if self._attempt is not None:
             self._attempt.committing_since = self.runtime.clock.monotonic()
         (self._last_words or do_commit)(connection)
-        self._is_acknowledged = True
         # The connection goes back to the pool inside `commit`, and without a ROLLBACK only because this was answered.
         assert self._pooled is not None
         self._pooled.is_clean = True
