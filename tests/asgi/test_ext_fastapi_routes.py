@@ -373,3 +373,44 @@ async def test_a_mounted_application_with_an_edge_of_its_own_reads_its_own_route
     assert (await call(outer, "POST", "/shop/orders")).status == 400
     assert (await call(outer, "POST", "/shop/orders", {"Idempotency-Key": "k"})).status == 200
     assert (await call(outer, "POST", "/orders")).status == 200
+
+
+def mounted(inner: FastAPI, *, deep: bool = False) -> FastAPI:
+    """An application with `inner` below it; `deep`: below another one in between."""
+    outer, between = FastAPI(), FastAPI()
+    between.mount("/in", inner)
+    outer.mount("/shop", between if deep else inner)
+    return outer
+
+
+@pytest.mark.parametrize(("deep", "path"), [(False, "/shop/orders"), (True, "/shop/in/orders")])
+@pytest.mark.parametrize("asked", [{"key": "required"}, {"deadline": 3}, {"allowlist": ()}])
+def test_a_mounted_route_that_nobody_would_look_at_is_refused(asked: dict[str, Any], deep: bool, path: str) -> None:
+    """Its edge(...) would be written down and not there."""
+    inner = FastAPI()
+    inner.post("/orders", **edge(**asked))(nothing)
+    with pytest.raises(ConfigurationError, match=f"^{path} has edge.*call install on the mounted application"):
+        install(mounted(inner, deep=deep), None, EdgeSettings(), drain=Drain())
+
+
+async def test_a_route_that_is_mounted_later_is_refused_at_the_start() -> None:
+    """As one that is added later."""
+    inner, outer = FastAPI(), FastAPI()
+    inner.post("/orders", **edge(deadline=3))(nothing)
+    install(outer, None, EdgeSettings(deadline_s=10), drain=Drain())
+    outer.mount("/shop", inner)
+    with pytest.raises(ConfigurationError, match="/shop/orders has edge"):
+        await run_lifespan(outer)
+
+
+@pytest.mark.parametrize("deep", [False, True])
+async def test_a_mounted_application_with_an_edge_of_its_own_may_ask(deep: bool) -> None:
+    """If it had it before; so may one that asks for permissions alone, which the route itself looks at."""
+    inner, plain = FastAPI(), FastAPI()
+    inner.post("/orders", **edge(deadline=3))(nothing)
+    install(inner, None, EdgeSettings(deadline_s=10), drain=Drain())
+    plain.post("/orders", **edge(permission="orders"))(nothing)
+    for one, status in ((inner, 200), (plain, 401)):
+        outer = mounted(one, deep=deep)
+        install(outer, None, EdgeSettings(), drain=Drain())
+        assert (await call(outer, "POST", "/shop/in/orders" if deep else "/shop/orders")).status == status

@@ -123,6 +123,19 @@ def test_a_problem_that_cannot_be_is_refused(wrong: dict[str, object]) -> None:
         Problem(**wrong)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("keyed", [True, False])
+@pytest.mark.parametrize("applied", [True, False])
+def test_what_may_have_been_applied_is_repeated_with_a_key_alone(keyed: bool, applied: bool) -> None:
+    """Whoever sent one is told when to come again; whoever sent none is told to look first, and nothing invites him."""
+    context = RequestContext(0.0)
+    context.keyed, context.applied = keyed, applied
+    problem = problem_for(errors.Contended("x") if applied else errors.OutcomeUnknown("x"))
+    start, body = problem_messages(problem, context)
+    assert (start["status"], b'"outcome":"unknown"' in body["body"]) == (504, True)
+    assert (b"retry-after" in dict(start["headers"])) is keyed
+    assert (b"that settles it" in body["body"], b"Find out" in body["body"]) == (keyed, not keyed)
+
+
 async def test_the_answer_is_a_problem_document() -> None:
     """Media type, length, no caching, `Retry-After`, the further headers and the request's id are there."""
     context = RequestContext(0.0)
