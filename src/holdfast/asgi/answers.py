@@ -85,7 +85,10 @@ class AnswerCodec:
 
 
 _NOT_SO = "an answer that belongs to an Idempotency-Key leaves after COMMIT and must be complete by then"
-_CURE = "take this route out of the keyed ones (rules_for), or answer with the address of what it streams"
+_CURE = (
+    'take this route out of the keyed ones (edge(key="ignored"), or rules_for where the layers were put up by hand), or answer '
+    "with the address of what it streams"
+)
 _EVENT_STREAM = b"text/event-stream"
 _RESPONSE_EXTENSIONS = "http.response."
 
