@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 import holdfast
 from holdfast.asgi.authentication import Principal
+from holdfast.asgi.problems import Problem
 from holdfast.errors import ConfigurationError
 from holdfast.ext.fastapi import EdgeSettings, current_principal, edge, install, require
 from holdfast.health import HealthCheck
@@ -221,6 +222,9 @@ def test_settings_come_from_environment_and_file(monkeypatch: pytest.MonkeyPatch
         ({"authenticator": Names}, r"authenticator must be made first: Names\(\.\.\.\)"),
         ({"idempotency": object()}, "idempotency must be a IdempotencyStore or None, not object"),
         ({"quota_store": "redis://"}, "quota_store must be a QuotaStore or None, not str"),
+        ({"problems": {KeyError: 404}}, r"problems\[KeyError\] must be a Problem, or a function from .* not a int"),
+        ({"problems": {KeyError: Problem}}, r"problems\[KeyError\] must be a Problem, or a function .* not a type"),
+        ({"checks": [lambda: True]}, "checks must hold HealthCheck, not function"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )

@@ -32,6 +32,7 @@ from ...asgi.health import HealthEndpoints
 from ...asgi.idempotency import KEYED_METHODS, Idempotency, IdempotencyStore
 from ...asgi.interface import Receive, Scope, Send
 from ...asgi.ip_allowlist import IpAllowlist
+from ...asgi.problems import Problem
 from ...asgi.quotas import Quota, QuotaStore
 from ...asgi.rate_limit import RateLimit
 from ...asgi.recovery import Recovery
@@ -117,19 +118,14 @@ def install(
     """
     given = {"db": db, "authenticator": authenticator, "idempotency": idempotency, "quota_store": quota_store}
     _refuse_other_kinds(app, settings, given)
-    if getattr(app.state, "holdfast", None) is not None:
-        raise ConfigurationError("the edge is around this application already; call install once")
-    if app.middleware_stack is not None:
-        raise ConfigurationError("the application serves already; call install where it is made")
+    problems, checks = problems or {}, tuple(checks)
+    _refuse_other_members(problems, checks)
+    _refuse_late(app)
     settings = settings if settings is not None else EdgeSettings.load()
     routes, has = Routes(app), _Has(keys=idempotency is not None, callers=authenticator is not None)
     if has.keys and not has.callers and anonymous_keys is None:
         raise ConfigurationError(_NOBODYS_KEYS)
-    unheld = settings.refusal(has_keys=has.keys, has_callers=has.callers)
-    asked = (*(_refusal(route, settings, has) for route in routes), *map(not_looked_at, routes.beyond()))
-    for refusal in (unheld, *asked):
-        if refusal is not None:
-            raise ConfigurationError(refusal)
+    _refuse_unheld(routes, settings, has)
     part = Part.of(drain)
     health = Health([*(db.health_checks() if db is not None else ()), *checks])
     optional = [*_pages(app), *public]
@@ -152,7 +148,7 @@ def install(
     Stack(_nothing, *used)  # what cannot work fails here and not with the first request
     routes.refuse_later(_later(routes, settings, has))
     app.add_middleware(partial(Stack), *used, partial(LaterRoutes, routes=routes))
-    install_errors(app, routes, problems or {})
+    install_errors(app, routes, problems)
     schemes = () if authenticator is None else (authenticator.challenge.split(" ", 1)[0].lower(),)
     install_openapi(app, routes, Told(frozenset(result.on), schemes, RoutePatterns(optional, name="public")))
     if db is not None:
@@ -189,6 +185,28 @@ def _refuse_other_kinds(app: object, settings: object, given: Mapping[str, objec
             raise ConfigurationError(f"install: {name} must be made first: {value.__name__}(...)")
 
 
+def _refuse_other_members(problems: Mapping[type[Exception], object], checks: Iterable[object]) -> None:
+    for kind, value in problems.items():
+        if isinstance(value, type) or not (isinstance(value, Problem) or callable(value)):
+            name, shown = getattr(kind, "__name__", type(kind).__name__), type(value).__name__
+            raise ConfigurationError(
+                f"install: problems[{name}] must be a Problem, or a function from the error to one, not a {shown}: "
+                f'{{{name}: Problem(404, "not-found")}}'
+            )
+    for check in checks:
+        if not isinstance(check, HealthCheck):
+            raise ConfigurationError(
+                f'install: checks must hold HealthCheck, not {type(check).__name__}: HealthCheck("mail", ping)'
+            )
+
+
+def _refuse_late(app: FastAPI) -> None:
+    if getattr(app.state, "holdfast", None) is not None:
+        raise ConfigurationError("the edge is around this application already; call install once")
+    if app.middleware_stack is not None:
+        raise ConfigurationError("the application serves already; call install where it is made")
+
+
 _NOBODYS_KEYS = (
     "idempotency needs to know whose a key is, so each request with one would be refused: give install an authenticator, or, if "
     "all callers may share their keys, anonymous_keys='public'"
@@ -200,6 +218,14 @@ class _Has(NamedTuple):
 
     keys: bool
     callers: bool
+
+
+def _refuse_unheld(routes: Routes, settings: EdgeSettings, has: _Has) -> None:
+    unheld = settings.refusal(has_keys=has.keys, has_callers=has.callers)
+    asked = (*(_refusal(route, settings, has) for route in routes), *map(not_looked_at, routes.beyond()))
+    for refusal in (unheld, *asked):
+        if refusal is not None:
+            raise ConfigurationError(refusal)
 
 
 def _refusal(route: Route, settings: EdgeSettings, has: _Has) -> str | None:
