@@ -6,7 +6,8 @@ import asyncio
 from typing import Annotated, Any
 
 import pytest
-from fastapi import APIRouter, Depends, FastAPI, Request
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
+from starlette.middleware.base import BaseHTTPMiddleware  # noqa: TID251 - to see it refused
 
 from holdfast.asgi.authentication import Principal
 from holdfast.asgi.interface import Scope
@@ -15,7 +16,7 @@ from holdfast.asgi.quotas import Quota
 from holdfast.deadline import current_deadline
 from holdfast.errors import ConfigurationError
 from holdfast.ext.fastapi import EdgeSettings, edge, install, require
-from holdfast.ext.sqlalchemy import Database
+from holdfast.ext.sqlalchemy import AsyncDatabase, Database
 from holdfast.ext.sqlalchemy.idempotency import SqlIdempotency
 from holdfast.shutdown import Drain
 
@@ -278,6 +279,31 @@ def test_keys_in_the_database_need_an_asynchronous_one() -> None:
     """Not found out with the first keyed request."""
     with Database("sqlite://") as db, pytest.raises(ConfigurationError, match="AsyncDatabase"):
         SqlIdempotency(db)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("decorated", [True, False])
+def test_middleware_that_keeps_keys_from_the_handlers_is_refused(decorated: bool) -> None:
+    """It would stand inside and have its own task; added afterwards, or around another store, it is taken."""
+
+    async def passing(request: Request, call_next: Any) -> Response:
+        answer: Response = await call_next(request)
+        return answer
+
+    def put_on(app: FastAPI) -> FastAPI:
+        if decorated:
+            app.middleware("http")(passing)
+        else:
+            app.add_middleware(BaseHTTPMiddleware, dispatch=passing)
+        return app
+
+    keys: dict[str, Any] = {"settings": EdgeSettings(), "anonymous_keys": "all", "drain": Drain()}
+    stored = SqlIdempotency(AsyncDatabase("sqlite://"))
+    with pytest.raises(ConfigurationError, match=r"BaseHTTPMiddleware.*app\.middleware.*Add it after install\(\)"):
+        install(put_on(FastAPI()), idempotency=stored, **keys)
+    install(put_on(FastAPI()), idempotency=Kept(), **keys)
+    app = FastAPI()
+    install(app, idempotency=stored, **keys)
+    put_on(app)
 
 
 def test_setting_that_cannot_work_fails_at_once() -> None:

@@ -18,6 +18,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 from fastapi import FastAPI
 from pydantic import SecretStr
+from starlette.middleware.base import BaseHTTPMiddleware  # noqa: TID251 - to refuse it
 
 from ...asgi.access_log import AccessLog
 from ...asgi.admission import ConcurrencyLimit
@@ -114,13 +115,15 @@ def install(
 
     Raises:
         ConfigurationError: a setting cannot work, something is of another kind, it was called before, the application runs
-            already, a route asks by `edge(...)` for what is off, or nothing tells whose an idempotency key is.
+            already, a route asks by `edge(...)` for what is off, nothing tells whose an idempotency key is, or the application
+            has middleware that keeps `SqlIdempotency` from its handlers.
     """
     given = {"db": db, "authenticator": authenticator, "idempotency": idempotency, "quota_store": quota_store}
     _refuse_other_kinds(app, settings, given)
     problems, checks = problems or {}, tuple(checks)
     _refuse_other_members(problems, checks)
     _refuse_late(app)
+    _refuse_other_tasks(app, idempotency)
     settings = settings if settings is not None else EdgeSettings.load()
     routes, has = Routes(app), _Has(keys=idempotency is not None, callers=authenticator is not None)
     if has.keys and not has.callers and anonymous_keys is None:
@@ -211,6 +214,19 @@ _NOBODYS_KEYS = (
     "idempotency needs to know whose a key is, so each request with one would be refused: give install an authenticator, or, if "
     "all callers may share their keys, anonymous_keys='public'"
 )
+
+
+def _refuse_other_tasks(app: FastAPI, store: object) -> None:
+    # By name, since the extras do not know each other: a store whose transaction is its task's. Any other takes such middleware.
+    if all(kind.__name__ != "SqlIdempotency" for kind in type(store).__mro__):
+        return
+    for one in app.user_middleware:
+        if isinstance(one.cls, type) and issubclass(one.cls, BaseHTTPMiddleware):
+            raise ConfigurationError(
+                f'{one.cls.__name__} (a BaseHTTPMiddleware, as @app.middleware("http") makes one) runs what is inside of it in a '
+                "task of its own, where the transaction of a keyed request is not: every save there would fail. Add it after "
+                "install(): then it stands outside"
+            )
 
 
 class _Has(NamedTuple):
