@@ -69,3 +69,41 @@ async def test_a_slow_body_is_told_before_the_deadline(key: dict[str, str]) -> N
 def test_a_body_has_half_of_the_deadline_at_most(settings: dict[str, float], time_s: float) -> None:
     """Unless somebody says how long."""
     assert EdgeSettings.model_validate(settings).time_for_body_s == time_s
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("trusted_proxies", "198.51.100.7", r'HOLDFAST_TRUSTED_PROXIES in the environment is no JSON, such as \["192'),
+        ("trusted_proxies", '"198.51.100.7"', r'HOLDFAST_TRUSTED_PROXIES: Input should .* \(such as \["192'),
+        ("networks", "198.51.100.7", r'HOLDFAST_NETWORKS in the environment is no JSON, such as \{"operators": \["192'),
+        ("deadline_s", "-198", "HOLDFAST_DEADLINE_S: Input should be greater than"),
+    ],
+)
+def test_a_wrong_variable_is_named(name: str, value: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With an example where it has to be JSON, and without what it holds."""
+    monkeypatch.setenv(f"HOLDFAST_{name.upper()}", value)
+    with pytest.raises(ConfigurationError, match=said) as caught:
+        EdgeSettings.load()
+    assert "198" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (None, "file edge.toml cannot be read: FileNotFoundError$"),
+        ("queue = 3\nkey_secret = sesame", "file edge.toml cannot be read: TOMLDecodeError at line 2, column 14$"),
+        ("key_secret = 'sesame", "file edge.toml cannot be read: TOMLDecodeError at end of document$"),
+        ("deadline_s = -3", "cannot work: deadline_s: Input should be greater than"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_named_with_the_place(
+    text: str | None, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its path and the line, and nothing of what stands there."""
+    monkeypatch.chdir(tmp_path)
+    if text is not None:
+        Path("edge.toml").write_text(text)
+    with pytest.raises(ConfigurationError, match=said) as caught:
+        EdgeSettings.load("edge.toml")
+    assert "sesame" not in str(caught.value)

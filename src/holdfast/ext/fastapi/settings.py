@@ -5,13 +5,15 @@ settings = EdgeSettings.load("holdfast.toml")       # HOLDFAST_DEADLINE_S=5 in t
 
 from __future__ import annotations
 
+import json
 import logging
 import os
+import re
 import tomllib
 from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -25,6 +27,13 @@ _log = logging.getLogger("holdfast")
 _PREFIX = "HOLDFAST_"
 _ALIKE = 0.75
 """How much of two names is the same, by `difflib`, where one may be a slip for the other."""
+_PLACE = re.compile(r"\((at line \d+, column \d+|at end of document)\)$")
+_EXAMPLES = {
+    "trusted_proxies": '["192.0.2.0/24"]',
+    "allowlist": '{"/admin/*": ["192.0.2.0/24"]}',
+    "networks": '{"operators": ["192.0.2.0/24"]}',
+}
+"""What is JSON in the environment."""
 
 
 class EdgeSettings(BaseSettings):
@@ -183,20 +192,32 @@ class EdgeSettings(BaseSettings):
         Raises:
             ConfigurationError: see the class, or the file cannot be read. No value is repeated in the text.
         """
-        try:
-            found = {} if file is None else tomllib.loads(Path(file).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise ConfigurationError(f"the settings file cannot be read: {type(error).__name__}") from None
+        found = {} if file is None else _read(Path(file))
         unknown = sorted(found.keys() - cls.model_fields.keys())
         if unknown:
             named = ", ".join(f"{name}{_meant(name, cls.model_fields)}" for name in unknown)
             raise ConfigurationError(f"the settings file names what does not exist: {named}")
         try:
             set_outside = cls().model_fields_set
-            _warn_of_slips(cls.model_fields)
+        except ValidationError as error:
+            raise ConfigurationError(f"the settings cannot work: {_said(error, of_environment=True)}") from None
+        except ValueError:
+            raise ConfigurationError(f"the settings cannot work: {_no_json()}") from None
+        _warn_of_slips(cls.model_fields)
+        try:
             return cls(**{name: value for name, value in found.items() if name not in set_outside})
-        except (ValidationError, ValueError) as error:
-            raise ConfigurationError(f"the settings cannot work: {_said(error)}") from None
+        except ValidationError as error:
+            raise ConfigurationError(f"the settings cannot work: {_said(error, of_environment=False)}") from None
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        # Of its text the place alone: the rest may hold what stands there.
+        place = _PLACE.search(str(error)) if isinstance(error, tomllib.TOMLDecodeError) else None
+        where = f" {place[1]}" if place else ""
+        raise ConfigurationError(f"the settings file {file} cannot be read: {type(error).__name__}{where}") from None
 
 
 def _meant(name: str, fields: Iterable[str]) -> str:
@@ -212,7 +233,25 @@ def _warn_of_slips(fields: Iterable[str]) -> None:
             _log.warning("%s in the environment is no setting%s", name, meant)
 
 
-def _said(error: ValueError) -> str:
-    if not isinstance(error, ValidationError):
-        return "a list or map in the environment is no JSON"
-    return "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors(include_input=False))
+def _said(error: ValidationError, *, of_environment: bool) -> str:
+    found = []
+    for one in error.errors(include_input=False):
+        setting, *inner = map(str, one["loc"])
+        name = f"{_PREFIX}{setting.upper()}" if of_environment else setting
+        example = f" (such as {_EXAMPLES[setting]})" if of_environment and setting in _EXAMPLES else ""
+        found.append(f"{'.'.join((name, *inner))}: {one['msg']}{example}")
+    return "; ".join(found)
+
+
+def _no_json() -> str:
+    """Which variables of the environment are none, where they should be."""
+    found = []
+    for name in sorted(os.environ):
+        example = _EXAMPLES.get(name.upper().removeprefix(_PREFIX).lower())
+        if example is None or not name.upper().startswith(_PREFIX):
+            continue
+        try:
+            json.loads(os.environ[name])
+        except ValueError:
+            found.append(f"{name} in the environment is no JSON, such as {example}")
+    return "; ".join(found) or "a list or map in the environment is no JSON"
