@@ -30,6 +30,23 @@ def test_tls_without_a_certificate_is_refused(option: str, capsys: pytest.Captur
     assert "--tls-certificate" in said
 
 
+def test_several_workers_are_refused_with_the_way_to_have_them(capsys: pytest.CaptureFixture[str]) -> None:
+    """They are asked for by habit; one is what there is."""
+    with unconfigured():
+        assert main(["shop.main:app", "--workers", "4"]) == 2
+    said = capsys.readouterr().err
+    assert "4 workers in one process group cannot end without losing requests" in said
+    assert "Start several processes of one worker each behind a balancer" in said
+
+
+def test_a_level_that_does_not_exist_is_refused_with_those_that_do(capsys: pytest.CaptureFixture[str]) -> None:
+    """Before the application is looked for, and not by a trace."""
+    with pytest.raises(SystemExit) as ended:
+        main(["shop.main:app", "--log-level", "loud"])
+    assert ended.value.code == 2
+    assert "critical" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("stderr", [None, io.StringIO()], ids=["none", "no descriptor"])
 async def test_a_stderr_without_a_descriptor_does_not_break_the_end(
     monkeypatch: pytest.MonkeyPatch, stderr: io.StringIO | None

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from uvicorn.config import LOG_LEVELS
+
 from ...asgi.log_lines import JsonLines
 from ...errors import ConfigurationError
 from ...shutdown import DRAIN, DrainSettings
@@ -46,7 +48,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--tls-certificate", help="the server's certificate chain, PEM; taken anew when it changes")
     parser.add_argument("--tls-key", help="its private key")
     parser.add_argument("--tls-client-authorities", help="ask clients for a certificate of one of these authorities")
-    parser.add_argument("--log-level", default="info", help="critical, error, warning, info, debug or trace")
+    parser.add_argument(
+        "--workers", type=int, help="1 alone: for more, start several processes, on one port with --reuse-port"
+    )
+    parser.add_argument(
+        "--log-level", type=str.lower, default="info", choices=tuple(LOG_LEVELS), help="the least that is written"
+    )
     parser.add_argument(
         "--access-log", action="store_true", help="have uvicorn log each request, with its query string"
     )
@@ -112,6 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             factory=given.factory,
             reuse_port=given.reuse_port,
             backlog=given.backlog,
+            workers=given.workers,
             keep_alive=given.keep_alive,
             settings=DrainSettings(lame_duck=given.lame_duck, finish=given.finish, cancel=given.cancel),
             drain=DRAIN,
