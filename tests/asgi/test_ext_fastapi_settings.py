@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from fastapi import FastAPI, Request
+from pydantic import ValidationError
 
 from holdfast.errors import ConfigurationError
 from holdfast.ext.fastapi import EdgeSettings, install
@@ -86,6 +87,15 @@ def test_a_wrong_variable_is_named(name: str, value: str, said: str, monkeypatch
     with pytest.raises(ConfigurationError, match=said) as caught:
         EdgeSettings.load()
     assert "198" not in str(caught.value)
+
+
+def test_networks_may_be_lists_and_are_kept_as_tuples() -> None:
+    """Not a text, which would be taken letter by letter."""
+    settings = EdgeSettings(trusted_proxies=["192.0.2.0/24"], networks={"operators": ["192.0.2.0/24"]})
+    assert (settings.trusted_proxies, settings.networks) == (("192.0.2.0/24",), {"operators": ("192.0.2.0/24",)})
+    for wrong in ({"trusted_proxies": "192.0.2.0/24"}, {"allowlist": {"/": "192.0.2.0/24"}}, {"networks": {"a": "b"}}):
+        with pytest.raises(ValidationError):
+            EdgeSettings(**wrong)
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from holdfast import (
     retry,
     within,
 )
+from holdfast.ext.fastapi import EdgeSettings
 
 
 @retry(on=ConnectionError)
@@ -110,3 +111,9 @@ def narrowed() -> int:
         with attempt:
             return 1
     raise AssertionError
+
+
+by_name: dict[str, list[str]] = {"operators": ["192.0.2.0/24"]}
+EdgeSettings(trusted_proxies=["192.0.2.0/24"], allowlist={"/admin/*": ["192.0.2.0/24"]}, networks=by_name)
+EdgeSettings(trusted_proxies=("192.0.2.0/24",), allowlist={"/admin/*": ("192.0.2.0/24",)})
+EdgeSettings(trusted_proxies=7)  # type: ignore[arg-type]

@@ -10,10 +10,10 @@ import logging
 import os
 import re
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -23,6 +23,14 @@ from ...errors import ConfigurationError
 __all__ = ["EdgeSettings"]
 
 _log = logging.getLogger("holdfast")
+
+if TYPE_CHECKING:
+    # Lists may be given; what is kept are tuples, so that settings stay as they are.
+    _Networks = Sequence[str]
+    _NamedNetworks = Mapping[str, Sequence[str]]
+else:
+    _Networks = tuple[str, ...]
+    _NamedNetworks = dict[str, tuple[str, ...]]
 
 _PREFIX = "HOLDFAST_"
 _ALIKE = 0.75
@@ -123,7 +131,7 @@ class EdgeSettings(BaseSettings):
         le=10,
         description="Calls of the application for a repeatable request; default 1, no retry; 1 to 10.",
     )
-    trusted_proxies: tuple[str, ...] = Field(
+    trusted_proxies: _Networks = Field(
         default=(),
         description="Networks (CIDR) of the proxies whose X-Forwarded-For is believed; default none; never everybody.",
     )
@@ -143,10 +151,10 @@ class EdgeSettings(BaseSettings):
         min_length=16,
         description="Makes an HMAC of what is kept to compare a keyed request with; default None: a digest; at least 16 bytes.",
     )
-    allowlist: dict[str, tuple[str, ...]] = Field(
+    allowlist: _NamedNetworks = Field(
         default={}, description="Route patterns, each with the networks (CIDR) that may come; default none."
     )
-    networks: dict[str, tuple[str, ...]] = Field(
+    networks: _NamedNetworks = Field(
         default={},
         description="Names, each with networks (CIDR), for routes that say edge(allowlist=name); default none.",
     )
