@@ -10,7 +10,7 @@ import pymysql.connections
 import pytest
 import sqlalchemy.util
 from sqlalchemy import text
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, SessionTransaction
 
 from holdfast.breaker import CircuitBreaker
 from holdfast.clock import seeded_random
@@ -18,7 +18,7 @@ from holdfast.drills.checkers import crosstalk, fail_means_absent, no_double_app
 from holdfast.drills.history import History
 from holdfast.drills.workloads.inserts import SetOfRows
 from holdfast.errors import NotCommitted
-from holdfast.ext.sqlalchemy import Database, DatabaseSettings, PoolSettings
+from holdfast.ext.sqlalchemy import Database, DatabaseSettings, PoolSettings, UnitSession, sessions
 from holdfast.ext.sqlalchemy.unit import Unit
 from holdfast.faultproxy import FaultProxy, Kind, Phase, ResetPeer
 from holdfast.operation import Record
@@ -100,6 +100,19 @@ def token_in_a_separate_transaction(patch: pytest.MonkeyPatch) -> None:
         return found
 
     patch.setattr(Unit, "claim", apart)
+
+
+@mutant(no_lost_ack, cut_commits)
+def savepoint_taken_for_the_answer(patch: pytest.MonkeyPatch) -> None:
+    """A savepoint in the body counts as the answer to the COMMIT after it, for SQLAlchemy announces both by one event."""
+    begin = UnitSession.begin
+
+    def mistaken(self: UnitSession, nested: bool = False) -> SessionTransaction:
+        if nested:
+            self.info[sessions._ACKNOWLEDGED] = True
+        return begin(self, nested)
+
+    patch.setattr(UnitSession, "begin", mistaken)
 
 
 class _Interrupted(threading.local):
