@@ -259,6 +259,21 @@ async def test_nobody_there_is_unavailable() -> None:
     await keys.aclose()
 
 
+async def test_the_proxies_of_the_environment_are_not_asked(
+    server: KeyServer, keys: JwksKeys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who answers in the place of loopback could publish keys of its own."""
+    with key_server() as proxy:
+        proxy.keys = [jwk("ES256", "evil")]
+        for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+            monkeypatch.setenv(name, proxy.url)
+        for name in ("NO_PROXY", "no_proxy"):
+            monkeypatch.delenv(name, raising=False)
+        await keys.refresh()
+    assert (proxy.asked, server.asked) == (0, 1)
+    assert await keys.key("a") is not None
+
+
 async def test_a_fetch_belongs_to_no_request(
     server: KeyServer, keys: JwksKeys, monkeypatch: pytest.MonkeyPatch
 ) -> None:

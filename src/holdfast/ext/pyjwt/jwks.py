@@ -83,7 +83,7 @@ def need_for(
 
 
 class JwksKeys:
-    """The published keys of one issuer. Belongs to one event loop; all its tasks share it.
+    """The published keys of one issuer. Belongs to one event loop; all its tasks share it. No proxy of the environment is asked.
 
     Args:
         url: where the issuer publishes them; `https`, or `http` on loopback, without a user or password.
@@ -244,11 +244,13 @@ class JwksKeys:
 
     async def _read(self) -> object:
         if self._client is None:
+            # A transport of our own: the proxies of the environment would see, and could change, what was meant for loopback.
+            # SSL_CERT_FILE and SSL_CERT_DIR, which name whom to trust, hold as ever.
+            transport = httpx2.AsyncHTTPTransport(
+                verify=True if self._verify is None else self._verify, limits=httpx2.Limits(max_connections=1)
+            )
             self._client = httpx2.AsyncClient(
-                timeout=self._timeout_s,
-                follow_redirects=False,
-                verify=True if self._verify is None else self._verify,
-                limits=httpx2.Limits(max_connections=1),
+                timeout=self._timeout_s, follow_redirects=False, trust_env=False, transport=transport
             )
         async with self._client.stream("GET", self._url, headers=_HEADERS) as response:
             if response.status_code != 200 or response.headers.get("content-encoding", "identity") != "identity":
