@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as BrokenConnection
 from redis.exceptions import RedisError
 
 from holdfast.asgi.answers import AnswerCodec, StoredAnswer
@@ -23,6 +24,7 @@ from holdfast.drills.servers.process import END_WITH_PARENT, free_port
 from holdfast.effects import note_applied
 from holdfast.errors import BlockTimedOut, ConfigurationError, Contended, DeadlineExceeded, OutcomeUnknown
 from holdfast.ext.redis.idempotency import RedisIdempotency
+from holdfast.testing import ManualClock
 from tests.asgi.asgi_calls import Answer, Connection, call, http_scope
 from tests.asgi.effect_app import Proven, caller
 from tests.asgi.log_capture import log_of
@@ -195,6 +197,56 @@ async def test_an_answer_that_cannot_be_recorded_is_given_all_the_same(make: Mak
     with log_of("holdfast") as log:
         assert (await one.post()).status == 201
     assert [("could not be recorded" in line["message"]) for line in log.lines] == [True]
+
+
+async def test_a_connection_that_breaks_costs_nothing(redis: Redis, redis_process: tuple[object, int]) -> None:
+    """Neither under the handler nor idle, though a client made from a URL does not try again by itself."""
+    client = Redis.from_url(f"redis://127.0.0.1:{redis_process[1]}")
+    service = Service(client, [])
+    admin: Any = redis  # its commands are not typed
+
+    async def break_all() -> None:
+        await admin.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+
+    service.after_effect = break_all
+    answers = [await service.post(), await service.post()]
+    await break_all()
+    answers.append(await service.post("other"))
+    await client.aclose()
+    assert [answer.body for answer in answers] == [b"effect 1", b"effect 1", b"effect 2"]
+
+
+async def test_recording_is_tried_for_as_long_as_a_lease(redis: Redis) -> None:
+    """With the lease kept meanwhile; then it is given up, and the log says what that means."""
+    clock = ManualClock()
+    store: Any = RedisIdempotency(redis, lease=30, clock=clock)
+    service = Service(redis, [])
+    service.app = Proven(Idempotency(service._handle, store))
+    renewing: list[bool] = []
+    finish, outage = store._finish, BrokenConnection("the server is gone")
+
+    async def keep_claimed(_claim: Any) -> None:
+        renewing.append(True)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            renewing.append(False)
+
+    async def failing(**call: Any) -> Any:
+        assert renewing == [True]
+        if clock.monotonic() - began < outage_s:
+            raise outage
+        return await finish(**call)
+
+    store._keep_claimed, store._finish = keep_claimed, failing
+    for key, outage_s, kept in (("k", 20, True), ("l", 60, False)):
+        began = clock.monotonic()
+        renewing.clear()
+        with log_of("holdfast") as log:
+            assert (await service.post(key)).status == 201
+        await redis.ping()  # a turn for the task that renews to end
+        assert (renewing, len(log.lines)) == ([True, False], 0 if kept else 1)
+        assert (outage_s < clock.monotonic() - began) is kept
 
 
 async def test_a_request_that_was_cut_off_keeps_its_key_until_the_lease_ends(make: Make) -> None:

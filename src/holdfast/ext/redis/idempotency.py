@@ -4,8 +4,9 @@
 
 **What it cannot promise.** Effect and record are two systems, so a crash can fall between them:
 
-- The process dies, or Redis is away, after the effect and before the answer is recorded: when the lease has run out, the same
-  request has its effect once more.
+- The process dies after the effect and before the answer is recorded, or Redis is away for longer than the lease: when that has
+  run out, the same request has its effect once more. A connection that breaks is not enough: recording is tried again for as
+  long as a lease, and the client is answered after 2 s at the latest.
 - A request that was cut off (its client hung up, its time was up, the service ended), or whose outcome is unknown, keeps its key
   until the lease has run out: until then its repetition is told 409. After that it runs, and may have its effect once more.
 - A handler that stops for longer than its lease (a frozen process, a long garbage collection) may wake up beside another one.
@@ -28,6 +29,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from redis.exceptions import ConnectionError as BrokenConnection
 from redis.exceptions import RedisError
 
 from ...asgi.answers import Answer, AnswerCodec, StoredAnswer
@@ -143,6 +145,7 @@ class RedisIdempotency:
         self._codec = codec or AnswerCodec()
         self._clock = clock
         self._random = random
+        self._recordings: set[asyncio.Task[None]] = set()  # the loop alone would not keep them alive
         self._claim = redis.register_script(_CLAIM)
         self._finish = redis.register_script(_FINISH)
         self._renew = redis.register_script(_RENEW)
@@ -156,17 +159,21 @@ class RedisIdempotency:
         if kept is not None:
             return kept
         renewing = asyncio.create_task(self._keep_claimed(claim))
+        recording: asyncio.Task[None] | None = None
         try:
-            answer = await run()
-        except BaseException as error:
-            if not run.may_stand(error):
-                await asyncio.shield(self._let_go(claim))
-            raise
+            answer = await self._ran(claim, run)
+            if run.fate_of(answer) is not Fate.UNDONE:
+                recording = asyncio.create_task(self._record(claim, run.to_keep(answer)))
+                self._recordings.add(recording)
+                recording.add_done_callback(self._recordings.discard)
+                recording.add_done_callback(lambda _: renewing.cancel())
         finally:
-            renewing.cancel()
-        # Shielded: what the client does meanwhile changes nothing of what was done.
-        if run.fate_of(answer) is not Fate.UNDONE:
-            await asyncio.shield(self._record(claim, run.to_keep(answer)))
+            if recording is None:
+                renewing.cancel()
+        if recording is not None:
+            # Waited for and not awaited: what the client does meanwhile changes nothing of what was done. And it is answered
+            # soon, also while Redis is away.
+            await asyncio.wait({recording}, timeout=_ANSWERS_WITHIN_S)
         elif not run.may_stand():
             await asyncio.shield(self._let_go(claim))
         return answer
@@ -175,6 +182,14 @@ class RedisIdempotency:
         """As in `IdempotencyStore`."""
         live: int = await self._asked(self._count, [self._live(scope)], [])
         return min(live, most)
+
+    async def _ran(self, claim: _Claim, run: KeyedRun) -> Answer:
+        try:
+            return await run()
+        except BaseException as error:
+            if not run.may_stand(error):
+                await asyncio.shield(self._let_go(claim))
+            raise
 
     # -- the key's life ----------------------------------------------------------------------------------------------
 
@@ -216,8 +231,7 @@ class RedisIdempotency:
 
     async def _record(self, claim: _Claim, kept: StoredAnswer) -> None:
         try:
-            text = self._codec.encode(kept)
-            if await _called(self._finish, claim.keys, [claim.owner, text, self._ttl_ms]):
+            if await self._finished(claim, self._codec.encode(kept)):
                 return
         except Exception as error:  # whatever it is, also of the codec: the effect stands, and its answer is known
             _log.error(
@@ -227,6 +241,20 @@ class RedisIdempotency:
             return
         _log.error("a request had lost the lease of its Idempotency-Key: another may have had the same effect again")
 
+    async def _finished(self, claim: _Claim, text: str) -> bool:
+        """Whether the key was still ours. Tried for as long as a lease: a broken connection must not double the effect."""
+        until = self._clock.monotonic() + self._lease_s
+        tries = 0
+        while True:
+            try:
+                return bool(await _called(self._finish, claim.keys, [claim.owner, text, self._ttl_ms]))
+            except _AWAY:
+                tries += 1
+                delay_s = _POLLING.delay_s(tries, self._random())
+                if self._clock.monotonic() + delay_s >= until:
+                    raise
+            await self._clock.sleep_async(delay_s)
+
     async def _let_go(self, claim: _Claim) -> None:
         try:
             await _called(self._release, claim.keys, [claim.owner])
@@ -235,7 +263,11 @@ class RedisIdempotency:
 
     async def _asked(self, script: Any, keys: Any, args: list[str | int]) -> Any:
         try:
-            return await _called(script, keys, args)
+            try:
+                return await _called(script, keys, args)
+            except BrokenConnection:
+                # An idle connection that the other end has closed says nothing of Redis; who asks twice has claimed once.
+                return await _called(script, keys, args)
         except _AWAY as error:
             raise Unavailable(
                 "the store of the Idempotency-Keys is away; nothing was applied", retry_after_s=2
