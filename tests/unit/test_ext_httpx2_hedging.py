@@ -117,6 +117,38 @@ async def test_what_is_not_hedged(clock: ManualClock) -> None:
         await task
 
 
+class Reluctant(Slow):
+    """A request that is cancelled takes until `release` to end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.release = asyncio.Event()
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        try:
+            return await super().handle_async_request(request)
+        except asyncio.CancelledError:
+            await self.release.wait()
+            raise
+
+
+async def test_a_caller_who_leaves_while_the_other_ends_leaves_no_answer_open(clock: ManualClock) -> None:
+    """However often it is cancelled: the answer that won goes back, and the other attempt is waited for."""
+    inner, body = Reluctant(), Body([b"1"])
+    task = read(hedging(clock, inner))
+    await turns()
+    inner.waiting[1].set_result(httpx2.Response(200, stream=body))
+    await turns()
+    for _ in range(2):
+        task.cancel()
+        await turns()
+    inner.release.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert body.closed
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
 async def test_cancelling_a_hedged_read_ends_both(clock: ManualClock) -> None:
     """Nothing goes on when the caller is gone, and no breaker takes it for a failure."""
     breaker, inner = CircuitBreaker("x", calls_min=1, clock=clock), Slow()

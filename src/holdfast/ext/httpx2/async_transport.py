@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from types import TracebackType
-from typing import Self, cast
+from typing import Any, Self, cast
 
 import httpx2
 
@@ -125,11 +125,16 @@ class AsyncRetryTransport(httpx2.AsyncBaseTransport):
                     break
             assert chosen is not None
         except BaseException:
-            await self._end(call, waiting, attempts)
+            await _whole(self._end(call, waiting, attempts))
             raise
-        result = attempts.pop(chosen), chosen.result()
-        await self._end(call, waiting, attempts)
-        return result
+        attempt, result = attempts.pop(chosen), chosen.result()
+        try:
+            await _whole(self._end(call, waiting, attempts))
+        except BaseException:
+            if isinstance(result, httpx2.Response):  # nobody is there to read it
+                await _whole(result.aclose())
+            raise
+        return attempt, result
 
     async def _end(
         self, call: Call, waiting: asyncio.Task[None], attempts: dict[asyncio.Task[Result], Attempt]
@@ -172,3 +177,20 @@ class AsyncRetryTransport(httpx2.AsyncBaseTransport):
     async def aclose(self) -> None:
         """Close the inner transport."""
         await self._inner.aclose()
+
+
+async def _whole(work: Coroutine[Any, Any, None]) -> None:
+    """Await `work`, which gives connections back, to its end: a cancellation meanwhile is raised after it."""
+    task = asyncio.create_task(work)
+    stop: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError as error:
+            stop = error
+    if stop is None:
+        return task.result()
+    try:
+        raise stop
+    finally:
+        del stop  # it holds this frame: no circle
