@@ -152,7 +152,7 @@ class AdaptiveLimit(AroundCallables):
         mode: `on` (default); `dark`: everybody gets in, and `CallShed` tells who would not have; `off`: nothing is counted.
         dropped: which exceptions count as drops, where the limit surrounds calls itself: types, or a callable that looks at each;
             default `TimeoutError` (every deadline is one) and `Overloaded`. A cancellation counts if the deadline has passed.
-            Everything else is ignored.
+            Everything else is ignored. A callable that raises is logged, and the error that it looked at is ignored.
         ratio: what a drop leaves of the limit, default 0.9; more than 0 and less than 1.
         tolerance: how many times as long as with little to do a round of calls may take before it counts as a drop; more
             than 1. Default None: latency counts for nothing. Only for calls of one kind.
@@ -432,9 +432,23 @@ class AdaptiveLimit(AroundCallables):
 
     def _outcome_of(self, error: BaseException) -> _Outcome:
         if isinstance(error, Exception):
-            return "dropped" if self._dropped(error) else "ignored"
+            try:
+                return "dropped" if self._dropped(error) else "ignored"
+            except Exception as failure:
+                self._tell_broken(failure)
+                return "ignored"
         deadline = current_deadline()  # it is what cancels a task, and who is cancelled does not see its error
         return "dropped" if deadline is not None and deadline.has_passed() else "ignored"
+
+    def _tell_broken(self, failure: Exception) -> None:
+        # As with an event hook: the caller gets the error of the call, and the permit comes back.
+        import logging  # late, as in `stream`
+
+        from .traces import trace_of
+
+        logging.getLogger("holdfast").error(
+            "`dropped` of the limit %r failed on an error, which is ignored\n%s", self.name, trace_of(failure)
+        )
 
     def _around(self, function: Callable[P, R]) -> Callable[P, R]:
         acquire = self.acquire
