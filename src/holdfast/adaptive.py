@@ -376,9 +376,10 @@ class AdaptiveLimit(AroundCallables):
             after = aimd.limit
         finally:
             self._lock.release()
-        if woken is not None:
-            for waiter in woken:
-                self._wake(waiter)
+        while woken:
+            # Those who are gone pass on what they were given: in a loop, for a closed event loop may have left thousands.
+            gone = [waiter for waiter in woken if not self._wake(waiter)]
+            woken = self._pass_on(gone) if gone else None
         if before != after and self._events.subscriptions:
             from .events import LimitChanged
 
@@ -394,11 +395,23 @@ class AdaptiveLimit(AroundCallables):
             woken.append(waiter)
         return woken
 
-    def _wake(self, waiter: _Waiter) -> None:
+    def _pass_on(self, gone: list[_Waiter]) -> list[_Waiter]:
+        """Take back what `gone` were handed, and hand it to others, who are to be woken."""
+        now = self._monotonic()
+        with self._lock:
+            for waiter in gone:
+                permit, waiter.permit = waiter.permit, None
+                if permit is not None and permit._generation >= self._counts_from:
+                    self._in_flight -= 1
+            return self._serve(now)
+
+    @staticmethod
+    def _wake(waiter: _Waiter) -> bool:
         try:
             waiter.wake()
         except RuntimeError:  # its event loop was closed without ending it: nobody is there to take the permit
-            self._give_up(waiter)
+            return False
+        return True
 
     def _refuse(self, why: str) -> NoReturn:
         retry_after_s = self._count_shed(self._monotonic())

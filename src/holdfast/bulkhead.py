@@ -174,6 +174,17 @@ class Bulkhead(AroundCallables):
         Raises:
             UsageError: none was taken.
         """
+        woken = self._hand_back()
+        while woken is not None:
+            try:
+                woken.wake()
+                return
+            except RuntimeError:
+                # Its event loop was closed without ending it: nobody is there to take the permit. It may have left thousands.
+                woken = self._hand_back() if self._leave(woken) else None
+
+    def _hand_back(self) -> _Waiter | None:
+        """Give a permit to the newest waiter, who is to be woken; None: nobody waits."""
         woken = None
         self._lock.acquire()  # half the price of `with`, on the path of every call
         try:
@@ -186,13 +197,9 @@ class Bulkhead(AroundCallables):
                 self._inherited -= 1
             else:
                 raise UsageError(f"the bulkhead {self.name!r} got a permit back that it had not given")
+            return woken
         finally:
             self._lock.release()
-        if woken is not None:
-            try:
-                woken.wake()
-            except RuntimeError:  # its event loop was closed without ending it: nobody is there to take the permit
-                self._give_up(woken)
 
     def _join(self, waiter: _Waiter) -> float | None:
         """Enter the queue: the seconds to wait at most, or None when a permit was free after all."""

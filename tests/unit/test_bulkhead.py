@@ -216,6 +216,24 @@ def test_a_waiter_whose_loop_is_gone_does_not_keep_the_permit(clock: ManualClock
     waiting.close()
 
 
+def test_a_loop_that_is_gone_may_have_left_thousands(clock: ManualClock) -> None:
+    """Each passes the permit on to the next: that is no recursion."""
+    bulkhead = Bulkhead("x", permits=1, queue=2000, clock=clock)
+    bulkhead.acquire()
+    loop = asyncio.new_event_loop()
+    waiting = [bulkhead.acquire_async() for _ in range(2000)]
+    tasks = [loop.create_task(one) for one in waiting]
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+    assert bulkhead.waiting == 2000
+    loop.close()
+    bulkhead.release()
+    assert (bulkhead.in_use, bulkhead.waiting) == (0, 0)
+    for task, one in zip(tasks, waiting, strict=True):
+        task._log_destroy_pending = False  # type: ignore[attr-defined]
+        one.close()
+
+
 async def test_threads_and_tasks_share_one_bulkhead(clock: ManualClock) -> None:
     """A task that waits is woken by a thread that releases."""
     bulkhead = Bulkhead("x", permits=1, queue=1, clock=clock)
