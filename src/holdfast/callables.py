@@ -67,7 +67,8 @@ def is_coroutine_function(function: Callable[..., object]) -> bool:
 
 
 def in_daemon_thread(function: Callable[[], R], *, name: str = "holdfast-call") -> Future[R]:
-    """Call `function` in a thread of its own, in a copy of this context; a future with what it returns or raises.
+    """Call `function` in a thread of its own, in a copy of this context; a future with what it returns or raises
+    (a `StopIteration` as the cause of a `RuntimeError`).
 
     For calls that may hang: an executor's thread would be waited for at the end of the process, this one is not. It begins at
     once; cancelling the future does nothing.
@@ -84,6 +85,11 @@ def in_daemon_thread(function: Callable[[], R], *, name: str = "holdfast-call") 
     def run() -> None:
         try:
             result = context.run(function)
+        except StopIteration as error:
+            # As in coroutines (PEP 479): an asyncio future cannot hold it, so whoever waits for one would wait for ever.
+            stopped = RuntimeError(f"{name_of(function)} raised StopIteration")
+            stopped.__cause__ = error
+            future.set_exception(stopped)
         except BaseException as error:
             future.set_exception(error)
         else:

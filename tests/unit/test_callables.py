@@ -13,7 +13,7 @@ import pytest
 from holdfast.adaptive import AdaptiveLimit
 from holdfast.breaker import CircuitBreaker
 from holdfast.bulkhead import Bulkhead
-from holdfast.callables import AroundCallables
+from holdfast.callables import AroundCallables, in_daemon_thread
 from holdfast.errors import ConfigurationError, UsageError
 from holdfast.pipeline import Pipeline
 from holdfast.ratelimit import RateLimiter
@@ -127,3 +127,10 @@ def test_a_decorated_function_stays_itself(policy: AroundCallables) -> None:
     assert Client().fetch("a", twice=True) == "aa"
     assert Client.fetch.__doc__ == "Fetch it."
     assert Client.fetch.__qualname__.endswith("Client.fetch")
+
+
+def test_a_stop_iteration_from_a_thread_is_a_runtime_error() -> None:
+    """An asyncio future cannot hold one: whoever waited for it would wait for ever."""
+    error = in_daemon_thread(lambda: next(iter(()))).exception(timeout=30)
+    assert isinstance(error, RuntimeError)
+    assert isinstance(error.__cause__, StopIteration)
