@@ -383,6 +383,16 @@ def _report_of(check: HealthCheck, standing: Standing, now: float) -> CheckRepor
     return CheckReport(check.name, check.critical, standing.finding, age_s, since_s)
 
 
+def _contained(check: Check) -> object:
+    """What `check` returns, in its thread. What would end a process in the main one is a failure like any other here."""
+    try:
+        return check()
+    except Exception:
+        raise
+    except BaseException as error:
+        raise RuntimeError(f"the health check raised {type(error).__name__}") from error
+
+
 async def _found(entry: _Entry) -> Finding:
     check = entry.check.check
     if inspect.iscoroutinefunction(check):
@@ -390,7 +400,7 @@ async def _found(entry: _Entry) -> Finding:
     else:
         entry.in_thread = True
         try:
-            result = await asyncio.wrap_future(in_daemon_thread(check, name="holdfast-health"))
+            result = await asyncio.wrap_future(in_daemon_thread(lambda: _contained(check), name="holdfast-health"))
         finally:
             entry.in_thread = False
     if inspect.isawaitable(result):

@@ -184,6 +184,20 @@ async def test_checks_of_every_kind(clock: ManualClock) -> None:
     assert threads != [threading.get_ident()]
 
 
+@pytest.mark.parametrize("error", [StopIteration, SystemExit, KeyboardInterrupt, asyncio.CancelledError])
+async def test_whatever_a_thread_raises_is_a_failure(clock: ManualClock, error: type[BaseException]) -> None:
+    """At once and not after the timeout, and the process goes on; when it is over, the check recovers."""
+    errors = [error("x")]
+
+    def check() -> None:
+        if errors:
+            raise errors.pop()
+
+    health = Health([HealthCheck("x", check, cache_for=0, recovers_after=1)], clock=clock)
+    assert [(await health.report()).checks[0].finding for _ in range(2)] == [FAILED, OK]
+    assert clock.monotonic() == ManualClock().monotonic()
+
+
 async def test_nothing_secret_comes_out(clock: ManualClock, caplog: pytest.LogCaptureFixture) -> None:
     """Neither the report nor the log holds what a check's exception says."""
     health = Health([HealthCheck("db", Scripted(ValueError("mysql://app:hunter2@db1/shop")))], clock=clock)
