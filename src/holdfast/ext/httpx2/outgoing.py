@@ -86,9 +86,9 @@ class Outgoing:
         journey = request.extensions.setdefault(_JOURNEY_EXTENSION, _Journey(request.url))
         elsewhere = journey.is_elsewhere(request.url)
         self._headers = request.headers.copy()
-        if elsewhere:
+        if elsewhere or not self._headers.get(_KEY, "").strip(' \t"'):  # an empty one names nothing, so it is none
             self._headers.pop(_KEY, None)
-        elif request.method in rules.keyed and _KEY not in self._headers:
+        if not elsewhere and request.method in rules.keyed and _KEY not in self._headers:
             journey.key = journey.key or new_key()
             self._headers[_KEY] = f'"{journey.key}"'  # a structured-field string, as the IETF's draft wants it
         if rules.send_context and not elsewhere:
