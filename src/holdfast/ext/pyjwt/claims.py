@@ -68,7 +68,7 @@ def principal_from(claims: Mapping[str, object], names: ClaimNames, token: str) 
     """
     expires = claims.get("exp")
     # PyJWT also takes "1700000000", true and 1e308; a date in a text is somebody's mistake, and not ours to mend.
-    if isinstance(expires, bool) or not isinstance(expires, (int, float)) or not math.isfinite(expires):
+    if isinstance(expires, bool) or not isinstance(expires, (int, float)) or not _is_moment(expires):
         raise Unauthenticated("expiry-malformed")
     subject, issuer = claims.get("sub"), claims.get("iss")
     if not isinstance(subject, str) or not isinstance(issuer, str):
@@ -89,6 +89,13 @@ def principal_from(claims: Mapping[str, object], names: ClaimNames, token: str) 
         )
     except ValueError:
         raise Unauthenticated("name-malformed") from None
+
+
+def _is_moment(number: float) -> bool:
+    try:
+        return math.isfinite(number)
+    except OverflowError:  # a whole number of hundreds of digits
+        return False
 
 
 def _found(claims: Mapping[str, object], path: Path | None) -> object:
