@@ -6,6 +6,7 @@ import faulthandler
 import io
 import json
 import logging
+import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ import pytest
 import uvicorn
 
 from holdfast.asgi.access_log import AccessLog
-from holdfast.ext.uvicorn import Server
+from holdfast.ext.uvicorn import Server, serve
 from holdfast.ext.uvicorn.__main__ import log_by_default, main
 from holdfast.shutdown import Drain, DrainSettings
 from tests.asgi.asgi_calls import answering, call
@@ -45,6 +46,22 @@ def test_a_level_that_does_not_exist_is_refused_with_those_that_do(capsys: pytes
         main(["shop.main:app", "--log-level", "loud"])
     assert ended.value.code == 2
     assert "critical" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("elsewhere", [("--uds", "shop.sock"), ("--fd", "3")])
+def test_one_port_for_two_needs_a_port(elsewhere: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    """It would listen on a port, and not where somebody said."""
+    with unconfigured():
+        assert main(["shop.main:app", "--reuse-port", *elsewhere]) == 2
+    assert "reuse_port" in capsys.readouterr().err
+
+
+def test_a_port_that_is_taken_is_no_start(caplog: pytest.LogCaptureFixture) -> None:
+    """The exit code says so, and the log where."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert serve(answering(), port=port, reuse_port=True, drain=Drain(), log_config=None) == 3
+    assert [(str(port) in line, "127.0.0.1" in line) for line in caplog.messages] == [(True, True)]
 
 
 @pytest.mark.parametrize("stderr", [None, io.StringIO()], ids=["none", "no descriptor"])

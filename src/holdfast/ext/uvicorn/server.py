@@ -270,7 +270,8 @@ def serve(
         keep_alive: seconds (or `timedelta`) that an idle connection is kept; default 75 s, above 0. Longer than the load
             balancer's (60 s on most): who closes first must be the one who sends requests.
         backlog: connections that the kernel may hold until they are accepted; default 2048.
-        reuse_port: let a second process listen on the same port (SO_REUSEPORT), its successor for instance.
+        reuse_port: let a second process listen on the same port (SO_REUSEPORT), its successor for instance. Not with
+            `uds` or `fd`.
         options: everything else that `uvicorn.Config` takes (`log_level`, `access_log`, `http`, `limit_concurrency`, ...).
             `proxy_headers` is off unless asked for: `holdfast.asgi` sees through proxies, and knows which to trust. So is
             `access_log`, which holds query strings: `holdfast.asgi.access_log` writes its own line.
@@ -285,6 +286,10 @@ def serve(
     if keep_alive_s <= 0:
         raise ConfigurationError("keep_alive must be more than 0 seconds")
     _refuse_supervisors(options.pop("workers", None), reload=options.pop("reload", False))
+    if reuse_port and (options.get("uds") is not None or options.get("fd") is not None):
+        raise ConfigurationError(
+            "reuse_port is for a port of its own: leave it out where uds or fd says where to listen"
+        )
     if settings is not None:
         drain.settings = settings
     options.setdefault("proxy_headers", False)
@@ -300,7 +305,12 @@ def serve(
     )
     server = Server(config, drain=drain, tls=tls, ends_process=True)
     try:
-        server.run(sockets=[_listener(host, port)] if reuse_port else None)
+        listeners = [_listener(host, port)] if reuse_port else None
+    except OSError as error:
+        _uvicorn_log.error("cannot listen on %s, port %d: %s", host, port, error.strerror)
+        return _FAILED_TO_START
+    try:
+        server.run(sockets=listeners)
     except SystemExit as error:  # uvicorn could not start, and has said why
         return error.code if isinstance(error.code, int) else _FAILED_TO_START
     finally:
@@ -311,9 +321,13 @@ def serve(
 def _listener(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    listener.bind((host, port))
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listener.bind((host, port))
+    except OSError:
+        listener.close()
+        raise
     return listener
 
 
