@@ -26,6 +26,7 @@ import inspect
 import logging
 import shutil
 from collections.abc import Awaitable, Callable, Iterable
+from contextvars import Context
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -89,7 +90,8 @@ class HealthCheck:
 
     Attributes:
         name: its name in the report, which anybody may see who can reach the endpoint; 64 characters at most.
-        check: see `Check`. A plain function runs in a thread of its own, with the context of whoever asked.
+        check: see `Check`. A plain function runs in a thread of its own. A round serves everybody who asks, so no check has
+            the context of one of them, or its deadline.
         critical: its failure makes the process not ready; otherwise degraded. Default True.
         timeout: seconds (or `timedelta`) until it counts as failed; default 0.5 s, above 0: Kubernetes waits 1 s for the probe.
         cache_for: seconds (or `timedelta`) that a finding is good for; default 1 s.
@@ -327,7 +329,8 @@ class Health:
             stale = [entry for entry in self._entries.values() if _is_stale(entry, now)]
             if not stale:
                 return
-            self._round = asyncio.ensure_future(self._ask_all(stale))
+            # In a context of its own: the first one's deadline says nothing of what the others may wait for.
+            self._round = asyncio.get_running_loop().create_task(self._ask_all(stale), context=Context())
         # Shielded: one caller who goes away does not end the round for the others.
         await asyncio.shield(self._round)
 

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
 
+from holdfast.deadline import current_deadline, within
 from holdfast.errors import ConfigurationError
 from holdfast.health import (
     Check,
@@ -243,6 +244,23 @@ async def test_one_round_serves_all_who_ask(clock: ManualClock) -> None:
     reports = await asyncio.gather(*others)
     assert calls == 1
     assert {report.state for report in reports} == {HealthState.READY}
+
+
+async def test_a_round_has_nobodys_deadline(clock: ManualClock) -> None:
+    """It serves all who ask, and the first one may have had next to no time."""
+    seen: list[object] = []
+
+    def look() -> None:
+        seen.append(current_deadline())
+
+    async def look_async() -> None:
+        look()
+
+    health = Health([HealthCheck("thread", look), HealthCheck("coroutine", look_async)], clock=clock)
+    with within(0.01, clock=clock):
+        assert current_deadline() is not None
+        assert (await health.report()).state is HealthState.READY
+    assert seen == [None, None]
 
 
 class AsyncCall:
