@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import sqlite3
 import ssl
 import sys
@@ -333,6 +334,30 @@ def client_context(authority: trustme.CA, certificate: trustme.LeafCert | None =
 async def serial_of(port: int, context: ssl.SSLContext) -> str:
     async with await Connection.open(port, context) as connection:
         return str(connection.writer.get_extra_info("peercert")["serialNumber"])
+
+
+async def test_an_idle_connection_over_tls_does_not_delay_the_end(tmp_path: Path) -> None:
+    """Its client keeps it in a pool and does not look, so it confirms no end; a request under way is answered all the same."""
+    authority, chain = trustme.CA(), tmp_path / "server.pem"
+    put(authority.issue_cert("shop"), chain)
+    context = client_context(authority)
+    tls = ("--tls-certificate", str(chain), "--lame-duck", "0", "--finish", "50")
+
+    def ask_and_keep(port: int) -> ssl.SSLSocket:
+        kept = context.wrap_socket(socket.create_connection((HOST, port)), server_hostname="shop")
+        kept.sendall(b"GET /slow/0 HTTP/1.1\r\nhost: shop\r\n\r\n")
+        assert kept.recv(65536).startswith(b"HTTP/1.1 200")
+        return kept
+
+    async with service(tmp_path, *tls) as running:
+        with await asyncio.to_thread(ask_and_keep, running.port):
+            slow = asyncio.create_task(ask(running.port, "/slow/2", context))
+            await asyncio.sleep(0.5)
+            began = time.monotonic()
+            running.end()
+            assert (await slow).status == 200
+            assert await running.ended() == 0
+            assert time.monotonic() - began < 25, "asyncio itself waits for 30 s"
 
 
 async def test_peers_are_identified_and_certificates_renewed(tmp_path: Path) -> None:

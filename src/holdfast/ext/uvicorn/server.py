@@ -51,6 +51,10 @@ _NEW_S = 1.0
 _STEP_S = 0.02
 """How often it is looked whether connections have ended."""
 
+_FAREWELL_S = 0.5
+"""How long a client may take to confirm the end of an idle TLS connection: one that keeps it in a pool never does, and asyncio
+waits for 30 s."""
+
 _EXIT_WITHIN_S = 5.0
 """How long threads that nobody can end may hold up the exit once everything is closed."""
 
@@ -231,10 +235,35 @@ class Server(uvicorn.Server):
                     # One whose first request has not come yet was opened in good faith.
                     if not (is_early and getattr(connection, "cycle", connection) is None):
                         told.add(connection)
-                        connection.shutdown()
+                        self._tell(connection)
                 await SYSTEM_CLOCK.sleep_async(_STEP_S)
         finally:
             drain.leave(work)
+
+    def _tell(self, connection: Any) -> None:
+        """Have a connection end when it is idle; over TLS without waiting for its client's word."""
+        # asyncio's own, below its TLS. Another loop's is not to be seen: there the limit of `finish` has to do.
+        below = getattr(getattr(connection.transport, "_ssl_protocol", None), "_transport", None)
+        connection.shutdown()
+        if below is not None:
+            self._part_later(connection, below, was_idle=False)
+
+    def _part_later(self, connection: Any, below: asyncio.Transport, *, was_idle: bool) -> None:
+        if connection not in self.server_state.connections:
+            return
+        is_idle = _is_idle(connection) and below.get_write_buffer_size() == 0
+        if is_idle and was_idle:
+            below.abort()
+            return
+        asyncio.get_running_loop().call_later(
+            _FAREWELL_S, functools.partial(self._part_later, connection, below, was_idle=is_idle)
+        )
+
+
+def _is_idle(connection: Any) -> bool:
+    # A websocket has no cycle, and ends with a closing frame of its own.
+    cycle = getattr(connection, "cycle", connection)
+    return cycle is None or getattr(cycle, "response_complete", False)
 
 
 def exit_within(limit_s: float) -> None:
