@@ -1,4 +1,4 @@
-"""What a host's breaker hears of calls whose caller had little time."""
+"""Calls whose caller has little time: what their host's breaker hears, and how long their body is waited for."""
 
 from __future__ import annotations
 
@@ -54,3 +54,22 @@ def test_a_callers_short_deadline_opens_no_breaker(
     with hurry, contextlib.suppress(httpx2.TransportError):
         sender.send(service, rules={"breaker": make, "policy": RetryPolicy.never()}, extensions={"timeout": timeout})
     assert [breaker.state for breaker in made] == [BreakerState.OPEN if opens else BreakerState.CLOSED]
+
+
+@pytest.mark.parametrize(
+    ("took", "own", "left"), [(3.0, 10.0, 2.0), (3.0, 1.0, 1.0), (3.0, None, 2.0), (5.0, 10.0, 0.001)]
+)
+def test_a_body_is_waited_for_as_long_as_is_left(
+    clock: ManualClock, took: float, own: float | None, left: float
+) -> None:
+    """In a thread: the head may have taken most of what there was when the attempt began."""
+
+    def slow_head(_request: httpx2.Request) -> httpx2.Response:
+        clock.advance(took)
+        return httpx2.Response(200)
+
+    service = Service(slow_head)
+    with within(5, clock=clock):
+        Sender(False, clock).send(service, extensions={"timeout": {"read": own}})
+    (request,) = service.requests
+    assert request.extensions["timeout"]["read"] == pytest.approx(left)

@@ -17,6 +17,8 @@ from .rules import CallRules
 
 __all__ = ["RetryTransport", "shorten_reading"]
 
+_LEAST_S = 0.001
+
 
 class RetryTransport(httpx2.BaseTransport):
     """Sends requests through another transport, by `CallRules`.
@@ -24,7 +26,9 @@ class RetryTransport(httpx2.BaseTransport):
     - A failure after which nothing was sent is tried again for every request; one after which it may have been done only for
       an idempotent method or a request with an `Idempotency-Key`. A body that is a stream is not sent twice.
     - The caller's deadline bounds every step of an attempt and every wait, and is sent on as remaining time. A thread cannot be
-      cut: a server that sends its head a byte now and then can outlast the deadline; an async client is not held so.
+      cut: each step (connecting, sending, each read of the head) may take what was left when the attempt began, each read of the
+      body what was left when the head had come. So slow steps can add up to more, and a server that sends its head a byte now
+      and then can outlast the deadline; an async client is not held so.
     - The last answer or error is what the caller gets, with a `Report`: `report_of(error)`, or the answer's extension
       `holdfast_report`.
 
@@ -68,7 +72,7 @@ class RetryTransport(httpx2.BaseTransport):
                     result = self._send(attempt)
                     delay_s = call.ended(attempt, result)
                     if delay_s is None:
-                        return self._handed_over(call, given(result))
+                        return self._handed_over(call, attempt, given(result))
                     last = self._kept(attempt, result)
                     self._desk.clock.sleep(delay_s)
         except Exception:
@@ -91,8 +95,10 @@ class RetryTransport(httpx2.BaseTransport):
         shorten_reading(attempt)
         return keep(result, self._desk.clock)
 
-    def _handed_over(self, call: Call, response: httpx2.Response) -> httpx2.Response:
+    def _handed_over(self, call: Call, attempt: Attempt, response: httpx2.Response) -> httpx2.Response:
         if call.deadline is not None:
+            # What was left when the attempt began is partly used up; with none at all a socket would not wait for what is there.
+            _read_within(attempt, max(call.deadline.remaining_s(), _LEAST_S))
             response.stream = Bounded(cast("httpx2.SyncByteStream", response.stream), call.deadline)
         return response
 
@@ -115,6 +121,10 @@ class RetryTransport(httpx2.BaseTransport):
 
 def shorten_reading(attempt: Attempt) -> None:
     """A refusal's body is not waited for as long as an answer's. The inner transport looks when it begins to read the body."""
+    _read_within(attempt, KEPT_WITHIN_S)
+
+
+def _read_within(attempt: Attempt, limit_s: float) -> None:
     timeouts = attempt.request.extensions["timeout"]
     known_s = timeouts.get("read")
-    timeouts["read"] = KEPT_WITHIN_S if known_s is None else min(known_s, KEPT_WITHIN_S)
+    timeouts["read"] = limit_s if known_s is None else min(known_s, limit_s)
