@@ -62,7 +62,7 @@ _ATTEMPTS_PER_CALL = 1_000
 """Room for one call's attempts in the `attempt` column; far above what any policy allows."""
 
 
-class _OneAttempt:
+class _OneAttempt(NoticesErrors):
     """What a unit knows of the attempt that it makes, as it is when one begins.
 
     Most operations have one attempt, which starts from what stands here; the next ones do once what was set before is forgotten.
@@ -91,7 +91,7 @@ class _OneAttempt:
     _began_at: float = 0.0
 
 
-class Unit(_OneAttempt, NoticesErrors, Generic[T]):
+class Unit(_OneAttempt, Generic[T]):
     """One operation's way to its database; an attempt at a time.
 
     Args:
