@@ -104,7 +104,7 @@ def test_wrong_setting_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValidationError, match="pool_size"):
         LedgerSettings()
     monkeypatch.setenv("HOLDFAST_DEADLINE_S", "0")
-    with pytest.raises(ConfigurationError, match="deadline_s"):
+    with pytest.raises(ConfigurationError, match="DEADLINE_S"):
         edge_settings()
 
 

@@ -60,7 +60,9 @@ class SetOfRows(TableWorkload):
 
     def perform(self, session: Session, call: Call) -> dict[str, Any]:
         """Add the row, in a savepoint every other time: applications that deal with a refused row do so."""
-        with session.begin_nested() if crc32(call.v["id"].encode()) % 2 else nullcontext():
+        # Not on SQLite: under plain SQLAlchemy its driver begins no transaction for a savepoint, and the release commits.
+        nested = crc32(call.v["id"].encode()) % 2 and session.get_bind().dialect.name != "sqlite"
+        with session.begin_nested() if nested else nullcontext():
             session.add(self._row(operation=call.v["id"]))
             session.flush()
         return dict(call.v)
