@@ -369,6 +369,18 @@ def test_garbage_arrives(connect: Connect, proxy: FaultProxy) -> None:
         client.close()
 
 
+def test_garbage_for_a_server_whose_client_has_said_all_is_lost(echo: Echo, proxy: FaultProxy) -> None:
+    """Such a connection may be there yet: nothing can be written to it, and nothing of that is an error."""
+    proxy.add(SlowClose(30), stream=Stream.DOWNSTREAM)
+    with socket.create_connection((proxy.host, proxy.port), timeout=SOON_S) as client:
+        assert says(client, b"a") == b"a"
+        client.shutdown(socket.SHUT_WR)
+        echo.wait_for(0)
+        proxy.add(Garbage(32), stream=Stream.UPSTREAM, times=1)
+        with socket.create_connection((proxy.host, proxy.port), timeout=SOON_S) as another:
+            assert says(another, b"b") == b"b"
+
+
 def test_down_refuses(connect: Connect, proxy: FaultProxy, echo: Echo) -> None:
     """Open connections are reset and new ones refused by the kernel, until it is removed; the port stays the same."""
     client = connect()

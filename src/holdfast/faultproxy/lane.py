@@ -155,4 +155,5 @@ class Lane:
             self._earliest_s = 0.0
         if self._finish is not None:
             action, self._finish = self._finish, None
+            self._shut = True  # a toxic may still have something to say, where nobody may say anything any more
             action()
