@@ -6,6 +6,7 @@ from contextlib import suppress
 
 import pytest
 from sqlalchemy import insert, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from holdfast.errors import DataRejected, StatementRejected
@@ -65,3 +66,22 @@ def test_nothing_of_it_stays(refusing: Face, key: str | None, savepoint: bool) -
     with pytest.raises(KeyError):
         refusing.run(fails, key=key)
     assert refusing.read(usernames) == []
+
+
+def test_an_error_on_a_closed_connection_reaches_the_function_as_it_is(face: Face) -> None:
+    """Whether its transaction has ended cannot be asked there, and that is no other error in its place."""
+    caught: list[type[Exception]] = []
+
+    def body(session: Session) -> str:
+        if caught:
+            return "again"
+        session.connection().connection.dbapi_connection.close()  # type: ignore[union-attr]
+        try:
+            session.execute(text("SELECT 1"))
+        except Exception as error:
+            caught.append(type(error))
+            raise
+        return "not closed"
+
+    assert face.run(body) == "again"
+    assert [issubclass(kind, DBAPIError) for kind in caught] == [True]

@@ -48,17 +48,18 @@ class NoticesErrors:
         if isinstance(context.original_exception, HoldfastError):
             return  # a refusal of ours: nothing was sent
         error = context.sqlalchemy_exception or context.original_exception
-        self.note(error)
+        failure = self.note(error)
         if self.runtime.flavour is Flavour.SQLITE and not self._commit_sent and self._begins_anew():
-            self._keep(error, self._meaning(error), frozenset())
+            self._keep(error, failure, frozenset())
 
-    def note(self, error: BaseException) -> None:
-        """A statement of the body failed with `error`."""
+    def note(self, error: BaseException) -> Failure:
+        """A statement of the body failed with `error`; what that means."""
         self._last_error = error
-        failure = self._meaning(error)
+        failure = classify(error, stage=Stage.BODY, flavour=self.runtime.flavour_or_none, handled=self._handled)
         ruined = failure.failure_class is not FailureClass.PERMANENT or self.runtime.flavour is Flavour.POSTGRESQL
         if ruined and self._swallowed is None:
             self._keep(error, failure, frozenset() if self.givings is None else self.givings.savepoints())
+        return failure
 
     def on_savepoint_rollback(self, name: str) -> None:
         """A savepoint undid the statement that failed, where the server still had it and the statement came after it."""
@@ -80,9 +81,6 @@ class NoticesErrors:
         cut = exc.DisconnectionError("a statement was cut off, and its connection closed")
         raise swallowed if isinstance(swallowed, Exception) else cut
 
-    def _meaning(self, error: BaseException) -> Failure:
-        return classify(error, stage=Stage.BODY, flavour=self.runtime.flavour_or_none, handled=self._handled)
-
     def _keep(self, error: BaseException, failure: Failure, inside: frozenset[str]) -> None:
         self._swallowed, self._swallowed_failure, self._swallowed_inside = error, failure, inside
 
@@ -92,12 +90,12 @@ class NoticesErrors:
         if connection is None or connection.invalidated:
             return False
         driver: Any = connection.connection.driver_connection
-        if driver.in_transaction:
-            return False
         try:
+            if driver.in_transaction:
+                return False
             cursor = connection.connection.cursor()
             cursor.execute("BEGIN")  # without a lock, as nothing of it is going to stay
             cursor.close()
-        except connection.dialect.loaded_dbapi.Error as error:
+        except (connection.dialect.loaded_dbapi.Error, ValueError) as error:  # closed: aiosqlite says so with a ValueError
             connection.invalidate(error)
         return True
