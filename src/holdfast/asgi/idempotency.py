@@ -98,7 +98,11 @@ _MAY_NOT = Problem(403, "replay-refused", detail="This was answered before; the 
 
 @runtime_checkable
 class IdempotencyStore(Protocol):
-    """Where keys and answers are. Implementations serve one event loop, and any number of its tasks."""
+    """Where keys and answers are. Implementations serve one event loop, and any number of its tasks.
+
+    One whose transaction is that of the task it runs in, so that no middleware may give the application another, says so by an
+    attribute `belongs_to_task` that is true.
+    """
 
     async def answer(self, identity: KeyIdentity, run: KeyedRun) -> Answer | StoredAnswer:
         """The answer to a keyed request: by `run`, or the one that is kept. Not later than the current deadline.

@@ -217,8 +217,7 @@ _NOBODYS_KEYS = (
 
 
 def _refuse_other_tasks(app: FastAPI, store: object) -> None:
-    # By name, since the extras do not know each other: a store whose transaction is its task's. Any other takes such middleware.
-    if all(kind.__name__ != "SqlIdempotency" for kind in type(store).__mro__):
+    if not getattr(store, "belongs_to_task", False):
         return
     for one in app.user_middleware:
         if isinstance(one.cls, type) and issubclass(one.cls, BaseHTTPMiddleware):

@@ -57,6 +57,8 @@ class SqlIdempotency:
         ConfigurationError: `db` is no `AsyncDatabase`.
     """
 
+    belongs_to_task = True
+
     def __init__(self, db: AsyncDatabase, *, codec: ResultCodec | None = None) -> None:
         self._db = instance_of(db, AsyncDatabase, "SqlIdempotency.db")
         self._runtime = db._runtime
