@@ -40,7 +40,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from benchmarks.report import table, write_section
+from benchmarks.report import median_ratio, table, write_section
 from holdfast.asgi.access_log import AccessLog
 from holdfast.asgi.admission import ConcurrencyLimit
 from holdfast.asgi.answers import Answer
@@ -311,13 +311,8 @@ async def run(rounds: int, calls: int) -> list[Result]:
         else own[kind.name]
         for kind in everything
     }
-    layer = added[YARDSTICK]
     return [
-        Result(
-            kind,
-            statistics.median(added[kind.name]),
-            statistics.median(one / of for one, of in zip(added[kind.name], layer, strict=True)),
-        )
+        Result(kind, statistics.median(added[kind.name]), median_ratio(added[kind.name], added[YARDSTICK]))
         for kind in everything
     ]
 

@@ -24,7 +24,7 @@ import pybreaker
 import stamina
 import tenacity
 
-from benchmarks.report import table, write_section
+from benchmarks.report import median_ratio, table, write_section
 from holdfast import Bulkhead, CircuitBreaker, Pipeline, RateLimiter, retry, within
 
 OURS = "holdfast"
@@ -193,20 +193,16 @@ def report(results: list[tuple[Kind, Added]]) -> str:
     rows = []
     for kind, added in results:
         base = ours.get((kind.policy, kind.is_async))
-        times = f"{_ratio(added, base):.1f}" if base and kind.library not in {OURS, ""} else ""
+        times = f"{median_ratio(added, base):.1f}" if base and kind.library not in {OURS, ""} else ""
         target = "" if kind.target_us is None else _judged(added, kind.target_us, yardstick)
         mode = "async" if kind.is_async else "sync"
         rows.append([kind.policy, mode, kind.library, f"{statistics.median(added):.2f} µs", times, target])
     return table(["policy", "", "library", "adds to a call", "times Holdfast", "target"], rows)
 
 
-def _ratio(added: Added, to: Added) -> float:
-    return statistics.median(one / other for one, other in zip(added, to, strict=True))
-
-
 def _judged(added: Added, target_us: float, yardstick: Added) -> str:
     here_us = statistics.median(added)
-    there_us = _ratio(added, yardstick) * YARDSTICK_US
+    there_us = median_ratio(added, yardstick) * YARDSTICK_US
     verdicts = ["met" if us <= target_us else "missed" for us in (here_us, there_us)]
     return f"{target_us:g} µs: {verdicts[0]}; {there_us:.2f} µs where tenacity adds {YARDSTICK_US:g}: {verdicts[1]}"
 

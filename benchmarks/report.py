@@ -5,14 +5,20 @@ from __future__ import annotations
 import os
 import platform
 import re
+import statistics
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-__all__ = ["RESULTS", "machine", "table", "write_section"]
+__all__ = ["RESULTS", "machine", "median_ratio", "table", "write_section"]
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
+
+
+def median_ratio(ones: Sequence[float], others: Sequence[float]) -> float:
+    """How many times the others the ones are, each compared with what was measured in its own round."""
+    return statistics.median(one / other for one, other in zip(ones, others, strict=True))
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
