@@ -96,6 +96,6 @@ class NoticesErrors:
             cursor = connection.connection.cursor()
             cursor.execute("BEGIN")  # without a lock, as nothing of it is going to stay
             cursor.close()
-        except (connection.dialect.loaded_dbapi.Error, ValueError) as error:  # the latter of aiosqlite, where it is closed
+        except (connection.dialect.loaded_dbapi.Error, ValueError) as error:  # the latter: aiosqlite, closed
             connection.invalidate(error)
         return True
